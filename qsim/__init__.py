@@ -1,0 +1,52 @@
+"""qsim: bit-accurate low-precision arithmetic, with proofs.
+
+    import qsim
+    f = qsim.get_format("float8_e4m3fn")
+    y = qsim.quantize(x, f, "SR", key=qsim.Key(seed=0))
+
+Names are imported at first use, so that `import qsim` and the commands that only read formats do not pay for Numba.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qsim.arrays import decode, encode, quantize
+    from qsim.autograd import numerics, value_and_grad
+    from qsim.errors import InputError
+    from qsim.formats import Format, catalogue, get_format
+    from qsim.rounding import Key, Mode, Quantizer, Saturation
+
+__version__ = "0.1.0"
+
+HOME = {
+    "Format": "formats", "catalogue": "formats", "get_format": "formats",
+    "InputError": "errors",
+    "Key": "rounding", "Mode": "rounding", "Quantizer": "rounding", "Saturation": "rounding",
+    "decode": "arrays", "encode": "arrays", "quantize": "arrays",
+    "numerics": "autograd", "value_and_grad": "autograd",
+}  # fmt: skip
+
+__all__ = [
+    "Format", "InputError", "Key", "Mode", "Quantizer", "Saturation", "catalogue", "decode", "encode", "get_format",
+    "numerics", "quantize", "value_and_grad",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in HOME:
+        return getattr(importlib.import_module(f"qsim.{HOME[name]}"), name)
+    if name.startswith("_"):
+        raise AttributeError(f"module 'qsim' has no attribute {name!r}")
+    try:  # qsim.testing, qsim.reference, ...
+        return importlib.import_module(f"qsim.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"qsim.{name}":
+            raise
+        raise AttributeError(f"module 'qsim' has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *HOME])

@@ -1,0 +1,49 @@
+"""How kernels are compiled and kept: a disk cache whose path carries a hash of all of `qsim/kernels`.
+
+Numba notices a change of the file that holds a kernel, not of the files whose functions it calls. A cache that served
+the old core after an edit would be wrong in the one way nobody looks for, so an edit anywhere in this folder changes
+the path.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numba
+from numba.core import config
+from platformdirs import user_cache_path
+
+__all__ = ["compiled"]
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+@functools.cache
+def cache_directory() -> Path | None:
+    """Return the folder for compiled kernels, made if need be; `None` where none can be written."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    root = Path(os.environ["NUMBA_CACHE_DIR"]) if "NUMBA_CACHE_DIR" in os.environ else user_cache_path("qsim")
+    place = root / f"kernels-{digest.hexdigest()[:16]}"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return place if os.access(place, os.W_OK) else None
+
+
+def compiled(function: F) -> F:
+    """Compile `function` at its first call, from the disk cache where there is one; no fastmath, no GIL."""
+    place = cache_directory()
+    before = config.CACHE_DIR
+    try:
+        config.CACHE_DIR = str(place or "")  # read by numba when the decorator runs, not when the function does
+        return numba.njit(cache=place is not None, nogil=True)(function)  # type: ignore[no-any-return]
+    finally:
+        config.CACHE_DIR = before

@@ -1,0 +1,167 @@
+"""The scalar core: bits of a float in, bits of the rounded float (or its code) out.
+
+One source serves four readers: Python, `numba.njit`, PTX through `numba.cuda`, and an SMT solver (`qsim.prove.smt`
+reads this file's syntax tree). So it is if-free (conditional expressions, `min`, `max`), integers only, and typed: the
+type of the argument, uint32 for float32 and uint64 for float64, is the *word* of the whole computation, and every
+intermediate is wrapped in it. (Numba types uint32 + uint32 as uint64; an unwrapped sum would keep its carry there and
+lose it elsewhere.) Shifts never reach 64, which no reader but Python defines.
+
+The picture, for |x| with bit pattern a, and a grid whose lowest bit lies s places above the lowest bit of x:
+
+    a = EEEEEEEEFFFFFFFFFFFFFFFFFFFFFFF        pattern: exponent field, fraction field
+                     |<----- s ------>|        s bits are discarded
+    low = a >> s                               the lower neighbour, counted along the grid
+    f = the s discarded bits, as a fraction of the interval, in the top bits of a word
+
+Every rounding is one comparison: up iff f > t. The threshold t depends on the mode, the random word, and on
+whether the lower neighbour's code is even or odd:
+
+    RNE      t = half (even), half - 1 (odd)      exactly half is above half - 1, and not above half
+    SRA      t = ~r, r the random word's top N bits, zeros below: f + r carries out of the word iff f > ~r
+
+and the result is (low + up) << s: a carry out of the fraction field runs into the exponent field, which is what a
+carry should do. Where s exceeds the fraction field, only zero and the grid's first value are left to choose from.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from numba.extending import register_jitable as portable
+from numpy import uint64
+
+__all__ = ["Parameters", "encode_bits", "philox4x32_10", "round_bits"]
+
+
+class Parameters(NamedTuple):
+    """Hold what the core must know of carrier and format; every field is a word of the carrier's width.
+
+    "Position" counts bits upwards from the lowest bit of the carrier's subnormals, which is position 1.
+    """
+
+    # the carrier
+    fraction_bits: Any  # stored fraction bits: 23 or 52
+    last: Any  # word width - 1, the largest shift of a word
+    sign: Any  # the sign bit
+    inf: Any  # pattern of infinity
+    # the grid
+    discard: Any  # bits discarded from a number in the format's normal range
+    floor: Any  # position of the grid's lowest bit in its even part
+    parity: Any  # added to an exponent field, its last bit is that of the code
+    quantum: Any  # pattern of the smallest positive value
+    # the range; each pattern with its sign
+    top: Any  # largest magnitude of a positive result
+    bottom: Any  # largest magnitude of a negative result, without its sign
+    over_pos: Any  # result of an overflow
+    over_neg: Any
+    inf_pos: Any  # result of an infinity
+    inf_neg: Any
+    nan: Any  # result of a NaN
+    zero_neg: Any  # result of a negative value that rounds to zero
+    # the codes
+    normal: Any  # pattern of the smallest normal value; above all patterns for integers
+    rebias: Any  # exponent field of the carrier less that of the code, times 2^man_bits
+    code_sign: Any  # the code's sign bit
+    code_mask: Any  # all bits of a code
+    code_inf: Any
+    code_nan: Any
+    twos: Any  # 1 where negative codes are two's complement, 0 for sign and magnitude
+
+
+@portable
+def shift(a: Any, p: Any) -> Any:
+    """Return s, the number of low bits of |x| that lie below the grid; `a` is the pattern of |x|.
+
+    The grid's lowest bit stands `discard` above that of x, but never below `floor`.
+    """
+    word = type(a)
+    position = max(word(a >> p.fraction_bits), word(1))
+    return word(max(p.floor, word(position + p.discard)) - position)
+
+
+@portable
+def significand(a: Any, p: Any) -> Any:
+    """Return the significand of |x| as an integer, hidden bit included."""
+    word = type(a)
+    hidden = word(word(1) << p.fraction_bits)
+    field = word(a & word(hidden - word(1)))
+    return word(field | (hidden if a >= hidden else word(0)))
+
+
+@portable
+def discarded(m: Any, s: Any, p: Any) -> Any:
+    """Return the fraction (m mod 2^s) / 2^s, its first bits filling a word; what falls below the word is dropped.
+
+    For s <= W - 1, with W the width, that is m << (W - s), in two shifts since s may be 0; above, m >> (s - W).
+    """
+    word = type(m)
+    near = word(word(m << word(1)) << word(p.last - min(s, p.last)))
+    beyond = word(max(s, word(p.last + word(1))) - word(p.last + word(1)))
+    far = word(m >> min(beyond, p.last))
+    return near if s <= p.last else far
+
+
+@portable
+def round_bits(u: Any, even: Any, odd: Any, p: Any) -> Any:
+    """Return the pattern of the value that pattern `u` rounds to, up iff the discarded fraction exceeds the threshold.
+
+    `even` and `odd` are the thresholds for a lower neighbour with an even and with an odd code.
+    """
+    word = type(u)
+    a = word(u & word(p.sign - word(1)))
+    negative = u >= p.sign
+    s = shift(a, p)
+    inside = s <= p.fraction_bits
+    places = min(s, p.fraction_bits)
+    low = word(a >> places)
+    # At s = fraction_bits the last bit of `low` is the exponent field's, and the code's last bit is that plus parity.
+    code = word(low + (p.parity if s == p.fraction_bits else word(0)))
+    is_odd = word(code & (word(1) if inside else word(0))) > word(0)
+    up = word(1) if discarded(significand(a, p), s, p) > (odd if is_odd else even) else word(0)
+    y = word(word(low + up) << places) if inside else (p.quantum if up > word(0) else word(0))
+    limit = p.bottom if negative else p.top
+    signed = word(y | word(u & p.sign)) if y > word(0) else (p.zero_neg if negative else word(0))
+    ranged = (p.over_neg if negative else p.over_pos) if y > limit else signed
+    finite = (p.inf_neg if negative else p.inf_pos) if a == p.inf else ranged
+    return p.nan if a > p.inf else finite
+
+
+@portable
+def encode_bits(u: Any, p: Any) -> Any:
+    """Return the code of pattern `u`, a value of the format.
+
+    Normal values shift their exponent and fraction fields into place and change the bias; even-spaced ones are counted.
+    """
+    word = type(u)
+    a = word(u & word(p.sign - word(1)))
+    position = max(word(a >> p.fraction_bits), word(1))
+    counted = word(significand(a, p) >> min(word(max(p.floor, position) - position), p.last))
+    magnitude = word(word(a >> p.discard) - p.rebias) if a >= p.normal else counted
+    ranged = p.code_inf if a == p.inf else magnitude
+    mirrored = word(word(word(0) - ranged) & p.code_mask) if p.twos > word(0) else word(ranged | p.code_sign)
+    signed = mirrored if u >= p.sign else ranged
+    return p.code_nan if a > p.inf else signed
+
+
+M0, M1 = uint64(0xD2511F53), uint64(0xCD9E8D57)
+W0, W1 = uint64(0x9E3779B9), uint64(0xBB67AE85)
+LOW, HALF = uint64(0xFFFFFFFF), uint64(32)
+
+
+@portable
+def philox4x32_10(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
+    """Return the four 32-bit words of one Philox4x32-10 block, in uint64 lanes, as all arguments are.
+
+    (c0, c1, c2, c3) is the counter, (k0, k1) the key. In 64-bit lanes the widening multiply needs no shuffles.
+    Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011; Random123 philox.h.
+    """
+    for _ in range(10):
+        p0 = uint64(M0 * c0)
+        p1 = uint64(M1 * c2)
+        c0 = uint64(uint64(p1 >> HALF) ^ uint64(c1 ^ k0))
+        c2 = uint64(uint64(p0 >> HALF) ^ uint64(c3 ^ k1))
+        c1 = uint64(p1 & LOW)
+        c3 = uint64(p0 & LOW)
+        k0 = uint64(uint64(k0 + W0) & LOW)
+        k1 = uint64(uint64(k1 + W1) & LOW)
+    return c0, c1, c2, c3

@@ -1,0 +1,117 @@
+"""From a format and a saturation rule to the words that `core` reads."""
+
+from __future__ import annotations
+
+import functools
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qsim.errors import InputError
+from qsim.formats import Format
+from qsim.kernels.core import Parameters
+from qsim.rounding import Saturation
+
+__all__ = ["CARRIERS", "Carrier", "parameters"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carrier:
+    """Describe the float type that brings values in and takes results out."""
+
+    dtype: np.dtype[Any]
+    word: type[np.uint32] | type[np.uint64]
+    width: int
+    fraction_bits: int
+    bias: int
+
+    def pattern(self, value: float) -> int:
+        """Return the bit pattern of `value`, which the carrier holds exactly."""
+        codes = ("<f", "<I") if self.width == 32 else ("<d", "<Q")
+        return int(struct.unpack(codes[1], struct.pack(codes[0], value))[0])
+
+    @property
+    def nan(self) -> int:
+        """The pattern of the positive quiet NaN without payload, the one NaN that results have."""
+        return self.infinity | 1 << (self.fraction_bits - 1)
+
+    @property
+    def infinity(self) -> int:
+        """The pattern of +infinity."""
+        return (2 * self.bias + 1) << self.fraction_bits
+
+    def holds(self, fmt: Format) -> bool:
+        """Whether every value of `fmt`, and every carry on the way to it, is a number of the carrier."""
+        return (
+            fmt.man_bits <= self.fraction_bits
+            and fmt.emin - fmt.man_bits >= 1 - self.bias - self.fraction_bits
+            and fmt.emax <= self.bias
+        )
+
+
+CARRIERS = {
+    np.dtype(np.float32): Carrier(
+        dtype=np.dtype(np.float32), word=np.uint32, width=32, fraction_bits=23, bias=127
+    ),
+    np.dtype(np.float64): Carrier(
+        dtype=np.dtype(np.float64), word=np.uint64, width=64, fraction_bits=52, bias=1023
+    ),
+}  # fmt: skip
+
+
+@functools.lru_cache(maxsize=1024)
+def parameters(fmt: Format, saturation: Saturation, dtype: np.dtype[Any]) -> Parameters:
+    """Return what the core must know to round a `dtype` array to `fmt`.
+
+    Raise `InputError` if the carrier cannot hold the values of the format.
+    """
+    carrier = CARRIERS[dtype]
+    if not carrier.holds(fmt):
+        raise InputError(f"{dtype} cannot hold the values of {fmt.name}; convert the input to float64")
+    bits = carrier.pattern
+    sign = 1 << (carrier.width - 1)
+    field_of_emin = fmt.emin + carrier.bias
+    floor = field_of_emin + carrier.fraction_bits - fmt.man_bits
+    clamped = (bits(fmt.max), bits(fmt.min))
+    infinities = (carrier.infinity, carrier.infinity | sign)
+    match saturation:
+        case Saturation.OvfNaN:
+            over = infinite = (carrier.nan, carrier.nan)
+        case Saturation.SatNone:
+            over = infinite = infinities
+        case Saturation.SatPropagate:
+            over, infinite = clamped, infinities
+        case _:
+            over = infinite = clamped
+    integer = fmt.kind == "integer"
+    fields = Parameters(
+        fraction_bits=carrier.fraction_bits,
+        last=carrier.width - 1,
+        sign=sign,
+        inf=carrier.infinity,
+        discard=carrier.fraction_bits - fmt.man_bits,
+        floor=floor,
+        # Only the exponent field is left of the pattern at s = fraction_bits. The lower neighbour's code is then
+        # field - (floor - fraction_bits) + 1: with man_bits = 0 since code 1 is the smallest normal value, and with
+        # man_bits >= 1 since s reaches fraction_bits only at field = floor - fraction_bits, just above code 1.
+        parity=(floor + carrier.fraction_bits + 1) % 2,
+        quantum=bits(fmt.smallest_subnormal),
+        top=bits(fmt.max),
+        bottom=bits(-fmt.min),
+        over_pos=over[0],
+        over_neg=over[1],
+        inf_pos=infinite[0],
+        inf_neg=infinite[1],
+        nan={"nan": carrier.nan, "max": bits(fmt.max), "zero": 0}[fmt.nan_to],
+        zero_neg=sign if fmt.has_neg_zero else 0,
+        normal=carrier.infinity if integer else field_of_emin << carrier.fraction_bits,
+        rebias=0 if integer else (field_of_emin - 1) << fmt.man_bits,
+        code_sign=1 << (fmt.bits - 1),
+        code_mask=(1 << fmt.bits) - 1,
+        code_inf=fmt.inf_code or 0,
+        code_nan=fmt.nan_code or 0,
+        twos=int(integer),
+    )
+    return Parameters(*(carrier.word(value) for value in fields))
