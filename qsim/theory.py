@@ -1,0 +1,108 @@
+"""The closed forms that measurements are held against, evaluated on the actual tensors in float64.
+
+Names A-T1 .. A-T4 are this project's; the setting is that of Liu et al., "Training with Fewer Bits: Unlocking Edge LLMs
+Training with Stochastic Rounding", Findings of EMNLP 2025, arXiv 2511.00874. The statements are derived in `proofs/` and
+checked there in exact rationals; they are not quoted from the paper.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsim.rounding import Quantizer
+
+__all__ = [
+    "batch_ratio",
+    "interval_around",
+    "mean_of_shared_products",
+    "per_sample_variance",
+    "sampling_variance",
+    "shared_scalar_variance",
+    "sr_variance",
+]
+
+Floats = NDArray[np.float64]
+
+
+def interval_around(x: Floats, q: Quantizer, scale: Floats | float = 1.0) -> tuple[Floats, Floats]:
+    """Return the neighbours lo <= x <= hi of each element on the scaled grid of `q`, range or not.
+
+    `scale` broadcasts against `x`. Exact where x / scale is.
+    """
+    scaled = np.abs(x) / scale
+    exponent = np.maximum(np.frexp(scaled)[1] - 1, q.format.emin)
+    spacing = np.ldexp(1.0, exponent - q.format.man_bits)
+    lower = np.floor(scaled / spacing) * spacing
+    upper = np.where(lower == scaled, lower, lower + spacing)
+    inner, outer = lower * scale, upper * scale
+    return np.where(x < 0, -outer, inner), np.where(x < 0, -inner, outer)
+
+
+def sr_variance(x: Floats, q: Quantizer, scale: Floats | float = 1.0) -> Floats:
+    """Return v(x) = (hi - x)(x - lo), the variance of the stochastic rounding of each element.
+
+    Beyond the largest value the result is always that value, so the variance is 0 there, and the rounding is biased.
+    Source: theory F2; `proofs/stochastic_rounding_moments.py`.
+    """
+    lo, hi = interval_around(x, q, scale)
+    inside = (x >= q.format.min * np.asarray(scale)) & (x <= q.format.max * np.asarray(scale))
+    return np.where(inside, (hi - x) * (x - lo), 0.0)
+
+
+def per_sample_variance(errors: Floats, inputs: Floats, v_errors: Floats | float, v_inputs: Floats | float) -> Floats:
+    """Return q_s^2, the variance that the roundings of sample s add to its weight gradient delta_s x_s^T (A-T1).
+
+    `errors` has shape (..., samples, m), `inputs` (..., samples, n); `v_errors` and `v_inputs` are their `sr_variance`,
+    0 for an operand that is not rounded. With independent stochastic rounding of both operands, summed over the
+    entries of the gradient,
+
+        q_s^2 = |delta_s|^2 sum_j v(x_sj) + |x_s|^2 sum_i v(delta_si) + sum_j v(x_sj) sum_i v(delta_si),
+
+    and the gradient of a batch of b has the conditional variance (1/b^2) sum_s q_s^2. Result: shape (..., samples).
+    """
+    error_noise = np.broadcast_to(v_errors, errors.shape).sum(-1)
+    input_noise = np.broadcast_to(v_inputs, inputs.shape).sum(-1)
+    total: Floats = (
+        (errors**2).sum(-1) * input_noise + (inputs**2).sum(-1) * error_noise + input_noise * error_noise
+    )  # fmt: skip
+    return total
+
+
+def sampling_variance(errors: Floats, inputs: Floats) -> float:
+    """Return sigma^2 = E |g_s - E g_s|^2 over the samples, g_s = delta_s x_s^T: what a batch of one has without rounding.
+
+    A batch of b drawn with replacement has sigma^2 / b.
+    """
+    mean = errors.T @ inputs / len(errors)
+    second = float(((errors**2).sum(1) * (inputs**2).sum(1)).mean())
+    return second - float((mean**2).sum())
+
+
+def mean_of_shared_products(errors: Floats, mask: Floats, inputs: Floats) -> Floats:
+    """Return M_ijk = mean over s of delta_si mask_sj x_sk, shape (..., m, n, k) for arrays (..., samples, m or n or k).
+
+    A rounded weight w_ij between two layers, drawn once and shared by the samples, enters the gradient of the layer below
+    as sum_i w_ij M_ijk, so that its noise adds the variance sum_ij v(w_ij) sum_k M_ijk^2, whose limit for many samples is
+    not zero (A-T2, exact for the layer just below the last).
+    """
+    samples = errors.shape[-2]
+    pairs = errors[..., :, None] * mask[..., None, :]
+    flat = pairs.reshape(*pairs.shape[:-2], -1)
+    product: Floats = np.swapaxes(flat, -1, -2) @ inputs / samples
+    return product.reshape(*flat.shape[:-2], errors.shape[-1], mask.shape[-1], inputs.shape[-1])
+
+
+def shared_scalar_variance(x: Floats, v_weight: float) -> float:
+    """Return (mean x^2)^2 v(w): the variance of the gradient of mean (w x - t)^2 / 2 when one draw of w serves all samples.
+
+    It does not depend on the batch size (A-T2, the exact scalar instance).
+    """
+    return float(np.mean(x**2) ** 2 * v_weight)
+
+
+def batch_ratio(sigma2: Any, q2_fewer: Any, q2_more: Any) -> Any:
+    """Return b'/b = (sigma^2 + q^2 at k-1 bits) / (sigma^2 + q^2 at k bits), the batch that buys back one bit (A-T4)."""
+    return (sigma2 + q2_fewer) / (sigma2 + q2_more)
