@@ -1,0 +1,102 @@
+"""What every test shares: Hypothesis profiles, where the real data are, and the rule about skips."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[1]
+CI = os.environ.get("CI") == "true"
+
+# Neither profile has a deadline: the first example of a test may wait for a kernel to be compiled. Under CI the
+# examples are always the same ones, so that a failure there is a failure here; elsewhere every run looks at new ones.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.load_profile("ci" if CI else "dev")
+
+
+def _pinned_matplotlib() -> str:
+    """Return the version of matplotlib that the golden report was rendered with, from pyproject.toml."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
+    pin = next(entry for entry in groups["test"] if isinstance(entry, str) and entry.startswith("matplotlib=="))
+    return pin.removeprefix("matplotlib==")
+
+
+NO_DATA = "QSIM_DATA is unset"
+OTHER_MATPLOTLIB = f"needs matplotlib {_pinned_matplotlib()}"
+
+# The reasons for which a test may skip under CI, each with the condition under which it may. Any other skip there is a
+# test that silently stopped testing.
+EXPECTED_SKIPS: dict[str, Callable[[], bool]] = {
+    NO_DATA: lambda: not os.environ.get("QSIM_DATA"),
+    OTHER_MATPLOTLIB: lambda: os.environ.get("QSIM_OLDEST") == "1",
+}
+
+
+@pytest.fixture(scope="session")
+def qsim_data() -> Path:
+    """Return the folder of real data that `QSIM_DATA` names; skip where it is unset, fail where it is wrong."""
+    named = os.environ.get("QSIM_DATA")
+    if not named:
+        pytest.skip(NO_DATA)
+    path = Path(named)
+    if not path.is_dir():
+        pytest.fail(f"QSIM_DATA is {named!r}, which is not a folder")
+    return path
+
+
+@pytest.fixture(scope="session")
+def pinned_matplotlib() -> None:
+    """Skip unless matplotlib is the version whose figures the golden files hold."""
+    if f"needs matplotlib {importlib.metadata.version('matplotlib')}" != OTHER_MATPLOTLIB:
+        pytest.skip(OTHER_MATPLOTLIB)
+
+
+class SkipRule:
+    """Collect the skips of a run and fail it for those that nobody expects."""
+
+    def __init__(self) -> None:
+        self.unexpected: list[str] = []
+
+    def _look(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if not report.skipped or hasattr(report, "wasxfail"):
+            return
+        reason = str(report.longrepr[2] if isinstance(report.longrepr, (tuple, list)) else report.longrepr)
+        reason = reason.removeprefix("Skipped: ")
+        if not EXPECTED_SKIPS.get(reason, lambda: False)():
+            self.unexpected.append(f"{report.nodeid}: {reason}")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a test that skipped."""
+        self._look(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note a module that skipped as a whole."""
+        self._look(report)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Turn a run that would pass into one that fails."""
+        if self.unexpected and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say which skips failed the run."""
+        if self.unexpected:
+            terminalreporter.section("unexpected skips: failures under CI", red=True)
+            for line in sorted(set(self.unexpected)):
+                terminalreporter.write_line(line)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Apply the rule about skips under CI; with xdist once, where all reports come together."""
+    if CI and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(SkipRule(), "qsim-skip-rule")
