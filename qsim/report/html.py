@@ -1,0 +1,49 @@
+"""The report as one HTML file that works offline: no request leaves it, and it reads without its script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qsim.report import text
+from qsim.studies.result import Result, Table
+
+__all__ = ["page"]
+
+
+def page(result: Result, drawings: Mapping[str, str]) -> str:
+    """Return the page on `result`, with `drawings` (figure id to SVG text) set into it."""
+    # jinja2 is slow to import, and only this file needs it.
+    import jinja2
+    import markupsafe
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("qsim.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # What matplotlib wrote is markup already: it escaped the texts in it.
+    inline = {name: markupsafe.Markup(drawing) for name, drawing in drawings.items()}  # noqa: S704
+    return environment.get_template("report.html.jinja").render(
+        result=result, order=text.order(result), drawings=inline, body=_body, text=text
+    )
+
+
+def _body(table: Table) -> list[list[dict[str, Any]]]:
+    """Return the rows of `table`: what each cell says, whether its column is numeric, and the number to sort by."""
+    columns = list(zip(*table.rows, strict=True))
+    shown = [text.column(values) for values in columns]
+    numeric = [text.numeric(values) for values in columns]
+    return [
+        [
+            {
+                "text": shown[j][i],
+                "numeric": numeric[j],
+                "key": "" if value is None else repr(value) if not isinstance(value, str) else None,
+            }
+            for j, value in enumerate(row)
+        ]
+        for i, row in enumerate(table.rows)
+    ]

@@ -1,0 +1,194 @@
+"""The words all renderings share (numbers, outcomes, order of things), and the summary for a terminal."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qsim.studies.result import Cell, Claim, Figure, Result, Table
+from qsim.verdicts import Outcome
+
+if TYPE_CHECKING:  # slow to import, and only a terminal needs it
+    from rich.console import RenderableType
+
+__all__ = ["Entry", "Order", "check", "column", "number", "numeric", "order", "standing", "summary", "tally", "verdict"]
+
+SYMBOLS = {Outcome.HELD: "✓", Outcome.REFUTED: "✗", Outcome.NOT_DECIDED: "?", Outcome.NOT_TESTABLE: "∅"}
+"""One sign an outcome, so that no outcome is told by colour alone."""
+
+STANDINGS = {"good": "as expected", "open": "open", "bad": "not as expected"}
+FAULT_STANDINGS = {"good": "caught", "open": "open", "bad": "missed"}
+
+QUICK = (
+    "Quick run: a smaller grid and fewer draws than the study asks for. "
+    "It shows that the study runs; its verdicts are not the study’s answer."
+)
+FAULTS = (
+    "Each of these puts a claim on arithmetic that was broken on purpose. Here “refuted” is the good outcome: "
+    "it shows that the check notices when a claim of this kind is false."
+)
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Hold a claim with the figure and the table that are shown beside it, `None` where shown elsewhere."""
+
+    claim: Claim
+    figure: Figure | None
+    table: Table | None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Say what comes where: each figure and each table once, at the first claim that rests on it."""
+
+    lead: Figure | None
+    """The figure beside the answer."""
+    claims: tuple[Entry, ...]
+    faults: tuple[Entry, ...]
+    figures: tuple[Figure, ...]
+    """The figures no claim names."""
+    tables: tuple[Table, ...]
+    """The tables no claim names."""
+    figure_numbers: dict[str, int]
+    table_numbers: dict[str, int]
+
+
+def order(result: Result) -> Order:
+    """Return the order in which a reader meets the claims, figures and tables of `result`."""
+    figures = {figure.id: figure for figure in result.figures}
+    tables = {table.id: table for table in result.tables}
+    lead = figures.pop(result.lead, None)
+    figure_numbers: dict[str, int] = {result.lead: 1} if lead else {}
+    table_numbers: dict[str, int] = {}
+
+    def entries(*, fault: bool) -> Iterable[Entry]:
+        for claim in result.claims:
+            if claim.fault is fault:
+                yield Entry(claim, figures.pop(claim.figure, None), tables.pop(claim.table, None))
+                for numbers, name in (figure_numbers, claim.figure), (table_numbers, claim.table):
+                    if name:
+                        numbers.setdefault(name, len(numbers) + 1)
+
+    claims, faults = tuple(entries(fault=False)), tuple(entries(fault=True))
+    for numbers, names in (figure_numbers, figures), (table_numbers, tables):
+        for name in names:
+            numbers[name] = len(numbers) + 1
+    return Order(lead, claims, faults, tuple(figures.values()), tuple(tables.values()), figure_numbers, table_numbers)
+
+
+def standing(claim: Claim) -> str:
+    """Return `good` where the outcome is the expected one, `open` where nothing was decided, else `bad`."""
+    if claim.outcome is claim.expected:
+        return "good"
+    return "open" if claim.outcome in {Outcome.NOT_DECIDED, Outcome.NOT_TESTABLE} else "bad"
+
+
+def verdict(claim: Claim) -> tuple[str, str]:
+    """Return the outcome of `claim` as symbol and word, and how it compares with the expected one."""
+    words = FAULT_STANDINGS if claim.fault else STANDINGS
+    return f"{SYMBOLS[claim.outcome]} {claim.outcome}", words[standing(claim)]
+
+
+def tally(claims: Iterable[Claim]) -> str:
+    """Return one sentence that counts how `claims` came out: "10 claims: 9 as expected, 1 open."."""
+    sentences = []
+    groups: dict[bool, list[Claim]] = {False: [], True: []}
+    for claim in claims:
+        groups[claim.fault].append(claim)
+    for fault, group in groups.items():
+        if group:
+            noun = ("planted fault" if fault else "claim") + "s" * (len(group) > 1)
+            counts = Counter(verdict(claim)[1] for claim in group)
+            words = (FAULT_STANDINGS if fault else STANDINGS).values()
+            sentences.append(f"{len(group)} {noun}: " + ", ".join(f"{counts[w]} {w}" for w in words if counts[w]) + ".")
+    return " ".join(sentences)
+
+
+def number(value: Cell, form: str = ".4g", *, group: bool = False) -> str:
+    """Return `value` for reading: floats by `form` with powers of ten written out, an en dash for `None`.
+
+    Integers keep all their digits, in groups of three from 10,000 on, or always where `group` says so.
+    """
+    if value is None or isinstance(value, str):
+        return "–" if value is None else value
+    if isinstance(value, int):
+        return f"{value:{',' if group or abs(value) >= 10_000 else 'd'}}".replace("-", "−")
+    mantissa, _, exponent = (f"{value:{form}}" if value else "0").partition("e")
+    power = f"×10{str(int(exponent)).translate(SUPERSCRIPTS)}" if exponent else ""
+    return mantissa.removesuffix(".").replace("-", "−") + power
+
+
+def column(values: Sequence[Cell]) -> list[str]:
+    """Return the entries of one column for reading, all in one form.
+
+    Where one float of the column needs rounding to four digits, all are measurements: they keep their
+    trailing zeros, and all take a power of ten if one needs it. Otherwise they are settings (0.5, 2).
+    """
+    floats = [abs(value) for value in values if isinstance(value, float) and value]
+    form = ".4g"
+    if any(float(f"{value:.4g}") != value for value in floats):
+        form = "#.4g" if all(1e-4 <= value < 1e5 for value in floats) else ".3e"
+    group = any(isinstance(value, int) and abs(value) >= 10_000 for value in values)
+    return [number(value, form, group=group) for value in values]
+
+
+def numeric(values: Sequence[Cell]) -> bool:
+    """Return whether a column holds numbers only, and at least one."""
+    present = [value for value in values if value is not None]
+    return bool(present) and not any(isinstance(value, str) for value in present)
+
+
+def check(result: Result) -> None:
+    """Raise `ValueError` where an id cannot be a file name, is used twice, or names nothing."""
+    figures, tables = [item.id for item in result.figures], [item.id for item in result.tables]
+    for kind, ids in ("figure", figures), ("table", tables), ("claim", [item.id for item in result.claims]):
+        # Some file systems take A.svg and a.svg for one file.
+        times = Counter(name.lower() for name in ids)
+        for name in ids:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+                raise ValueError(f"{kind} id {name!r}: expected letters, digits, '_' and '-' only")
+            if times[name.lower()] > 1:
+                raise ValueError(f"{kind} id {name!r} is used {times[name.lower()]} times: expected once")
+    if result.lead and result.lead not in figures:
+        raise ValueError(f"the answer names the figure {result.lead!r}, which the result does not hold")
+    for claim in result.claims:
+        for kind, name, ids in ("figure", claim.figure, figures), ("table", claim.table, tables):
+            if name and name not in ids:
+                raise ValueError(f"claim {claim.id!r} names the {kind} {name!r}, which the result does not hold")
+
+
+def summary(result: Result) -> RenderableType:
+    """Return what a terminal shows after a run: question, answer, one line a claim, then the planted faults.
+
+    A `rich` console drops the colours where it does not write to a terminal.
+    """
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    colours = {"good": "green", "open": "yellow", "bad": "bold red"}
+    # Text() and not markup: a statement may hold square brackets.
+    parts: list[RenderableType] = [Text(result.title, "bold")]
+    if result.run == "quick":
+        parts.append(Text(QUICK, "bold yellow"))
+    parts += [Padding(Text(result.question, "italic"), (1, 0)), Text(result.answer)]
+    for title, fault in ("Claims", False), ("Planted faults (refuted is the good outcome)", True):
+        claims = [claim for claim in result.claims if claim.fault is fault]
+        if claims:
+            grid = Grid.grid(padding=(0, 2, 0, 0))
+            for claim in claims:
+                outcome, compared = verdict(claim)
+                colour = colours[standing(claim)]
+                statement = Text(claim.statement)
+                if compared != STANDINGS["good"] or claim.outcome is not Outcome.HELD:
+                    statement.append(f" — {compared}", colour)
+                grid.add_row(Text(outcome, colour, no_wrap=True), statement)
+            parts += [Padding(Text(title, "bold"), (1, 0, 0, 0)), grid]
+    parts.append(Padding(Text(tally(result.claims), "bold"), (1, 0, 0, 0)))
+    return Group(*parts)

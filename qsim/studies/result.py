@@ -1,0 +1,197 @@
+"""What a study found, as plain data: claims with verdicts, tables, figures as numbers, cells.
+
+A `Result` is everything a report shows. It holds no dates, no paths and no drawing, so that the
+same result renders to the same bytes anywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from qsim.verdicts import Outcome
+
+__all__ = ["Claim", "Figure", "Panel", "Result", "Series", "Table"]
+
+SCHEMA = 1
+"""Raised whenever a reader of an older `result.json` would misread a newer one."""
+
+Cell = str | int | float | None
+"""One entry of a table: `None` is "no such number here"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """Hold one curve: points, and for measured ones the interval around each."""
+
+    label: str
+    """What the legend says."""
+    group: str
+    """What the curve is about (a format, a rounding); one group keeps one colour in all figures."""
+    kind: Literal["measured", "theory"]
+    """Measured points are drawn as markers with bars, theory as a line."""
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {len(values) for values in (self.x, self.y, self.low, self.high) if values is not None}
+        if len(lengths) > 1 or (self.low is None) != (self.high is None):
+            raise ValueError(f"series {self.label!r}: x, y, and low with high if given, must be of one length")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """Hold one set of axes: titles with units, scales, curves."""
+
+    title: str
+    xlabel: str
+    ylabel: str
+    xscale: Literal["linear", "log2", "log10"]
+    yscale: Literal["linear", "log2", "log10"]
+    series: tuple[Series, ...]
+    categories: tuple[str, ...] = ()
+    """Where x numbers categories 0, 1, ..., what each is called; empty where x is a quantity."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """Hold a figure as numbers: panels side by side, the sentence it shows, a text alternative."""
+
+    id: str
+    title: str
+    caption: str
+    alt: str
+    panels: tuple[Panel, ...]
+
+    def __post_init__(self) -> None:
+        if not self.panels:
+            raise ValueError(f"figure {self.id!r} has no panel")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Hold a table: column names with units, rows of texts and numbers."""
+
+    id: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for number, row in enumerate(self.rows, 1):
+            if len(row) != len(self.columns):
+                raise ValueError(f"table {self.id!r}, row {number}: {len(row)} entries for {len(self.columns)} columns")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """State one claim, the margin it was given before the run, and what became of it."""
+
+    id: str
+    statement: str
+    margin: str
+    """The margin from `study.toml`, in words and numbers."""
+    theorem: str
+    """What the claim rests on: a theorem, a definition, a paper's section."""
+    expected: Outcome
+    outcome: Outcome
+    covered: str
+    """How many cells, at which simultaneous level."""
+    evidence: str
+    """The number that decided, with its interval and the cell it came from."""
+    figure: str = ""
+    """The id of the figure that shows it, or empty."""
+    table: str = ""
+    """The id of the table behind it, or empty."""
+    fault: bool = False
+    """True for a planted fault: a claim put on wrong arithmetic, expected to be refuted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """Hold what one run of a study found; `to_json` and `from_json` are inverse."""
+
+    study: str
+    title: str
+    question: str
+    answer: str
+    """A few sentences, made from the numbers, that answer the question."""
+    lead: str
+    """The id of the figure that is shown beside the answer, or empty."""
+    run: Literal["full", "quick"]
+    command: str
+    """The command that makes this result again."""
+    setup: tuple[tuple[str, str], ...]
+    """What was in force, as label and value: data with its SHA-256, model, formats, scales, seeds."""
+    claims: tuple[Claim, ...]
+    figures: tuple[Figure, ...]
+    tables: tuple[Table, ...]
+    method: tuple[str, ...]
+    """Paragraphs on how the numbers and their intervals were made."""
+    cells: tuple[dict[str, Any], ...]
+    """One flat record a cell: its parameters, its numbers, its counts of broken hypotheses."""
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        """Return the result as JSON, a line for each small thing; NaN and infinity refused, same bytes for same data."""
+        return _lines(dataclasses.asdict(self), 0) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Result:
+        """Return the result that `text` holds.
+
+        Raises `ValueError` if the schema is another one than this version reads.
+        """
+        plain = json.loads(text)
+        if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
+            found = plain.get("schema") if isinstance(plain, dict) else None
+            raise ValueError(f"result.json has schema {found!r}; this version of qsim reads schema {SCHEMA}")
+        return _load(cls, plain)
+
+
+WIDTH = 120
+"""What fits a line is written on one, so that a record, a row or a curve's coordinates can be read and compared."""
+
+
+def _lines(value: Any, depth: int) -> str:
+    """Return `value` as JSON, broken into lines where a container is too long for one and holds others."""
+    flat = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    parts = list(value.values()) if isinstance(value, dict) else value
+    nested = isinstance(value, dict | list | tuple) and any(isinstance(part, dict | list | tuple) for part in parts)
+    if not nested or len(flat) + depth <= WIDTH:
+        return flat
+    pad = " " * (depth + 1)
+    if isinstance(value, dict):
+        items = [f"{json.dumps(key, ensure_ascii=False)}: {_lines(part, depth + 1)}" for key, part in value.items()]
+        return "{\n" + pad + f",\n{pad}".join(items) + "\n" + " " * depth + "}"
+    return "[\n" + pad + f",\n{pad}".join(_lines(part, depth + 1) for part in value) + "\n" + " " * depth + "]"
+
+
+T = TypeVar("T")
+
+
+def _load(kind: type[T], plain: Any) -> T:
+    """Build `kind` (a dataclass, enum, tuple or scalar type) from the JSON value `plain`."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return typing.cast("T", kind(**{name: _load(hints[name], value) for name, value in plain.items()}))
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        if args[-1] is Ellipsis:
+            return typing.cast("T", tuple(_load(args[0], item) for item in plain))
+        return typing.cast("T", tuple(_load(arg, item) for arg, item in zip(args, plain, strict=True)))
+    if origin in (typing.Union, types.UnionType):
+        if plain is None:
+            return typing.cast("T", None)
+        inner = [arg for arg in args if arg is not type(None)]
+        return typing.cast("T", _load(inner[0], plain) if len(inner) == 1 else plain)
+    if kind is Outcome:
+        return typing.cast("T", Outcome(plain))
+    return typing.cast("T", plain)

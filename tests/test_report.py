@@ -1,0 +1,411 @@
+"""The report: same bytes, one file without requests, nothing misread, nothing half-written."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from rich.console import Console
+
+from qsim import report
+from qsim.report import figures, text
+from qsim.studies.result import Claim, Figure, Panel, Result, Series, Table
+from qsim.verdicts import Outcome
+
+NASTY = """<script>alert("1")</script> & 'it' | `code` $x$ *bold* [a](b)"""
+ROOT = Path(report.__file__).parents[2]
+"""Where qsim was imported from, for subprocesses: a wheel or the checkout."""
+BATCHES = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
+
+
+def series(group: str, label: str = "", kind: str = "measured", *, scale: float = 1.0) -> Series:
+    """Return a curve that falls as 1/batch, with bars if measured."""
+    y = tuple(scale / x for x in BATCHES)
+    bars = {"low": tuple(0.8 * v for v in y), "high": tuple(1.2 * v for v in y)} if kind == "measured" else {}
+    return Series(label=label or group, group=group, kind=kind, x=BATCHES, y=y, **bars)
+
+
+def panel(*curves: Series, title: str = "MLP", yscale: str = "log10") -> Panel:
+    """Return a panel over batches."""
+    return Panel(title=title, xlabel="batch", ylabel="variance", xscale="log2", yscale=yscale, series=curves)
+
+
+def figure(name: str, *panels: Panel, title: str = "Variance", alt: str = "It falls.") -> Figure:
+    """Return a figure of `panels`."""
+    return Figure(id=name, title=title, caption="One line a format.", alt=alt, panels=panels)
+
+
+def claim(name: str, **changes: object) -> Claim:
+    """Return a claim that held as expected, but for `changes`."""
+    given: dict[str, object] = {
+        "id": name,
+        "statement": f"Statement {name}.",
+        "margin": "slope −1 ± 0.02",
+        "theorem": "sr_unbiased",
+        "expected": Outcome.HELD,
+        "outcome": Outcome.HELD,
+        "covered": "6 cells at 95 %",
+        "evidence": "slope −1.003",
+    }
+    return Claim(**(given | changes))
+
+
+@pytest.fixture
+def result() -> Result:
+    """Return a small result that holds one of everything."""
+    both = (series("e4m3fn"), series("e4m3fn", kind="theory"), series("int8", scale=3.0))
+    return Result(
+        study="batch",
+        title="Batch and bits",
+        question="Does the variance fall?",
+        answer="Yes.",
+        lead="",
+        run="full",
+        command="qsim report batch",
+        setup=(("Data", "digits, SHA-256 0f1e"), ("Scale", "pow2")),
+        claims=(
+            claim("slope", figure="variance", table="slopes"),
+            claim("again", figure="variance", table="slopes", outcome=Outcome.NOT_DECIDED),
+            claim("wrong", outcome=Outcome.REFUTED),
+            claim("fault", fault=True, expected=Outcome.REFUTED, outcome=Outcome.REFUTED),
+            claim("missed", fault=True, expected=Outcome.REFUTED),
+        ),
+        figures=(
+            figure("variance", panel(*both), panel(*both, title="LLaMA")),
+            figure("nasty", panel(series(NASTY), title=NASTY), title=NASTY, alt=NASTY),
+        ),
+        tables=(
+            Table(
+                id="slopes", title="Slopes", columns=("format", "slope", "cells"), rows=(("e4m3fn", -1.0031, 12345),)
+            ),
+            Table(id="nasty", title=NASTY, columns=(NASTY, "n"), rows=((NASTY, None), ("b", 1e-7)), note=NASTY),
+        ),
+        method=("Exact gradients in float64.",),
+        cells=({"format": "e4m3fn", "batch": 1, "variance": 0.25},),
+    )
+
+
+class Page(HTMLParser):
+    """Collect what a browser would act on."""
+
+    def __init__(self, content: str) -> None:
+        """Read `content`."""
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.labels: list[str] = []
+        self.words = ""
+        self.svg: list[list[str]] = []
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note ids, links and the children of each SVG."""
+        self.tags[tag] += 1
+        found = {name: value or "" for name, value in attrs}
+        self.ids += [found["id"]] if "id" in found else []
+        self.links += [found[name] for name in ("src", "href", "xlink:href", "srcset", "action") if name in found]
+        self.labels += found.get("aria-labelledby", "").split()
+        if tag == "svg":
+            self.svg.append([])
+        elif self.svg and len(self.svg[-1]) < 2:
+            self.svg[-1].append(tag)
+
+    def handle_data(self, data: str) -> None:
+        """Keep the words."""
+        self.words += data
+
+
+def html_of(result: Result) -> str:
+    """Return the HTML page of `result`."""
+    return report.render(result)["report.html"].decode()
+
+
+def test_same_result_gives_same_bytes_under_hostile_surroundings(result: Result, tmp_path: Path) -> None:
+    """Another hash seed, folder, date and matplotlibrc change no byte of any file."""
+    (tmp_path / "matplotlibrc").write_text(
+        "font.size: 31\nlines.linewidth: 9\naxes.facecolor: red\nsvg.fonttype: path\nsvg.hashsalt: pepper\n"
+    )
+    (tmp_path / "in.json").write_text(result.to_json(), encoding="utf-8")
+    code = (
+        "from pathlib import Path; from qsim import report; from qsim.studies.result import Result\n"
+        "report.write(Result.from_json(Path('in.json').read_text(encoding='utf-8')), 'out')"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": "4711", "PYTHONPATH": str(ROOT), "SOURCE_DATE_EPOCH": "1"}
+    environment |= {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=120)
+    for name, content in report.render(result).items():
+        assert (tmp_path / "out" / name).read_bytes() == content, name
+
+
+def test_render_leaves_matplotlibs_settings_alone(result: Result) -> None:
+    """Drawing a report does not change how the user's own figures look."""
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    with mpl.rc_context({"font.size": 3}):
+        report.render(result)
+        assert mpl.rcParams["font.size"] == 3
+    assert dict(mpl.rcParams) == before
+
+
+def test_bytes_hold_no_version_and_no_date(result: Result) -> None:
+    """A report does not change because a library or a day did."""
+    import matplotlib as mpl
+
+    for name, content in report.render(result).items():
+        assert mpl.__version__.encode() not in content, name
+        assert b"atplotlib" not in content, name
+        assert not re.search(rb"\b20\d\d-\d\d-\d\d\b", content), name
+
+
+def test_result_json_gives_the_result_back(result: Result) -> None:
+    """The result.json beside a report renders to the same report."""
+    files = report.render(result)
+    back = Result.from_json(files["result.json"].decode())
+    assert back == result
+    assert report.render(back) == files
+
+
+def test_page_makes_no_request(result: Result) -> None:
+    """Everything the page links to is in the page."""
+    page = Page(html_of(result))
+    for link in page.links:
+        assert link.startswith("data:") or (link.startswith("#") and link[1:] in page.ids), link
+    assert not page.tags.keys() & {"img", "iframe", "object", "embed", "base", "form"}
+    assert "@import" not in html_of(result)
+    assert set(re.findall(r"url\(([^)]*)\)", html_of(result))) <= {f"#{name}" for name in page.ids}
+
+
+def test_ids_are_unique_and_every_figure_is_named_for_a_screen_reader(result: Result) -> None:
+    """Each figure is inline once, opens with title and desc, and no two elements share an id."""
+    page = Page(html_of(result))
+    assert [name for name, times in Counter(page.ids).items() if times > 1] == []
+    assert page.svg == [["title", "desc"]] * len(result.figures)
+    assert len(page.labels) == 2 * len(result.figures)
+    assert set(page.labels) <= set(page.ids)
+
+
+def test_nasty_words_stay_words_in_html(result: Result) -> None:
+    """Markup in any text of the result is shown, not obeyed."""
+    texts = {field.name: NASTY for field in dataclasses.fields(Result) if field.type == "str"}
+    bad = claim("bad", statement=NASTY, margin=NASTY, theorem=NASTY, covered=NASTY, evidence=NASTY)
+    page = Page(html_of(dataclasses.replace(result, **texts, setup=((NASTY, NASTY),), method=(NASTY,), claims=(bad,))))
+    assert page.tags["script"] == 1
+    assert page.words.count(NASTY) >= 15
+
+
+def test_nasty_words_stay_words_in_markdown(result: Result) -> None:
+    """Pipes, backticks and tags do not break a table of Markdown, nor open anything."""
+    page = report.render(dataclasses.replace(result, answer=NASTY))["report.md"].decode()
+    rows = [line for line in page.splitlines() if line.startswith("|") and "script" in line]
+    assert len(rows) == 2
+    for row in rows:
+        assert len(re.findall(r"(?<!\\)\|", row)) == 3
+    assert not re.search(r"(?<!\\)<script", page)
+    assert r"\<script\>alert(\"1\")\</script\> \& 'it' \| \`code\` \$x\$ \*bold\* \[a\](b)".replace('\\"', '"') in page
+
+
+@pytest.mark.parametrize(
+    "words", ["1. one", "- dash", "+ plus", "---", "# head", "> quote", "2) two", "__init__", "~~x~~"]
+)
+def test_words_that_open_like_markdown_are_escaped(result: Result, words: str) -> None:
+    """A paragraph never turns into a list, a heading, a rule or emphasis."""
+    page = report.render(dataclasses.replace(result, method=(words,)))["report.md"].decode()
+    assert words not in page.splitlines()
+    assert words in page.replace("\\", "")
+
+
+def test_svg_is_well_formed_and_its_text_is_text(result: Result) -> None:
+    """A figure file parses as XML, names its title, and its labels can be searched."""
+    for item in result.figures:
+        root = ET.fromstring(report.render(result)[f"figures/{item.id}.svg"])  # noqa: S314 (our own)
+        words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert root[0].text == item.title
+        assert root[1].text == item.alt
+        assert "batch" in words
+        assert {"1", "4", "16", "64", "256", "1024"} <= set(words)
+
+
+def test_a_group_keeps_colour_and_marker_across_figures(result: Result) -> None:
+    """What blue circles mean in one figure they mean in all, in order of first appearance."""
+    groups = figures.styles(result.figures)
+    assert list(groups) == ["e4m3fn", "int8", NASTY]
+    alone = figures.svg(figure("alone", panel(series("int8"))), groups)
+    assert groups["int8"][0].lower() in alone.lower()
+    many = [figure("many", panel(*(series(str(i)) for i in range(63))))]
+    assert len(set(figures.styles(many).values())) == 63
+
+
+def test_points_a_log_scale_cannot_show_are_counted(result: Result) -> None:
+    """A zero on a log axis is said, not dropped silently; a panel without points still draws."""
+    curve = Series(label="v", group="v", kind="measured", x=(1.0, 2.0), y=(0.0, 1.0), low=(-1.0, -1.0), high=(1.0, 2.0))
+    drawn = figures.svg(figure("zero", panel(curve), panel()), {"v": ("#000000", "o")})
+    assert "1 point at or below 0 not shown" in drawn
+
+
+def test_panels_with_the_same_axis_share_its_limits() -> None:
+    """Panels side by side can be compared by eye: one variance scale for all of them."""
+    small, large = panel(series("a")), panel(series("a", scale=1e6))
+    drawn = figures.svg(figure("shared", small, large), {"a": ("#000000", "o")})
+    assert drawn.count(">10⁴<") == 2
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "scale", "labels"),
+    [
+        (1.0, 1024.0, "log2", ["1", "4", "16", "64", "256", "1024"]),
+        (2.0**-20, 2.0**-4, "log2", ["2⁻²⁰", "2⁻¹⁶", "2⁻¹²", "2⁻⁸", "2⁻⁴"]),
+        (1.1, 1.2, "log2", ["1", "2"]),
+        (3e-7, 2e-3, "log10", ["10⁻⁶", "10⁻⁵", "10⁻⁴", "10⁻³"]),
+        (0.03, 0.4, "log10", ["0.05", "0.1", "0.2"]),
+        (3.0, 3.0, "log10", ["2", "5"]),
+        (-0.011, 0.011, "linear", ["−0.01", "−0.005", "0", "0.005", "0.01"]),
+    ],
+)
+def test_ticks_are_round_numbers(low: float, high: float, scale: str, labels: list[str]) -> None:
+    """An axis shows at least two round numbers, powers where plain digits would be long."""
+    axis = figures._axis([low, high], scale)
+    assert list(axis.labels) == labels
+    assert axis.low < low <= high < axis.high
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "–"), ("as is", "as is"), (0.0, "0"), (-0.0, "0"), (0.5, "0.5"), (-1.00314159, "−1.003"),
+        (1e-7, "1×10⁻⁷"),
+        (123456.0, "1.235×10⁵"), (9999, "9999"), (-65536, "−65,536"), (2**32, "4,294,967,296"), (448.0, "448"),
+    ],
+)  # fmt: skip
+def test_numbers_are_shown_for_reading(value: str | float | None, shown: str) -> None:
+    """Floats have four significant digits, integers all of theirs, and nothing is an en dash."""
+    assert text.number(value) == shown
+
+
+def test_a_column_has_one_form() -> None:
+    """Settings stay short, measurements keep their zeros, and one power of ten brings all."""
+    assert text.column([0.5, 2.0, None]) == ["0.5", "2", "–"]
+    assert text.column([1.0, 0.12345]) == ["1.000", "0.1235"]
+    assert text.column([0.12346, 0.0, 1.2346e-7]) == ["1.235×10⁻¹", "0", "1.235×10⁻⁷"]
+    assert text.column([7, 70_000]) == ["7", "70,000"]
+
+
+def test_an_unexpected_outcome_is_marked(result: Result) -> None:
+    """A reader of any rendering sees which outcome was not the expected one, in words."""
+    console = Console(file=io.StringIO(), width=100)
+    console.print(report.summary(result))
+    shown = console.file.getvalue()
+    assert "Statement wrong. — not as expected" in shown
+    assert "Statement missed. — missed" in shown
+    assert "Statement slope.\n" in re.sub(" +\n", "\n", shown)
+    assert "3 claims: 1 as expected, 1 open, 1 not as expected. 2 planted faults: 1 caught, 1 missed." in shown
+    files = report.render(result)
+    assert "✗ refuted | **not as expected** |" in files["report.md"].decode()
+    assert "✓ held | **missed** |" in files["report.md"].decode()
+    assert files["report.html"].decode().count('class="nowrap bad"') == 2
+
+
+def test_summary_is_plain_where_there_is_no_terminal(result: Result) -> None:
+    """Piped output holds no escape codes, and square brackets in a statement are kept."""
+    console = Console(file=io.StringIO(), width=80)
+    console.print(report.summary(dataclasses.replace(result, answer="[bold]no[/bold] markup")))
+    assert "\x1b" not in console.file.getvalue()
+    assert "[bold]no[/bold] markup" in console.file.getvalue()
+
+
+def test_planted_faults_stand_apart(result: Result) -> None:
+    """Faults come after the claims, under a heading that says what is good there."""
+    for name in "report.html", "report.md":
+        page = report.render(result)[name].decode()
+        assert page.index("Statement wrong") < page.index(text.FAULTS) < page.index("Statement fault")
+
+
+def test_a_quick_run_says_so_everywhere(result: Result) -> None:
+    """Nobody can take a quick run for the study."""
+    quick = dataclasses.replace(result, run="quick")
+    console = Console(file=io.StringIO(), width=400)
+    console.print(report.summary(quick))
+    assert text.QUICK in console.file.getvalue()
+    for name in "report.html", "report.md":
+        assert text.QUICK in report.render(quick)[name].decode()
+        assert text.QUICK not in report.render(result)[name].decode()
+
+
+def test_an_empty_result_renders(result: Result) -> None:
+    """A study without claims, figures, tables and cells still gives a page."""
+    empty = dataclasses.replace(result, claims=(), figures=(), tables=(), cells=(), method=(), setup=())
+    assert list(report.render(empty)) == ["report.md", "report.html", "result.json"]
+
+
+def test_write_publishes_what_render_gives(result: Result, tmp_path: Path) -> None:
+    """The folder holds the files of `render`, no leftovers, and a second write replaces them."""
+    for _ in range(2):
+        paths = report.write(result, tmp_path / "deep" / "er")
+    files = report.render(result)
+    assert list(paths) == list(files)
+    assert list(files)[-1] == "result.json"
+    found = {path for path in (tmp_path / "deep" / "er").rglob("*") if path.is_file()}
+    assert found == set(paths.values())
+    assert all(path.read_bytes() == files[name] for name, path in paths.items())
+
+
+def test_write_leaves_nothing_half_written(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the disk fills up on the last file, the folder keeps the old report and no fragment of the new one."""
+    report.write(result, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    write_bytes = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if "result.json" in path.name:
+            write_bytes(path, content[:7])
+            raise OSError(28, "No space left on device")
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        report.write(dataclasses.replace(result, title="Another"), tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_write_refuses_a_folder_that_is_a_file(result: Result, tmp_path: Path) -> None:
+    """The caller gets an OSError to report, and the file is left as it was."""
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OSError, match="file"):
+        report.write(result, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"figures": (figure("../up", panel()),)}, "figure id '../up'"),
+        ({"figures": (figure("a", panel()), figure("A", panel()))}, "used 2 times"),
+        ({"claims": (claim("c", figure="none"),)}, "claim 'c' names the figure 'none'"),
+    ],
+)
+def test_ids_that_cannot_be_files_or_name_nothing_are_refused(
+    result: Result, changes: dict[str, object], message: str
+) -> None:
+    """A report never writes outside its folder and never links to nothing."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        report.render(dataclasses.replace(result, **({"claims": ()} | changes)))
+
+
+def test_importing_the_report_is_light() -> None:
+    """Who only loads the floor pays for neither matplotlib, jinja2 nor rich."""
+    code = "import sys, qsim.report; print(*({'matplotlib', 'jinja2', 'rich'} & sys.modules.keys()))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, timeout=60, capture_output=True, text=True
+    )
+    assert done.stdout.split() == []
