@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,6 +35,7 @@ class Counts:
         return Counts(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # infinities and NaNs are results like any other
 def quantize(
     x: ArrayLike,
     fmt: str | Format | Quantizer,
@@ -72,6 +73,7 @@ def quantize(
     return out
 
 
+@np.errstate(over="ignore", invalid="ignore")  # infinities and NaNs are results like any other
 def encode(
     x: ArrayLike,
     fmt: str | Format | Quantizer,
@@ -112,7 +114,7 @@ def decode(codes: ArrayLike, fmt: str | Format, dtype: Any = np.float32) -> NDAr
     if not CARRIERS[np.dtype(np.float32)].holds(fmt):
         dtype = np.float64
     if fmt.bits <= 16:
-        return fmt.values().astype(dtype)[array]
+        return np.asarray(fmt.values().astype(dtype)[array])
     flat = [fmt.decode(int(code)) for code in array.reshape(-1)]
     return np.array(flat, dtype=dtype).reshape(array.shape)
 
@@ -126,10 +128,11 @@ def random_words(key: Key, count: int) -> NDArray[np.uint32]:
     """Return the `count` 32-bit Philox words that a float32 array with this `key` takes, shape (count,), uint32."""
     first = key.offset - key.offset % 4
     words = np.empty(-(-(key.offset - first + count) // 4) * 4, np.uint32)
-    cpu.fill(words, np.uint64(first), np.uint64(key.seed), np.uint64(key.stream))
+    cpu.fill(words, np.uint64(first // 4), np.uint64(key.seed), np.uint64(key.stream))
     return words[key.offset - first :][:count].copy()
 
 
+@np.errstate(over="ignore", invalid="ignore")  # infinities and NaNs are results like any other
 def quantize_draws(
     x: NDArray[Any], q: Quantizer, seed: int, streams: NDArray[np.uint64] | Sequence[int]
 ) -> tuple[NDArray[Any], Counts]:
@@ -140,7 +143,9 @@ def quantize_draws(
     scale is that of each row.
     """
     carrier = CARRIERS[x.dtype]
-    rows = np.ascontiguousarray(x).reshape(x.shape[0], -1)
+    if q.mode.stochastic and len(x) not in (1, len(streams)):
+        raise InputError(f"x holds {len(x)} draws and there are {len(streams)} streams; one draw stands for all")
+    rows = np.ascontiguousarray(x).reshape(len(x), -1)
     s = derive_scale(rows, q)
     scaled = rows if s is None else rows / s
     draws = len(streams) if q.mode.stochastic else x.shape[0]
@@ -153,34 +158,38 @@ def quantize_draws(
         loop(words_in, words_out, np.uint64(seed), np.asarray(streams, np.uint64), np.uint64(0), _mask(n, carrier), p)
     else:
         _nearest(words_in.reshape(-1), words_out.reshape(-1), p, carrier)
-    broken = np.zeros(4, np.int64)
-    for k in range(draws):
-        broken += cpu.count(words_in[min(k, len(words_in) - 1)], words_out[k], p)
+    counts = Counts(y.size, *cpu.count(words_in, words_out, p))
     if s is not None:
         np.multiply(y, s, out=y)
-    return y.reshape((draws, *x.shape[1:])), Counts(y.size, *(int(number) for number in broken))
+    return y.reshape((draws, *x.shape[1:])), counts
 
 
+@np.errstate(over="ignore", invalid="ignore")  # infinities and NaNs are results like any other
 def derive_scale(rows: NDArray[Any], q: Quantizer) -> NDArray[Any] | None:
     """Return the scale of each row of `rows`, shape (rows, 1), in its dtype; `None` for no scaling.
 
     "absmax": fl(max|x| / max); "pow2": the smallest power of two s with s max >= max|x|. NaN and infinities do not
-    count; a row without a finite non-zero element has scale 1.
+    count. The scale is 1 in a row without another element than zeros, and where it would not be a normal number.
+    Raise `InputError` for a frozen scale that the dtype rounds to zero or to infinity.
     """
     if q.scale == "none":
         return None
+    number = rows.dtype.type
     if not isinstance(q.scale, str):
-        return np.full((1, 1), q.scale, rows.dtype)
+        frozen = number(q.scale)
+        if not 0 < frozen < np.inf:
+            raise InputError(f"scale = {q.scale} is beyond the range of {rows.dtype}, in which x is divided by it")
+        return np.full((1, 1), frozen)
     finite = np.where(np.isfinite(rows), np.abs(rows), 0)
     largest = finite.max(axis=1, keepdims=True, initial=0)
-    quotient = largest / rows.dtype.type(q.format.max)
     if q.scale == "pow2":
-        exponent = np.frexp(quotient)[1] - 1  # quotient is in [2^exponent, 2^(exponent + 1)), but for its rounding
-        for _ in range(2):
-            exponent = exponent + (np.ldexp(rows.dtype.type(q.format.max), exponent) < largest)
-        quotient = np.ldexp(np.ones_like(largest), exponent)
-    usable = (quotient >= np.finfo(rows.dtype).smallest_normal) & np.isfinite(quotient)
-    scale: NDArray[Any] = np.where((largest > 0) & usable, quotient, 1).astype(rows.dtype)
+        # Both are fraction * 2^exponent with fractions in [1/2, 1), so s = 2^(difference), or twice that.
+        (fraction, exponent), (limit, shift) = np.frexp(largest), np.frexp(number(q.format.max))
+        derived = np.ldexp(np.ones_like(largest), exponent - shift + (fraction > limit))
+    else:
+        derived = largest / number(q.format.max)
+    usable = (largest > 0) & (derived >= np.finfo(rows.dtype).smallest_normal) & np.isfinite(derived)
+    scale: NDArray[Any] = np.where(usable, derived, number(1))
     return scale
 
 
@@ -198,6 +207,8 @@ def _quantizer(
     if isinstance(fmt, Quantizer):
         if mode is not None or saturation is not None or scale != "none":
             raise InputError("a Quantizer says mode, scale and saturation itself; give a format to choose them here")
+        if fmt.sr_bits is not None and sr_bits not in (None, fmt.sr_bits):
+            raise InputError(f"sr_bits = {sr_bits} contradicts the {fmt.sr_bits} of the Quantizer {fmt}; drop one")
         return fmt, fmt.sr_bits if sr_bits is None else sr_bits
     name: str | Format = fmt
     if isinstance(fmt, str) and ":" in fmt and mode is None:
@@ -264,7 +275,9 @@ def _round(
         _nearest(u[0], out[0], p, carrier)
         return y
     if q.mode is Mode.SR and n not in (None, carrier.width):
-        raise InputError(f"SR takes {carrier.width} random bits of {carrier.dtype} input, not {n}; SRA takes any number")
+        raise InputError(
+            f"SR takes {carrier.width} random bits of {carrier.dtype} input, not {n}; SRA takes any number"
+        )
     bits = carrier.width if n is None else n
     if bits > carrier.width:
         raise InputError(f"sr_bits = {bits}: {carrier.dtype} input has at most {carrier.width} random bits")
@@ -293,6 +306,6 @@ def _words(rbits: ArrayLike, bits: int, shape: tuple[int, ...], carrier: Carrier
         full = np.broadcast_to(array, shape)
     except ValueError:
         raise InputError(f"rbits of shape {array.shape} do not broadcast to the shape {shape} of x") from None
-    words = full.astype(carrier.word).reshape(-1)
+    words: NDArray[Any] = full.astype(carrier.word).reshape(-1)
     lift = carrier.width - bits
-    return words << carrier.word(lift) if bits else np.zeros_like(words)
+    return np.left_shift(words, carrier.word(lift)) if bits else np.zeros_like(words)

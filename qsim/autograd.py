@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from qsim.arrays import Counts, quantize_draws
 from qsim.errors import InputError, enumerate_names
-from qsim.rounding import Quantizer, stream
+from qsim.rounding import STREAM_FIELDS, Quantizer, stream
 
 __all__ = ["POINTS", "Numerics", "Var", "current", "numerics", "op", "value_and_grad"]
 
@@ -62,12 +62,14 @@ class Numerics:
         """Return the rounding in force at a site, `None` where there is none."""
         return self.policy.get(f"{layer}.{point}") or self.policy.get(point)
 
-    def streams(self, site: str, draws: range) -> list[int]:
+    def streams(self, site: str, draws: range) -> NDArray[np.uint64]:
         """Return the stream number of each draw at `site`."""
-        return [stream(site=self.numbers[site], step=self.step, draw=draw) for draw in draws]
+        first, last = (stream(site=self.numbers[site], step=self.step, draw=n) for n in (draws[0], draws[-1]))
+        spacing = 1 << STREAM_FIELDS["rank"]  # the draw stands just above the rank
+        return np.uint64(first) + np.arange(0, last - first + 1, spacing, dtype=np.uint64)
 
     def round(self, layer: str, point: str, x: Array, otherwise: Array | None = None) -> Array:
-        """Return `x`, shape (1 or draws, ...), as the site sees it: rounded, or `otherwise` (`x`) where no rounding is in force."""
+        """Return `x`, shape (1 or draws, ...), as the site sees it: rounded, or `otherwise` (`x`) where nothing is in force."""
         q = self.quantizer(layer, point)
         if q is None:
             return x if otherwise is None else otherwise
@@ -157,16 +159,18 @@ def tape() -> Tape:
     return _TAPE.get(None) or Tape()
 
 
-def op(function: Callable[..., tuple[Array, Any]]) -> Callable[..., Var]:
+def op(function: Callable[..., tuple[Array, Any]]) -> Callable[..., Any]:
     """Make an operation of a function of arrays that returns (y, vjp).
 
     vjp(g, wanted) returns the cotangent of each positional argument, or `None` where `wanted` is false: an argument
-    that is not a `Var` is a constant, and its cotangent need not be computed.
+    that is not a `Var` is a constant, and its cotangent need not be computed. Of constants alone the result is one.
     """
 
-    def run(*args: Any, **options: Any) -> Var:
+    def run(*args: Any, **options: Any) -> Any:
         values = [arg.value if isinstance(arg, Var) else arg for arg in args]
         y, vjp = function(*values, **options)
+        if not any(isinstance(arg, Var) for arg in args):
+            return y
         out = Var(y, args, vjp)
         tape().nodes.append(out)
         return out
@@ -205,8 +209,8 @@ def value_and_grad(
         draws = context.draws or max(len(out.value), *(len(_cotangent(leaf)) for leaf in leaves))
 
         def deliver(array: Array) -> Array:
-            full = np.broadcast_to(array, (draws, *array.shape[1:]))
-            return full.copy() if context.draws or batch_per_draw else full[0].copy()
+            full = array if len(array) == draws else np.repeat(array, draws, 0)
+            return full if context.draws or batch_per_draw else full[0]
 
         grads = iter(deliver(_cotangent(leaf) / written.divisor) for leaf in leaves)
         value = deliver(out.value)

@@ -12,6 +12,7 @@ Formats are data: the files of `formats/*.toml`, and the parametric spellings eX
 from __future__ import annotations
 
 import functools
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,9 @@ SPECIALS: Mapping[str, str] = {
     "fnuz": "no infinity, no negative zero; the code of -0 is NaN, bias one larger (LLVM: FNUZ)",
     "f": "finite values only",
 }
+
+SUFFIX: Mapping[str, Specials] = {"": "ieee", "fn": "fn", "fnuz": "fnuz", "f": "f"}
+"""The letters of a parametric spelling."""
 
 WIDEST_TABLE = 16
 """Formats of more bits than this have no `values()`: the table would not fit a page of memory."""
@@ -121,8 +125,8 @@ class Format:
 
     @property
     def eps(self) -> float:
-        """Spacing of the values just above 1: 2^-man_bits for floats, 1 for integers."""
-        return float(Fraction(2) ** -self.man_bits) if self.kind == "float" else 1.0
+        """Spacing of the values just above 1: for floats 2^-man_bits, twice that if 1 is subnormal; for integers 1."""
+        return float(Fraction(2) ** (max(self.emin, 0) - self.man_bits)) if self.kind == "float" else 1.0
 
     def value(self, ordinal: int) -> Fraction:
         """Return the exact value on the format's grid that `ordinal` numbers, range or not.
@@ -150,6 +154,8 @@ class Format:
 
     def ordinal(self, value: float | Fraction) -> int:
         """Return the ordinal of `value`; raise `InputError` if the format does not hold it."""
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{value!s} has no ordinal; the finite values of {self.name} have")
         exact = Fraction(value)
         number, rest = self.floor_ordinal(abs(exact))
         if rest or number > (self.bottom if exact < 0 else self.top):
@@ -161,9 +167,9 @@ class Format:
 
         Both are `value` itself where the format holds it. Raise `InputError` outside [min, max].
         """
-        exact = Fraction(value)
-        if not Fraction(self.min) <= exact <= Fraction(self.max):
+        if not self.min <= value <= self.max:
             raise InputError(f"{value!s} is outside the range [{self.min!r}, {self.max!r}] of {self.name}")
+        exact = Fraction(value)
         number, rest = self.floor_ordinal(abs(exact))
         inner, outer = (float(self.value(n)) for n in (number, number + bool(rest)))
         return (-outer, -inner) if exact < 0 else (inner, outer)
@@ -241,23 +247,31 @@ def float_format(
     """Return the float format of these fields; raise `InputError` if they contradict each other."""
     if specials not in SPECIALS:
         raise InputError(f"{name}: specials {specials!r} is not one of {enumerate_names(SPECIALS)}")
-    if not 1 <= exp_bits <= 11 or not 0 <= man_bits <= 52:
-        raise InputError(f"{name}: needs 1 to 11 exponent bits and 0 to 52 mantissa bits, not {exp_bits} and {man_bits}")
-    if specials == "ieee" and (exp_bits < 2 or man_bits < 1):
-        raise InputError(
-            f"{name}: IEEE-like specials need 2 exponent bits for a finite normal binade and 1 mantissa bit to tell NaN "
-            f"from infinity; {enumerate_names(f'e{exp_bits}m{man_bits}{s}' for s in ('fn', 'fnuz', 'f'))} can exist"
-        )
+    problem = _impossible(exp_bits, man_bits, specials)
+    if problem:
+        possible = [f"e{exp_bits}m{man_bits}{s}" for s in SUFFIX if not _impossible(exp_bits, man_bits, SUFFIX[s])]
+        raise InputError(f"{name}: {problem}" + (f"; {enumerate_names(possible)} can exist" if possible else ""))
     codes = 1 << (exp_bits + man_bits)  # magnitudes, from zero
     unusable = {"ieee": 1 << man_bits, "fn": 1, "fnuz": 0, "f": 0}[specials]
-    if codes - unusable < 2:
-        raise InputError(f"{name}: no positive value is left beside the special codes")
     bias = (1 << (exp_bits - 1)) - (0 if specials == "fnuz" else 1)
     return Format(
         name=name, kind="float", bits=1 + exp_bits + man_bits, exp_bits=exp_bits, man_bits=man_bits, emin=1 - bias,
         top=codes - unusable - 1, bottom=codes - unusable - 1, specials=specials,
         nan_to="max" if specials == "f" else "nan", source=source, aliases=aliases,
     )  # fmt: skip
+
+
+def _impossible(exp_bits: int, man_bits: int, specials: Specials) -> str:
+    """Say why no float format has these fields; "" if one can."""
+    if not 1 <= exp_bits <= 11 or not 0 <= man_bits <= 52:
+        return f"needs 1 to 11 exponent bits and 0 to 52 mantissa bits, not {exp_bits} and {man_bits}"
+    if specials == "ieee" and (exp_bits < 2 or man_bits < 1):
+        return "IEEE-like specials need 2 exponent bits, for a finite normal value, and 1 mantissa bit, for a NaN"
+    if specials != "ieee" and exp_bits == 11:
+        return "with 11 exponent bits only IEEE-like specials leave every value a float64"
+    if specials == "fn" and exp_bits + man_bits < 2:
+        return "no positive value is left beside NaN"
+    return ""
 
 
 def integer_format(name: str, bits: int, source: str, aliases: tuple[str, ...] = ()) -> Format:
@@ -303,7 +317,7 @@ def _entry(path: Path, number: int, entry: Any) -> Iterator[Format]:
     if isinstance(entry.get("name"), str):
         where += f" ({entry['name']})"
     kind = entry.get("kind")
-    if kind not in KEYS:
+    if not isinstance(kind, str) or kind not in KEYS:
         raise InputError(f"{where}: kind is {kind!r}; it must be {enumerate_names(map(repr, KEYS))}")
     needed = {**COMMON, **KEYS[kind]}
     for key, value in entry.items():
@@ -315,17 +329,17 @@ def _entry(path: Path, number: int, entry: Any) -> Iterator[Format]:
     for key in needed:
         if key not in entry:
             raise InputError(f"{where}: key {key!r} is missing")
-    aliases = tuple(entry.get("aliases", ()))
+    for key, item in (("bits", int), ("aliases", str)):
+        if not all(type(value) is item for value in entry.get(key, ())):
+            raise InputError(f"{where}: {key} = {entry[key]!r} must be a list of {item.__name__}")
+    name, aliases = entry["name"], tuple(entry.get("aliases", ()))
     try:
         if kind == "float":
-            yield float_format(
-                entry["name"], entry["exp_bits"], entry["man_bits"], entry["specials"], entry["source"], aliases
-            )
+            yield float_format(name, entry["exp_bits"], entry["man_bits"], entry["specials"], entry["source"], aliases)
         else:
             for bits in entry["bits"]:
-                if type(bits) is not int:
-                    raise InputError(f"bits = {bits!r} must be a list of integers")
-                yield integer_format(entry["name"].format(bits=bits), bits, entry["source"])
+                named, *others = (text.replace("{bits}", str(bits)) for text in (name, *aliases))
+                yield integer_format(named, bits, entry["source"], tuple(others))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
@@ -356,7 +370,9 @@ def _aliases() -> Mapping[str, Format]:
 
 # --- From a spelling to a format ---------------------------------------------------------------------------
 
-PARAMETRIC = re.compile(r"(?:float(?P<bits>\d+)_)?e(?P<exp>\d+)m(?P<man>\d+)(?P<suffix>fnuz|fn|f|)")
+PARAMETRIC = re.compile(
+    r"(?:float(?P<bits>\d{1,3})_)?e(?P<exp>\d{1,3})m(?P<man>\d{1,3})(?P<suffix>fnuz|fn|f|)", re.ASCII
+)
 
 
 def get_format(name: str | Format) -> Format:
@@ -387,12 +403,12 @@ def _parametric(name: str) -> Format:
             f"no format is called {name!r}: sign + {exp_bits} + {man_bits} bits are {1 + exp_bits + man_bits}, "
             f"which is spelled float{1 + exp_bits + man_bits}_e{exp_bits}m{man_bits}{match['suffix']}"
         )
-    short = f"e{exp_bits}m{man_bits}{match['suffix']}"
+    specials = SUFFIX[match["suffix"]]
     for fmt in catalogue().values():  # float8_e4m3fn and e4m3fn are one format, under its catalogue name
-        if fmt.kind == "float" and (fmt.exp_bits, fmt.man_bits, fmt.specials) == (
-            exp_bits, man_bits, match["suffix"] or "ieee",
-        ):  # fmt: skip
+        if fmt.kind == "float" and (fmt.exp_bits, fmt.man_bits, fmt.specials) == (exp_bits, man_bits, specials):
             return fmt
-    specials: Any = match["suffix"] or "ieee"
+    short = f"e{exp_bits}m{man_bits}{match['suffix']}"
+    if short in _aliases():  # float8_e4m3 is IEEE-like, while e4m3 is OCP's
+        short = f"float{1 + exp_bits + man_bits}_{short}"
     return float_format(short, exp_bits, man_bits, specials, f"parametric: sign, {exp_bits} exponent and {man_bits} "
                         f"mantissa bits; {SPECIALS[specials]}")  # fmt: skip

@@ -17,7 +17,10 @@ from scipy import stats
 
 from qsim.verdicts import Outcome
 
-__all__ = ["Estimate", "Family", "GroupedBias", "Interval", "floor_fit", "judge", "log_slope", "ratio", "sample_mean"]
+__all__ = [
+    "Estimate", "Family", "GroupedBias", "Interval", "floor_fit", "judge", "log_slope", "pool",
+    "quotient", "ratio", "sample_mean",
+]  # fmt: skip
 
 Floats = NDArray[np.float64]
 
@@ -38,6 +41,10 @@ class Interval:
     value: float
     low: float
     high: float
+
+    def scaled(self, factor: float) -> Interval:
+        """Return the interval of `factor` (> 0) times the number."""
+        return Interval(self.value * factor, self.low * factor, self.high * factor)
 
     @property
     def half_width(self) -> float:
@@ -101,7 +108,13 @@ def log_slope(x: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
     centred = abscissa - (weight * abscissa).sum() / weight.sum()
     spread = float((weight * centred**2).sum())
     value = float((weight * centred * np.log(y)).sum()) / spread
-    return Estimate(value, 1 / math.sqrt(spread), min(e.freedom for e in estimates))
+    return Estimate(value, 1 / math.sqrt(spread), _freedom(weight * centred**2 / spread, estimates))
+
+
+def _freedom(share: Floats, estimates: Sequence[Estimate]) -> float:
+    """Return 1 / sum(share^2 / freedom), `share` being of the variance by estimate (Welch and Satterthwaite)."""
+    inverse = float((share**2 / np.array([e.freedom for e in estimates])).sum())
+    return 1 / inverse if inverse else math.inf
 
 
 def floor_fit(batches: Sequence[float], estimates: Sequence[Estimate]) -> tuple[Estimate, Estimate]:
@@ -116,13 +129,32 @@ def floor_fit(batches: Sequence[float], estimates: Sequence[Estimate]) -> tuple[
     return floor, slope
 
 
+def pool(estimates: Sequence[Estimate]) -> Estimate:
+    """Return the mean of independent estimates of one number, weighted by 1 / error^2.
+
+    Degrees of freedom by Welch and Satterthwaite, 1 / sum(share^2 / freedom).
+    """
+    weight = np.array([1 / e.error**2 for e in estimates])
+    share = weight / weight.sum()
+    freedom = _freedom(share, estimates)
+    value = float((share * np.array([e.value for e in estimates])).sum())
+    return Estimate(value, 1 / math.sqrt(float(weight.sum())), freedom)
+
+
+def quotient(numerator: Estimate, denominator: Estimate) -> Estimate:
+    """Return the quotient of two independent estimates, its error to first order."""
+    value = numerator.value / denominator.value
+    error = math.hypot(numerator.error, value * denominator.error) / abs(denominator.value)
+    return Estimate(value, error, min(numerator.freedom, denominator.freedom))
+
+
 class GroupedBias:
     """Estimate |E d|^2 from running sums of independent vectors d_j in a few groups.
 
     The norm of a mean is biased upwards by its noise, E |mean|^2 = |E d|^2 + sum(var) / K, so the products of *different*
     groups are averaged instead: with group means m_1 .. m_G, the estimate is the mean of m_a . m_b over a != b, which
-    equals |mean|^2 - sum(var) / K over the groups. Its error is the jackknife's over groups, which
-    overstates it (by sqrt 2 where there is no bias) and so errs to the safe side.
+    equals |mean|^2 - sum(var) / K over the groups. Its error is the jackknife's over groups less what that counts twice
+    where there is no bias (Efron and Stein 1981): the variance of one product, times 2 / (G (G - 1)).
     """
 
     def __init__(self, groups: int, size: int) -> None:
@@ -146,5 +178,7 @@ class GroupedBias:
         total = float(off.sum())
         value = total / (groups * (groups - 1))
         without = (total - 2 * off) / ((groups - 1) * (groups - 2))
-        error = math.sqrt((groups - 1) / groups * float(((without - without.mean()) ** 2).sum()))
-        return Estimate(value, error, groups - 1)
+        jackknife = (groups - 1) / groups * float(((without - without.mean()) ** 2).sum())
+        products = gram[~np.eye(groups, dtype=bool)]
+        least = 2 * float(products.var(ddof=1)) / (groups * (groups - 1))  # all there is without a bias
+        return Estimate(value, math.sqrt(max(jackknife - least, least)), groups - 1)

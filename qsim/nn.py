@@ -30,9 +30,9 @@ def linear(x: Array, w: Array, b: Array, *, name: str) -> tuple[Array, Any]:
 
     def vjp(g: Array, wanted: tuple[bool, ...]) -> tuple[Array | None, ...]:
         e = context.round(name, "bwd_grad", g)
-        x_backward = context.round(name, "bwd_act", x, otherwise=x_forward)
         to_x = e @ context.round(name, "bwd_weight", w, otherwise=w_forward) if wanted[0] else None
-        return to_x, e.swapaxes(-1, -2) @ x_backward, e.sum(-2)
+        to_w = e.swapaxes(-1, -2) @ context.round(name, "bwd_act", x, otherwise=x_forward) if wanted[1] else None
+        return to_x, to_w, e.sum(-2) if wanted[2] else None
 
     return x_forward @ w_forward.swapaxes(-1, -2) + b[..., None, :], vjp
 
@@ -87,17 +87,17 @@ class MLP:
             for name, n, m in zip(self.layers, self.widths[:-1], self.widths[1:], strict=True)
         }
 
-    def logits(self, params: Any, x: Any) -> Var:
+    def logits(self, params: Any, x: Any) -> Any:
         """Return the class scores of the samples `x`."""
         hidden = x
         for name in self.layers:
             hidden = linear(hidden, params[name]["w"], params[name]["b"], name=name)
             if name != self.layers[-1]:
                 hidden = relu(hidden)
-        assert isinstance(hidden, Var)
         return hidden
 
     def loss(self, params: Any, batch: tuple[Any, Any]) -> Var:
         """Return the mean cross-entropy of a batch (x, labels)."""
         x, labels = batch
-        return cross_entropy(self.logits(params, x), labels)
+        loss: Var = cross_entropy(self.logits(params, x), labels)
+        return loss

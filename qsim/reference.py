@@ -26,7 +26,7 @@ def away(mode: Mode, nu: Fraction, odd: bool, sr_bits: int, rbits: int) -> bool:
     """
     if mode is Mode.RNE:
         return nu > Fraction(1, 2) or (nu == Fraction(1, 2) and odd)
-    return math.floor(nu * 2**sr_bits) + rbits >= 2**sr_bits
+    return math.floor(nu * (1 << sr_bits)) + rbits >= 1 << sr_bits
 
 
 def encode(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -171,15 +172,15 @@ class Quantizer:
     ) -> None:
         # A plain dataclass __init__ could not take names for formats and modes and hold what they name.
         fmt, parsed = get_format(format), parse_mode(mode)
-        if sr_bits is not None and (parsed is not Mode.SRA or not 0 <= sr_bits <= 64):
-            raise InputError(f"sr_bits = {sr_bits} with {parsed}: it is the number of random bits of SRA, 0 to 64")
+        if sr_bits is not None and (parsed is not Mode.SRA or not isinstance(sr_bits, int) or not 0 <= sr_bits <= 64):
+            raise InputError(f"sr_bits = {sr_bits!r} with {parsed}: it is the number of random bits of SRA, 0 to 64")
         if parsed is Mode.SRA and sr_bits is None:
             raise InputError("SRA needs sr_bits, the number of random bits N; SR takes as many as the input has")
         if isinstance(scale, str):
             if scale not in SCALES:
                 raise InputError(f"no scale is called {scale!r}; it is {enumerate_names(SCALES)}, or a number")
-        elif not (math.isfinite(scale) and scale > 0):
-            raise InputError(f"scale = {scale} must be a positive finite number")
+        elif not (isinstance(scale, numbers.Real) and math.isfinite(scale) and scale > 0):
+            raise InputError(f"scale = {scale!r} must be a positive finite number")
         for name, value in {
             "format": fmt, "mode": parsed, "sr_bits": sr_bits, "scale": scale,
             "saturation": parse_saturation(saturation, fmt),

@@ -12,10 +12,10 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numba
-from numba.core import config
+from numba.core import config as numba_config
 from platformdirs import user_cache_path
 
 __all__ = ["compiled"]
@@ -40,10 +40,13 @@ def cache_directory() -> Path | None:
 
 def compiled(function: F) -> F:
     """Compile `function` at its first call, from the disk cache where there is one; no fastmath, no GIL."""
+    config: Any = numba_config  # its settings are made at run time
+    njit: Any = numba.njit
     place = cache_directory()
     before = config.CACHE_DIR
     try:
         config.CACHE_DIR = str(place or "")  # read by numba when the decorator runs, not when the function does
-        return numba.njit(cache=place is not None, nogil=True)(function)  # type: ignore[no-any-return]
+        kernel: F = njit(cache=place is not None, nogil=True)(function)
+        return kernel
     finally:
         config.CACHE_DIR = before

@@ -39,11 +39,10 @@ def round_by_words(x: Any, words: Any, y: Any, mask: Any, p: Any) -> None:
 
 
 @compiled
-def fill(words: Any, start: Any, seed: Any, stream: Any) -> None:
-    """Fill the uint32 array `words` (a multiple of four long) with the words from `start`, a multiple of four."""
+def fill(words: Any, first: Any, seed: Any, stream: Any) -> None:
+    """Fill the uint32 array `words` (a multiple of four long) with the words of the blocks from `first` on."""
     k0, k1 = uint64(seed & LOW), uint64(seed >> HALF)
     c2, c3 = uint64(stream & LOW), uint64(stream >> HALF)
-    first = uint64(start >> TWO)
     for j in range(uint64(words.size) // FOUR):
         block = uint64(first + uint64(j))
         r0, r1, r2, r3 = philox4x32_10(uint64(block & LOW), uint64(block >> HALF), c2, c3, k0, k1)
@@ -63,17 +62,17 @@ def round_rows32(x: Any, y: Any, seed: Any, streams: Any, offset: Any, mask: Any
     words = np.empty(BUFFER, np.uint32)
     for k in range(y.shape[0]):
         row, out, stream = x[min(k, x.shape[0] - 1)], y[k], streams[k]
-        done = 0
+        done = np.int64(0)
         skip = np.int64(offset % FOUR)
-        start = uint64(offset - offset % FOUR)
+        block = uint64(offset // FOUR)
         while done < row.size:
             filled = min(BUFFER, 4 * ((skip + row.size - done + 3) // 4))
-            fill(words[:filled], start, seed, stream)
+            fill(words[:filled], block, seed, stream)
             n = min(filled - skip, row.size - done)
             round_by_words(row[done : done + n], words[skip : skip + n], out[done : done + n], mask, p)
             done += n
-            start = uint64(start + uint64(filled))
-            skip = 0
+            block = uint64(block + uint64(filled // 4))
+            skip = np.int64(0)
 
 
 @compiled
@@ -83,12 +82,12 @@ def round_rows64(x: Any, y: Any, seed: Any, streams: Any, offset: Any, mask: Any
     pairs = np.empty(BUFFER // 2, np.uint64)
     for k in range(y.shape[0]):
         row, out, stream = x[min(k, x.shape[0] - 1)], y[k], streams[k]
-        done = 0
+        done = np.int64(0)
         skip = np.int64(offset % TWO)
-        start = uint64(TWO * (offset - offset % TWO))
+        block = uint64(offset // TWO)
         while done < row.size:
             filled = min(BUFFER // 2, 2 * ((skip + row.size - done + 1) // 2))
-            fill(words[: 2 * filled], start, seed, stream)
+            fill(words[: 2 * filled], block, seed, stream)
             joined = pairs[:filled]
             for i in range(uint64(joined.size)):
                 high = uint64(words[TWO * uint64(i)])
@@ -96,8 +95,8 @@ def round_rows64(x: Any, y: Any, seed: Any, streams: Any, offset: Any, mask: Any
             n = min(filled - skip, row.size - done)
             round_by_words(row[done : done + n], pairs[skip : skip + n], out[done : done + n], mask, p)
             done += n
-            start = uint64(start + uint64(2 * filled))
-            skip = 0
+            block = uint64(block + uint64(filled // 2))
+            skip = np.int64(0)
 
 
 @compiled
@@ -109,19 +108,21 @@ def encode(y: Any, codes: Any, p: Any) -> None:
 
 @compiled
 def count(x: Any, y: Any, p: Any) -> Any:
-    """Return how many elements of `x` with results `y` broke a hypothesis: (saturated, underflowed, NaN, on the grid).
+    """Return how many elements of the rows of `y`, roundings of the rows of `x`, broke a hypothesis.
 
-    Saturated: finite and of larger magnitude than the format's largest. Underflowed: not zero, and rounded to zero.
-    On the grid: finite and unchanged (signed zeros count as equal).
+    Four numbers: saturated (finite, of larger magnitude than the format's largest), underflowed (not zero, and rounded
+    to zero), NaN, and on the grid (finite and unchanged; signed zeros count as equal). A single row of `x` stands for all.
     """
     word = type(p.sign)
     saturated, underflowed, nan, on_grid = 0, 0, 0, 0
-    for i in range(x.size):
-        a = word(x[i] & word(p.sign - word(1)))
-        b = word(y[i] & word(p.sign - word(1)))
-        limit = p.bottom if x[i] >= p.sign else p.top
-        saturated += 1 if (a > limit and a < p.inf) else 0
-        underflowed += 1 if (a > word(0) and b == word(0) and a < p.inf) else 0
-        nan += 1 if a > p.inf else 0
-        on_grid += 1 if (a == b and a < p.inf) else 0
+    for k in range(y.shape[0]):
+        row, out = x[min(k, x.shape[0] - 1)], y[k]
+        for i in range(row.size):
+            a = word(row[i] & word(p.sign - word(1)))
+            b = word(out[i] & word(p.sign - word(1)))
+            limit = p.bottom if row[i] >= p.sign else p.top
+            saturated += 1 if (a > limit and a < p.inf) else 0
+            underflowed += 1 if (a > word(0) and b == word(0) and a < p.inf) else 0
+            nan += 1 if a > p.inf else 0
+            on_grid += 1 if (a == b and a < p.inf) else 0
     return saturated, underflowed, nan, on_grid

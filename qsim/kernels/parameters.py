@@ -22,7 +22,7 @@ class Carrier:
     """Describe the float type that brings values in and takes results out."""
 
     dtype: np.dtype[Any]
-    word: type[np.uint32] | type[np.uint64]
+    word: type[np.uint32 | np.uint64]
     width: int
     fraction_bits: int
     bias: int
@@ -43,12 +43,8 @@ class Carrier:
         return (2 * self.bias + 1) << self.fraction_bits
 
     def holds(self, fmt: Format) -> bool:
-        """Whether every value of `fmt`, and every carry on the way to it, is a number of the carrier."""
-        return (
-            fmt.man_bits <= self.fraction_bits
-            and fmt.emin - fmt.man_bits >= 1 - self.bias - self.fraction_bits
-            and fmt.emax <= self.bias
-        )
+        """Whether every value of `fmt` is a number of the carrier, and a normal one if it is a normal one of `fmt`."""
+        return fmt.man_bits <= self.fraction_bits and fmt.emin >= 1 - self.bias and fmt.emax <= self.bias
 
 
 CARRIERS = {

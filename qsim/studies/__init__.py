@@ -1,0 +1,42 @@
+"""Studies: a file with a question, a grid and margins becomes cells, records, and a result.
+
+`run(find("variance-vs-batch"))` returns a `Result`, plain data that `qsim.report` renders.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from qsim.studies.result import Result
+from qsim.studies.run import default_jobs
+from qsim.studies.study import KINDS, Study, available, find
+
+__all__ = ["Result", "Study", "available", "find", "run"]
+
+
+class Kind(Protocol):
+    """What the module of a kind of study offers."""
+
+    def run(
+        self, study: Study, size: Literal["full", "quick"], jobs: int, start: Callable[[float], Callable[[float], None]]
+    ) -> Result:
+        """Plan the cells, run them, and make claims of their records."""
+        ...
+
+
+def run(
+    study: Study,
+    size: Literal["full", "quick"] = "full",
+    *,
+    jobs: int | None = None,
+    start: Callable[[float], Callable[[float], None]] = lambda _: lambda _: None,
+) -> Result:
+    """Run `study` and return what it found.
+
+    `jobs` processes run its cells, as many as there are cores by default. `start` is told the total work, and returns
+    what is told each finished piece of it: a progress bar.
+    """
+    kind: Kind = importlib.import_module(KINDS[study.kind])
+    return kind.run(study, size, jobs or default_jobs(), start)

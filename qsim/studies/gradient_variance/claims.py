@@ -1,0 +1,389 @@
+"""The claims of the study: which numbers each rests on, and what becomes of it.
+
+Every claim is a list of `Check`s, each one number with its error and its margin. The false-alarm rate is split over all
+checks of the report, planted faults included, before any is judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qsim import theory
+from qsim.formats import get_format
+from qsim.measure import Estimate, Family, Interval, floor_fit, judge, log_slope, pool, quotient
+from qsim.rounding import Mode
+from qsim.studies.gradient_variance.cell import ALL, LAST, estimate, variance_of
+from qsim.studies.gradient_variance.plan import Plan
+from qsim.studies.gradient_variance.point import Point
+from qsim.studies.result import Claim
+from qsim.verdicts import Outcome
+
+__all__ = ["Check", "Judged", "decide", "families", "noise", "predicted_noise", "series", "slope"]
+
+Record = dict[str, Any]
+BOTH = f"{LAST}bwd_act+bwd_grad"
+PER_SAMPLE = ("bwd_act", "bwd_grad", "bwd_act+bwd_grad", f"{LAST}bwd_grad", BOTH)
+"""The point sets whose roundings are drawn anew for each sample, and that do not touch the forward pass."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """Hold one number that a claim rests on: held if its interval lies in [low, high].
+
+    With `equal`, the number is predicted to be `equal` exactly: refuted if the interval excludes it, held if it
+    contains it and reaches at most `reach` to each side, else not decided.
+    """
+
+    label: str
+    estimate: Estimate
+    low: float = -math.inf
+    high: float = math.inf
+    equal: float | None = None
+    reach: float = math.inf
+    #: How the number is written: a function of it, for a reader.
+    write: Callable[[Interval], str] = str
+
+    def judge(self, interval: Interval) -> Outcome:
+        """Return what becomes of the claim at this number."""
+        if self.equal is None:
+            return judge(interval, self.low, self.high)
+        if not interval.low <= self.equal <= interval.high:
+            return Outcome.REFUTED if math.isfinite(interval.value) else Outcome.NOT_DECIDED
+        return Outcome.HELD if interval.half_width <= self.reach else Outcome.NOT_DECIDED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """Hold the words of a claim and the function that finds its checks."""
+
+    statement: str
+    theorem: str
+    margin: Callable[[Mapping[str, Any]], str]
+    checks: Callable[[Sequence[Record], Point, Mapping[str, Any]], Iterable[Check]]
+    figure: str = ""
+    table: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Hold a check with its simultaneous interval and outcome."""
+
+    check: Check
+    interval: Interval
+    outcome: Outcome
+
+
+# --- Reading the records -------------------------------------------------------------------------------------
+
+
+def series(records: Iterable[Record], **where: Any) -> list[Record]:
+    """Return the records with these fields, by batch size."""
+    chosen = [r for r in records if all(r[name] == value for name, value in where.items())]
+    return sorted(chosen, key=lambda r: r["batch"])
+
+
+def families(records: Iterable[Record], points: Iterable[str], **where: Any) -> Iterator[tuple[str, list[Record]]]:
+    """Return, for each arm, format and point set of `points`, a label and its records by batch size."""
+    found = series(records, **where)
+    keys = dict.fromkeys((r["arm"], r["format"], r["mode"], r["points"], r["fault"]) for r in found)
+    for arm, name, mode, point, fault in keys:
+        if point in points:
+            group = series(found, arm=arm, format=name, mode=mode, points=point, fault=fault)
+            yield f"{name} {mode}, {point}", group
+
+
+def noise(group: Sequence[Record], part: str = ALL) -> Estimate:
+    """Return q^2, the variance of one sample's gradient, pooled over batch sizes: the mean of b Var(g | batch)."""
+    scaled = []
+    for r in group:
+        e = estimate(r, f"{part}.variance")
+        scaled.append(Estimate(r["batch"] * e.value, r["batch"] * e.error, e.freedom))
+    return pool(scaled)
+
+
+def predicted_noise(at: Point, record: Record) -> float:
+    """Return q^2 of the last layer's gradient by A-T1, over the whole set."""
+    layer = at.model.layers[-1]
+    points = record["points"].removeprefix(LAST).split("+")
+    fmt, mode = get_format(record["format"]), Mode[record["mode"]]
+    v = [
+        variance_of(
+            at.tensor(layer, name), at.quantizer(layer, name, fmt, mode, record["scale"]) if name in points else None
+        )
+        for name in ("bwd_grad", "bwd_act")
+    ]
+    return float(theory.per_sample_variance(at.errors[layer], at.inputs[layer], v[0], v[1]).mean())
+
+
+def gradient_norm(at: Point) -> float:
+    """Return |g|, the norm of the whole set's gradient, all weights."""
+    return math.sqrt(sum(float((at.gradient(layer) ** 2).sum()) for layer in at.model.layers))
+
+
+# --- The claims ----------------------------------------------------------------------------------------------
+
+
+def exact_variance(records: Sequence[Record], at: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
+    """Check measured / A-T1 in every cell and layer where A-T1 is exact."""
+    for r in records:
+        for layer in at.model.layers:
+            if f"{layer}.ratio" in r and r["points"] != "bwd_weight":
+                label = f"{label_of(r)}, {layer}"
+                yield Check(label=label, estimate=estimate(r, f"{layer}.ratio"), equal=1, reach=margin["half_width"])
+
+
+def one_over_b(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
+    """Check the slope of log variance against log batch, for roundings drawn anew for each sample."""
+    for label, group in families(records, PER_SAMPLE, mode="SR"):
+        if group[0]["arm"] in (*margin["arms"], "fault"):
+            yield Check(label=label, estimate=slope(group), low=margin["slope"][0], high=margin["slope"][1])
+
+
+def slope(group: Sequence[Record]) -> Estimate:
+    """Return the slope of log Var(g | batch), all weights, against log b."""
+    return log_slope([r["batch"] for r in group], [estimate(r, f"{ALL}.variance") for r in group])
+
+
+def weight_floor(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
+    """Check the share of the variance at the largest batch that a fit F + C / b leaves for b without end."""
+    for label, group in families(records, ("fwd_weight", "bwd_weight"), mode="SR"):
+        floor, slope_part = floor_fit([r["batch"] for r in group], [estimate(r, f"{ALL}.variance") for r in group])
+        largest = floor.value + slope_part.value / group[-1]["batch"]
+        share = Estimate(floor.value / largest, floor.error / largest, floor.freedom)
+        yield Check(label=label, estimate=share, low=margin["share"])
+
+
+def weight_exact(records: Sequence[Record], at: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
+    """Check measured / A-T2 where shared backward weights are the only roundings, at the layer below the last."""
+    for r in records:
+        name = f"{at.model.layers[-2]}.ratio"
+        if r["points"] == "bwd_weight" and name in r:
+            yield Check(label=label_of(r), estimate=estimate(r, name), equal=1, reach=margin["half_width"])
+
+
+def sr_unbiased(records: Sequence[Record], at: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
+    """Check |bias|^2 / |g|^2 of stochastic backward roundings, pooled over batch sizes, on which it does not depend."""
+    points = ("bwd_act", "bwd_weight", "bwd_grad", "bwd_act+bwd_grad")
+    for label, group in families(records, points, mode="SR"):
+        yield Check(label=label, estimate=bias(group, at), high=margin["bias"] ** 2, write=as_bias)
+
+
+def nearest_biased(records: Sequence[Record], at: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
+    """Check that |bias|^2 / |g|^2 of nearest backward roundings exceeds the margin, for the formats it names."""
+    names = [get_format(name).name for name in margin["formats"]]
+    for label, group in families(records, ("bwd_act", "bwd_grad"), mode="RNE"):
+        if group[0]["format"] in names:
+            yield Check(label=label, estimate=bias(group, at), low=margin["bias"] ** 2, write=as_bias)
+
+
+def bias(group: Sequence[Record], at: Point) -> Estimate:
+    """Return |E g - g|^2 / |g|^2, all weights, pooled over batch sizes."""
+    norm = gradient_norm(at) ** 2
+    pooled = pool([estimate(r, f"{ALL}.bias_squared") for r in group])
+    return Estimate(pooled.value / norm, pooled.error / norm, pooled.freedom)
+
+
+def as_bias(interval: Interval) -> str:
+    """Write an interval of |bias|^2 / |g|^2 as one of |bias| in percent of |g|."""
+    low, high = (100 * math.sqrt(max(0.0, end)) for end in (interval.low, interval.high))
+    return f"|bias| between {low:.2g} % and {high:.2g} % of |g|"
+
+
+def bit_cost(records: Sequence[Record], at: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
+    """Check measured b'/b over that of theory, for each pair of formats one bit apart, at the last layer."""
+    sigma2 = at.sampling_variance(at.model.layers[-1])
+    for label, fewer, more in pairs(records, margin):
+        measured = [Estimate(sigma2 + q.value, q.error, q.freedom) for q in (noise(fewer), noise(more))]
+        says = theory.batch_ratio(sigma2, predicted_noise(at, fewer[0]), predicted_noise(at, more[0]))
+        found = quotient(*measured)
+        relative = Estimate(found.value / says, found.error / says, found.freedom)
+        yield Check(
+            label=f"{label}, b'/b = {says:.4g} in theory", estimate=relative, equal=1, reach=margin["half_width"]
+        )
+
+
+def bit_ratio(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
+    """Check the noise at k-1 bits over that at k bits."""
+    for label, fewer, more in pairs(records, margin):
+        estimated = quotient(noise(fewer), noise(more))
+        yield Check(label=label, estimate=estimated, low=margin["ratio"][0], high=margin["ratio"][1])
+
+
+def pairs(records: Sequence[Record], margin: Mapping[str, Any]) -> Iterator[tuple[str, list[Record], list[Record]]]:
+    """Return, for each pair of the margin, a label and the last layer's records at k-1 and at k bits."""
+    for arm, *names in margin["pairs"]:
+        more, fewer = (get_format(name).name for name in names)
+        points = f"{LAST}bwd_grad" if arm == "underflow" else BOTH
+        groups = [series(records, arm=arm, format=name, points=points) for name in (fewer, more)]
+        if all(groups):
+            yield f"{more} to {fewer} ({arm})", groups[0], groups[1]
+
+
+def absmax_slope(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
+    """Check the slope where the scale is re-derived from each batch, and that it is that of A-T1 on the same batches."""
+    for label, group in families(records, (BOTH,), scale="absmax"):
+        measured = slope(group)
+        yield Check(label=label, estimate=measured, low=margin["slope"][0], high=margin["slope"][1])
+
+
+def label_of(record: Record) -> str:
+    """Return the words that tell a record from others."""
+    fault = f", {record['fault']}" if record["fault"] else ""
+    return f"{record['format']} {record['mode']}, {record['points']}, b = {record['batch']} ({record['arm']}{fault})"
+
+
+STATEMENTS: Mapping[str, Statement] = {
+    "variance-exact": Statement(
+        statement="Where A-T1 is exact, the measured variance is the predicted one, in every cell.",
+        theorem="A-T1, exact variance of a weight gradient under independent stochastic rounding "
+        "(proofs/at1_weight_gradient_variance.py)",
+        margin=lambda m: f"measured / theory: every interval contains 1 and is within ± {m['half_width']:.0%}",
+        checks=exact_variance,
+        figure="variance",
+        table="exact",
+    ),
+    "one-over-b": Statement(
+        statement="Noise drawn anew for each sample falls as 1/b.",
+        theorem="A-T1: Var(g | batch) = (1/b^2) sum of q_s^2 over the samples",
+        margin=lambda m: f"slope of log variance against log b in [{m['slope'][0]}, {m['slope'][1]}]",
+        checks=one_over_b,
+        figure="variance",
+        table="slopes",
+    ),
+    "weight-floor": Statement(
+        statement="Noise of weights, drawn once and shared by the samples, has a floor that no batch averages away.",
+        theorem="A-T2: Var(g) = Var(E[g | weights]) + (1/b) E Var(g_s | weights), the first term free of b",
+        margin=lambda m: (
+            f"the floor F of a fit F + C/b is at least {m['share']:.0%} of the variance at the largest batch"
+        ),
+        checks=weight_floor,
+        figure="weights",
+        table="slopes",
+    ),
+    "weight-exact": Statement(
+        statement="Where A-T2 is exact (backward weights alone, the layer below the last), the measured variance is "
+        "the predicted one.",
+        theorem="A-T2: sum over i, j of v(w_ij) |M_ij|^2, M the mean over the batch of delta_i mask_j x",
+        margin=lambda m: f"measured / theory: every interval contains 1 and is within ± {m['half_width']:.0%}",
+        checks=weight_exact,
+        figure="weights",
+    ),
+    "sr-unbiased": Statement(
+        statement="A stochastically rounded backward pass is unbiased, at every backward point, in every format.",
+        theorem="E SR(x) = x (proofs/stochastic_rounding_moments.py), and the backward pass is linear in each rounded operand",
+        margin=lambda m: f"|bias| at most {m['bias']:.0%} of |g|",
+        checks=sr_unbiased,
+        figure="bias",
+        table="bias",
+    ),
+    "nearest-biased": Statement(
+        statement="Rounding the same tensors to nearest is biased, in the formats of few bits.",
+        theorem="a deterministic error does not average out; no theorem predicts its size",
+        margin=lambda m: f"|bias| at least {m['bias']:.0%} of |g|, for {', '.join(m['formats'])}",
+        checks=nearest_biased,
+        figure="bias",
+        table="bias",
+    ),
+    "bit-cost": Statement(
+        statement="One bit fewer costs the batch that theory says.",
+        theorem="A-T4: b'/b = (sigma^2 + q^2 at k-1 bits) / (sigma^2 + q^2 at k bits), q^2 by A-T1 on the actual tensors",
+        margin=lambda m: f"measured b'/b over theory: every interval contains 1 and is within ± {m['half_width']:.0%}",
+        checks=bit_cost,
+        figure="bits",
+        table="bits",
+    ),
+    "bit-dense": Statement(
+        statement="Where the steps are dense, one mantissa bit fewer makes the noise 4 times as large.",
+        theorem="v scales with the square of the step on the average over a cell (A-T4)",
+        margin=lambda m: f"noise at k-1 bits over noise at k bits in [{m['ratio'][0]}, {m['ratio'][1]}]",
+        checks=bit_ratio,
+        figure="bits",
+        table="bits",
+    ),
+    "bit-underflow": Statement(
+        statement="Below one step, one bit fewer makes the noise only about twice as large.",
+        theorem="v(x) = x (step - x), which is near x step for x far below the step",
+        margin=lambda m: f"noise at k-1 bits over noise at k bits in [{m['ratio'][0]}, {m['ratio'][1]}]",
+        checks=bit_ratio,
+        figure="bits",
+        table="bits",
+    ),
+    "bit-coarse": Statement(
+        statement="With coarse integers one bit fewer makes the noise more than 4 times as large.",
+        theorem="a symmetric INTk step is abs-max / (2^(k-1) - 1), which more than doubles, and the cross term "
+        "v(x) v(delta) counts",
+        margin=lambda m: f"noise at k-1 bits over noise at k bits in [{m['ratio'][0]}, {m['ratio'][1]}]",
+        checks=bit_ratio,
+        figure="bits",
+        table="bits",
+    ),
+    "absmax-slope": Statement(
+        statement="With an abs-max scale re-derived from each batch the noise falls more slowly than 1/b.",
+        theorem="A-T1 with each batch's own step, which grows with the batch's maximum",
+        margin=lambda m: f"slope of log variance against log b in [{m['slope'][0]}, {m['slope'][1]}]",
+        checks=absmax_slope,
+        figure="absmax",
+        table="slopes",
+    ),
+}
+
+
+def decide(plan: Plan, records: Sequence[Record], at: Point) -> tuple[list[Claim], dict[str, list[Judged]], Family]:
+    """Return the claims with their outcomes, the checks behind each, and the family of all intervals."""
+    sound = [r for r in records if not r["fault"]]
+    work: dict[str, tuple[str, str, list[Check]]] = {}
+    for name, margin in plan.margins.items():
+        work[name] = (name, "", list(STATEMENTS[name].checks(sound, at, margin)))
+    for fault, names in plan.faults.items():
+        faulty = series(records, fault=fault)
+        for name in names:
+            work[f"{name}, {fault}"] = (name, fault, list(STATEMENTS[name].checks(faulty, at, plan.margins[name])))
+    family = Family(plan.rate, max(1, sum(len(checks) for _, _, checks in work.values())))
+    judged: dict[str, list[Judged]] = {}
+    claims = []
+    for key, (name, fault, checks) in work.items():
+        judged[key] = [Judged(c, i := family.interval(c.estimate), c.judge(i)) for c in checks]
+        claims.append(_claim(key, name, fault, judged[key], plan.margins[name], family))
+    return claims, judged, family
+
+
+def _claim(
+    key: str, name: str, fault: str, judged: Sequence[Judged], margin: Mapping[str, Any], family: Family
+) -> Claim:
+    words = STATEMENTS[name]
+    outcomes = [j.outcome for j in judged]
+    if not outcomes:
+        outcome, evidence = Outcome.NOT_TESTABLE, "no cell of this run tests it"
+    else:
+        outcome = next((o for o in (Outcome.REFUTED, Outcome.NOT_DECIDED) if o in outcomes), Outcome.HELD)
+        worst = max((j for j in judged if j.outcome is outcome), key=_severity)
+        evidence = f"{worst.check.label}: {worst.check.write(worst.interval)}"
+    counted = ", ".join(f"{outcomes.count(o)} {o}" for o in Outcome if o in outcomes)
+    statement = (
+        f"Planted fault, {fault}: {words.statement[0].lower()}{words.statement[1:]}" if fault else words.statement
+    )
+    return Claim(
+        id=key.replace(", ", "--").replace(" ", "-"),
+        statement=statement,
+        margin=words.margin(margin),
+        theorem=words.theorem,
+        expected=Outcome.REFUTED if fault else Outcome.HELD,
+        outcome=outcome,
+        covered=f"{len(judged)} intervals ({counted}), simultaneous over all {family.size} of the report at a "
+        f"false-alarm rate of {family.rate:g}",
+        evidence=evidence,
+        figure="" if fault else words.figure,
+        table="" if fault else words.table,
+        fault=bool(fault),
+    )
+
+
+def _severity(judged: Judged) -> float:
+    """Order checks of one outcome: how far the number is from what it should be, or how near to its margin."""
+    check, interval = judged.check, judged.interval
+    if check.equal is not None:
+        return abs(interval.value - check.equal) + (interval.half_width if judged.outcome is not Outcome.REFUTED else 0)
+    return max(check.low - interval.low, interval.high - check.high)

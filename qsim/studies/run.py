@@ -1,0 +1,75 @@
+"""How the cells of a study are run: in this process or in several, with the same numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+__all__ = ["default_jobs", "run_cells"]
+
+C = TypeVar("C", bound="Costed")
+
+
+class Costed(Protocol):
+    """A cell that can say how long it will take, in any unit."""
+
+    @property
+    def cost(self) -> float:
+        """How much work the cell is, relative to the others."""
+        ...
+
+
+def default_jobs() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_cells(
+    cells: Sequence[C],
+    compute: Callable[[C], dict[str, Any]],
+    jobs: int,
+    advance: Callable[[float], None] = lambda _: None,
+) -> list[dict[str, Any]]:
+    """Return the records of `cells`, in order, computed by `jobs` processes; `advance` is told each finished cost.
+
+    BLAS runs on one thread in a cell, whatever the executor, so that no sum depends on it. The longest cells start
+    first. Worker processes are ended before this returns, also on Ctrl-C.
+    """
+    order = sorted(range(len(cells)), key=lambda i: -cells[i].cost)
+    records: list[dict[str, Any]] = [{}] * len(cells)
+    results = _here(cells, compute, order) if jobs == 1 else _processes(cells, compute, order, jobs)
+    for i, record in results:
+        records[i] = record
+        advance(cells[i].cost)
+    return records
+
+
+def _one(compute: Callable[[C], dict[str, Any]], i: int, cell: C) -> tuple[int, dict[str, Any]]:
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        return i, compute(cell)
+
+
+def _here(
+    cells: Sequence[C], compute: Callable[[C], dict[str, Any]], order: Sequence[int]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    for i in order:
+        yield _one(compute, i, cells[i])
+
+
+def _processes(
+    cells: Sequence[C], compute: Callable[[C], dict[str, Any]], order: Sequence[int], jobs: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky import get_reusable_executor
+
+    finished = False
+    try:
+        with parallel_config("loky", inner_max_num_threads=1):
+            work = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="4*n_jobs")
+            yield from work(delayed(_one)(compute, i, cells[i]) for i in order)
+        finished = True
+    finally:
+        get_reusable_executor().shutdown(wait=True, kill_workers=not finished)

@@ -1,0 +1,86 @@
+"""A study file: what is asked, of which grid, with which margins; found by name or by path."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qsim.errors import InputError, enumerate_names, nearest
+from qsim.folders import folder
+
+__all__ = ["KINDS", "Study", "available", "find", "load"]
+
+KINDS: Mapping[str, str] = {"gradient_variance": "qsim.studies.gradient_variance"}
+"""The kinds of study, and the module that plans the cells of each and makes claims of their records."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """Hold a study file: its header, and the tables that its kind reads."""
+
+    name: str
+    path: Path
+    title: str
+    kind: str
+    question: str
+    tables: Mapping[str, Any]
+
+
+def available() -> dict[str, Path]:
+    """Return the studies that come with qsim: name and file."""
+    return {path.parent.name: path for path in sorted(folder("reports").glob("*/study.toml"))}
+
+
+def find(name: str) -> Study:
+    """Return the study called `name`, or that of the file or folder at the path `name`.
+
+    Raise `InputError` if there is none, or if the file does not hold one.
+    """
+    known = available()
+    if name in known:
+        return load(known[name], name)
+    path = Path(name)
+    path = path / "study.toml" if path.is_dir() else path
+    if path.is_file():
+        return load(path, path.parent.name if path.name == "study.toml" else path.stem)
+    raise InputError(f"no study is called {name!r}; did you mean {nearest(name, known)}?")
+
+
+def load(path: Path, name: str) -> Study:
+    """Read a study file."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+    header = {}
+    for key in ("title", "kind", "question"):
+        header[key] = tables.pop(key, None)
+        if not isinstance(header[key], str) or not header[key].strip():
+            raise InputError(f"{path}: key {key!r} is missing or not a text")
+    if header["kind"] not in KINDS:
+        raise InputError(f"{path}: kind is {header['kind']!r}; it must be {enumerate_names(map(repr, KINDS))}")
+    text = {key: " ".join(value.split()) for key, value in header.items()}
+    return Study(name=name, path=path, tables=tables, **text)
+
+
+def expect(where: str, table: Any, keys: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
+    """Return `table` if it has exactly `keys`, each of its type; raise `InputError` naming the place and the key."""
+    if not isinstance(table, dict):
+        raise InputError(f"{where} is missing or not a table")
+    for key, value in table.items():
+        if key not in keys:
+            raise InputError(f"{where}: unknown key {key!r}; did you mean {nearest(key, keys)}?")
+        kinds = keys[key] if isinstance(keys[key], tuple) else (keys[key],)
+        if type(value) not in kinds:  # type: ignore[operator]
+            raise InputError(
+                f"{where}: {key} = {value!r} must be of type {enumerate_names(k.__name__ for k in kinds)}"  # type: ignore[union-attr]
+            )
+    for key in keys:
+        if key not in table:
+            raise InputError(f"{where}: key {key!r} is missing")
+    return table

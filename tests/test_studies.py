@@ -1,0 +1,241 @@
+"""Studies: files that are refused, cells that are pure functions, and the committed report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import qsim.report
+from qsim.errors import InputError
+from qsim.folders import folder
+from qsim.studies import available, find
+from qsim.studies.gradient_variance.cell import Cell, compute, estimate
+from qsim.studies.gradient_variance.claims import decide
+from qsim.studies.gradient_variance.plan import plan
+from qsim.studies.gradient_variance.point import ModelSpec, point
+from qsim.studies.result import Result
+from qsim.studies.run import run_cells
+from qsim.verdicts import Outcome
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+RENDERED = CHECKOUT / "reports" / "variance-vs-batch"
+STUDY = folder("reports") / "variance-vs-batch" / "study.toml"
+
+SPEC = ModelSpec(widths=(64, 32, 32, 10), train_steps=20, train_batch=64, learning_rate=0.1, seed=0)
+SMALL = Cell(
+    model=SPEC, arm="t", format="e4m0fn", mode="SR", points="bwd_act+bwd_grad", scale="frozen", batch=8, batches=64,
+    draws=4, groups=32, seed=0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def committed() -> Result:
+    """Return the committed result of the full run."""
+    return Result.from_json((RENDERED / "result.json").read_text(encoding="utf-8"))
+
+
+def test_the_committed_report_is_what_its_result_renders_to(committed, pinned_matplotlib):
+    """Rendering the committed result.json gives the committed report, byte for byte, and nothing else lies there."""
+    rendered = qsim.report.render(committed)
+    found = {path.relative_to(RENDERED).as_posix() for path in RENDERED.rglob("*") if path.is_file()}
+    assert found == {*rendered, "study.toml"}
+    for name, content in rendered.items():
+        assert (RENDERED / name).read_bytes() == content, name
+
+
+def test_the_committed_result_is_of_this_study(committed):
+    """The committed result is a full run of the cells that study.toml plans now, and its verdicts are those expected."""
+    planned = plan(find(str(CHECKOUT / "reports" / "variance-vs-batch")), "full")
+    assert committed.run == "full"
+    fields = [name for name in Cell.__slots__ if name not in ("model", "seed")]
+    assert [[record[name] for name in fields] for record in committed.cells] == [
+        [getattr(cell, name) for name in fields] for cell in planned.cells
+    ]
+    assert [c.id for c in committed.claims if c.outcome is not c.expected] == []
+
+
+def test_three_committed_cells_are_found_again(committed):
+    """Three cells of the committed result, computed again, have the same numbers."""
+    planned = plan(find(str(CHECKOUT / "reports" / "variance-vs-batch")), "full")
+    wanted = [
+        ("bwd_act", "SR", "int4", 64),
+        ("all", "RNE", "bfloat16", 16),
+        ("last layer: bwd_grad", "SR", "e4m0fn", 128),
+    ]
+    for points, mode, name, batch in wanted:
+        i = next(
+            i for i, c in enumerate(planned.cells)
+            if (c.points, c.mode, c.format, c.batch, c.fault) == (points, mode, name, batch, "")
+        )  # fmt: skip
+        again, before = compute(planned.cells[i]), committed.cells[i]
+        assert again.keys() == before.keys()
+        for key, value in before.items():
+            if isinstance(value, float):
+                # On another processor sums may run in another order: 1e-16 each, far more than 1e-9 of no sum here, and
+                # less than once in a million elements does that turn a rounding over. Errors of near-zero estimates
+                # are compared with the estimate's own error.
+                scale = max(abs(value), before.get(f"{key}.error", 0.0))
+                assert abs(again[key] - value) <= 1e-6 * scale, (points, key)
+            else:
+                assert again[key] == value, (points, key)
+
+
+def test_a_cell_does_not_depend_on_how_its_draws_are_chunked(monkeypatch):
+    """The record of a cell has the same bytes whatever the working set of a chunk."""
+    import qsim.studies.gradient_variance.cell as module
+
+    records = []
+    for size in (1 << 17, 1 << 21):
+        monkeypatch.setattr(module, "CHUNK_BYTES", size)
+        records.append(json.dumps(compute(SMALL)))
+    assert records[0] == records[1]
+
+
+def test_a_cell_does_not_depend_on_the_executor():
+    """Two processes return the bytes that this one does, in the order of the cells."""
+    cells = [dataclasses.replace(SMALL, batch=b, batches=32, draws=2) for b in (1, 2, 4)]
+    done: list[float] = []
+    here = run_cells(cells, compute, 1, done.append)
+    there = run_cells(cells, compute, 2)
+    assert json.dumps(here) == json.dumps(there)
+    assert sum(done) == pytest.approx(sum(cell.cost for cell in cells))
+
+
+def test_the_point_is_that_of_the_engine():
+    """The tensors that theory reads, written out layer by layer, give the engine's gradient."""
+    from qsim.autograd import value_and_grad
+
+    at = point(SPEC)
+    loss, grads = value_and_grad(at.model.loss)(at.params, (at.x, at.y))
+    assert loss == pytest.approx(at.loss, rel=1e-12)
+    for layer in at.model.layers:
+        assert np.allclose(grads[layer]["w"], at.gradient(layer), rtol=0, atol=1e-12 * np.abs(at.gradient(layer)).max())
+
+
+def test_estimates_of_a_cell_are_those_of_its_draws():
+    """Variance, distance and bias from running sums equal those of the stored gradients of the same draws."""
+    from qsim.autograd import Numerics, value_and_grad
+    from qsim.studies.gradient_variance.cell import batch_indices, policy
+
+    at, record = point(SPEC), compute(SMALL)
+    chosen = batch_indices(SMALL, len(at.x))
+    within, between, means = [], [], []
+    whole = np.concatenate([at.gradient(layer).ravel() for layer in at.model.layers])
+    for j, ids in enumerate(chosen):
+        batch = at.x[ids], at.y[ids]
+        numerics = Numerics(policy(SMALL, at), seed=SMALL.key, draws=4, first_draw=4 * j)
+        with numerics:
+            grads = value_and_grad(at.model.loss)(at.params, batch)[1]
+        ref = value_and_grad(at.model.loss)(at.params, batch)[1]
+        g = np.concatenate([grads[layer]["w"].reshape(4, -1) for layer in at.model.layers], axis=1)
+        r = np.concatenate([ref[layer]["w"].ravel() for layer in at.model.layers])
+        within.append(g.var(0, ddof=1).sum())
+        h = g - whole
+        gram = h @ h.T
+        between.append((gram.sum() - np.trace(gram)) / 12)
+        means.append(g.mean(0) - r)
+    assert record["all.variance"] == pytest.approx(np.mean(within), rel=1e-8)
+    assert record["all.variance.error"] == pytest.approx(np.std(within, ddof=1) / 8, rel=1e-8)
+    assert record["all.between"] == pytest.approx(np.mean(between), rel=1e-8)
+    groups = np.array([np.mean(means[k::32], axis=0) for k in range(32)])
+    gram = groups @ groups.T
+    assert record["all.bias_squared"] == pytest.approx((gram.sum() - np.trace(gram)) / (32 * 31), rel=1e-6, abs=1e-12)
+
+
+def test_a_small_cell_agrees_with_theory():
+    """Measured over predicted variance is within five of its standard errors of 1 where A-T1 and A-T2 are exact."""
+    for points in ("bwd_act", "last layer: bwd_grad", "last layer: bwd_act+bwd_grad", "bwd_weight"):
+        record = compute(dataclasses.replace(SMALL, points=points))
+        ratios = [key for key in record if key.endswith(".ratio")]
+        assert ratios, points
+        for key in ratios:
+            found = estimate(record, key)
+            assert abs(found.value - 1) < 5 * found.error, (points, key, found)
+
+
+@pytest.mark.parametrize("fault", ["shared word", "after the mean", "reused draw"])
+def test_planted_faults_change_the_numbers(fault):
+    """A planted fault gives other draws than the sound cell with the same seed would."""
+    cell = dataclasses.replace(SMALL, format="int4", fault=fault)
+    assert compute(cell)["all.variance"] != compute(dataclasses.replace(SMALL, format="int4"))["all.variance"]
+
+
+def test_a_quick_run_makes_every_claim(tmp_path):
+    """A study of few cells goes through claims and pages: every claim of the file has a verdict and a margin."""
+    text = STUDY.read_text(encoding="utf-8")
+    small = text.replace("batch_sizes = [1, 4, 16, 64]", "batch_sizes = [4, 8, 16]")
+    small = small.replace("samples = 2048", "samples = 512").replace("samples = 4096", "samples = 512")
+    small = (
+        small.replace("draws = 256", "draws = 64")
+        .replace("draws = 512", "draws = 64")
+        .replace(
+            'formats = ["float8_e4m3fn", "e4m2fn", "e4m1fn", "e4m0fn", "int8", "int4", "bfloat16"]',
+            'formats = ["e4m0fn", "int4"]',
+        )
+    )
+    path = tmp_path / "study.toml"
+    path.write_text(small, encoding="utf-8")
+    result = qsim.studies.run(find(str(path)), "quick", jobs=2)
+    planned = plan(find(str(path)), "quick")
+    names = {c.id for c in result.claims}
+    assert set(planned.margins) <= names
+    assert all(c.margin and c.evidence for c in result.claims)
+    assert Result.from_json(result.to_json()) == result
+    written = qsim.report.write(result, tmp_path / "out")
+    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+    assert "report.html" in written
+
+
+def test_claims_judge_by_margin():
+    """Records made up to agree with theory hold the exact claim, and records 20 % off refute it."""
+    planned = plan(find("variance-vs-batch"), "quick")
+    at = point(planned.model)
+    for ratio, outcome in ((1.001, Outcome.HELD), (1.2, Outcome.REFUTED), (1.04, Outcome.NOT_DECIDED)):
+        record = {
+            **compute(dataclasses.replace(SMALL, points="bwd_act", batches=32, draws=2)),
+            **{f"{layer}.ratio": ratio for layer in at.model.layers},
+            **{f"{layer}.ratio.error": 0.005 if ratio != 1.04 else 0.02 for layer in at.model.layers},
+        }
+        margins = {"variance-exact": planned.margins["variance-exact"]}
+        claims, _, _ = decide(dataclasses.replace(planned, margins=margins, faults={}), [record], at)
+        assert claims[0].outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("title =", "titel ="), "key 'title' is missing"),
+        (('kind = "gradient_variance"', 'kind = "gradient"'), "kind is 'gradient'"),
+        (("widths = [64, 32, 32, 10]", "widths = [10]"), r"\[model\]: widths"),
+        (("train_steps = 20", "train_step = 50"), r"\[model\]: unknown key 'train_step'; did you mean train_steps"),
+        (('modes = ["RNE"]', 'modes = ["RTZ"]'), "modes = 'RTZ' must be one of SR or RNE"),
+        (('"e4m2fn", "e4m1fn", "e4m0fn", "int8"', '"e4m2fx", "int8"'), "no format is called 'e4m2fx'"),
+        (('points = ["bwd_act"]', 'points = ["bwd"]'), "points = 'bwd' must be one of"),
+        (("[claims.one-over-b]", "[claims.one-over-c]"), "a claim = 'one-over-c' must be one of"),
+        (("slope = [-1.02, -0.98]", "slop = [-1.02, -0.98]"), "unknown key 'slop'"),
+        (("[full]", "[full"), "not valid TOML"),
+        (('name = "reused draw"', 'name = "reused"'), "name = 'reused' must be one of"),
+        (("batch_sizes = [1, 2, 4,", "batch_sizes = [0, 2, 4,"), "batch size 0 must be a positive integer"),
+    ],
+)
+def test_a_broken_study_is_refused_with_file_and_key(tmp_path, change, message):
+    """Each fault of a study file is named in one sentence with the file and the key."""
+    text = STUDY.read_text(encoding="utf-8")
+    assert change[0] in text
+    path = tmp_path / "study.toml"
+    path.write_text(text.replace(*change), encoding="utf-8")
+    with pytest.raises(InputError, match=message) as caught:
+        plan(find(str(path)), "full")
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_studies_are_found_by_name_and_unknown_ones_refused():
+    """The bundled study is listed; an unknown name is refused with the nearest one."""
+    assert "variance-vs-batch" in available()
+    with pytest.raises(InputError, match="no study is called 'variance-vs-bach'; did you mean variance-vs-batch"):
+        find("variance-vs-bach")
