@@ -29,7 +29,7 @@ def digits() -> Dataset:
 
     Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
     """
-    from sklearn.datasets import load_digits  # noqa: PLC0415 - half a second, and only studies need it
+    from sklearn.datasets import load_digits
 
     bunch: Any = load_digits()
     pixels, labels = (np.ascontiguousarray(a, dtype="<i8") for a in (bunch.data, bunch.target))

@@ -100,7 +100,8 @@ def svg(figure: Figure, groups: dict[str, tuple[str, str]]) -> str:
     axes_width = WIDTHS[columns] - left - 0.15
     titles = [textwrap.fill(panel.title, round(axes_width * 13)) for panel in figure.panels]
     top = 0.15 + LINE * (1 + max(title.count("\n") for title in titles))
-    row_height = top + axes_height + 0.5
+    names = [name for panel in figure.panels for name in panel.categories]
+    row_height = top + axes_height + 0.5 + LINE * max((name.count("\n") for name in names), default=0)
     width = WIDTHS[columns] * columns
 
     xaxes = _shared((panel.xlabel, panel.xscale, _xs(panel)) for panel in figure.panels)

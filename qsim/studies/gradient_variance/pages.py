@@ -260,7 +260,7 @@ def _weights(records: Sequence[Record], at: Point, family: Family) -> Figure:
         ("bwd_weight", below, f"backward weights, {below}"),
     ):
         curves: list[Series] = []
-        for _, group in families(records, (points,), arm="forward" if points == "fwd_weight" else "backward"):
+        for _, group in families(records, (points,), arm="forward" if points == "fwd_weight" else "weights"):
             name = short(group[0]["format"])
             curves.append(curve(name, name, group, f"{part}.variance", family))
             if f"{part}.theory" in group[0]:
@@ -422,7 +422,7 @@ def _bias_table(records: Sequence[Record], at: Point, family: Family) -> Table:
     rows: list[tuple[Cell, ...]] = []
     points = ("fwd_act", "fwd_weight", "bwd_act", "bwd_weight", "bwd_grad", "bwd_act+bwd_grad", "all")
     for label, group in families(records, points, scale="frozen"):
-        if group[0]["arm"] in ("forward", "backward", "inputs", "last layer", "nearest"):
+        if group[0]["arm"] in ("forward", "backward", "weights", "inputs", "last layer", "nearest"):
             i = family.interval(bias(group, at))
             ends = [100 * math.sqrt(max(0.0, end)) for end in (i.value, i.low, i.high)]
             rows.append((short(group[0]["format"]), group[0]["mode"], label.split(", ", 1)[1], *ends))
@@ -440,7 +440,7 @@ def _noise_table(records: Sequence[Record], at: Point, family: Family) -> Table:
     norm = gradient_norm(at) ** 2
     rows: list[tuple[Cell, ...]] = []
     for r in series(records, scale="frozen"):
-        if r["arm"] in ("forward", "backward", "inputs", "last layer", "nearest") and r["batch"] in (1, 32, 1024):
+        if r["arm"] in ("forward", "backward", "weights", "inputs", "last layer", "nearest") and r["batch"] in (1, 32, 1024):
             between = family.interval(estimate(r, f"{ALL}.between")).scaled(1 / norm)
             within: tuple[Cell, Cell] = (None, None)
             if r["mode"] == "SR":

@@ -15,7 +15,7 @@ from qsim.studies.study import Study, expect
 
 __all__ = ["CLAIMS", "Plan", "plan"]
 
-DRAWS = ("light", "coarse", "medium", "fine", "many")
+DRAWS = ("light", "coarse", "medium", "wide", "fine", "many")
 """How many draws an arm takes: a table of each name in [full] and [quick]."""
 
 FAULTS = ("reused draw", "shared word", "after the mean")
