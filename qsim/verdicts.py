@@ -31,9 +31,6 @@ class Verdict:
     counterexample: str = ""
     """The first failure, empty unless refuted."""
 
-    def __bool__(self) -> bool:
-        return self.outcome is Outcome.HELD
-
     def __str__(self) -> str:
         tail = f": {self.counterexample}" if self.counterexample else ""
         return f"{self.outcome} ({self.covered}){tail}"

@@ -1,0 +1,189 @@
+"""What a kernel must return for a float32 or float64, from `qsim.reference`, in the two forms that proofs need.
+
+`steps` is rounding to nearest even as a step function of the bit pattern: from one midpoint to the next the result is
+one value. `rounded` is any rounding as a term over bit-vectors: |x| is an exact integer X, in units of the carrier's
+smallest subnormal, as are the values V_0 < V_1 < ... of the format, and the reference's fraction nu is
+(X - V_n) / (V_(n+1) - V_n).
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qsim import reference
+from qsim.formats import Format
+from qsim.kernels.core import Parameters
+from qsim.kernels.parameters import CARRIERS, Carrier
+from qsim.rounding import Mode, Saturation
+
+__all__ = ["FLOAT32", "FLOAT64", "Result", "Step", "contrast", "evaluate", "nearest_even", "result", "rounded", "steps",
+           "stochastic", "value"]  # fmt: skip
+
+FLOAT32, FLOAT64 = CARRIERS[np.dtype(np.float32)], CARRIERS[np.dtype(np.float64)]
+
+
+class Result(NamedTuple):
+    """Hold what a kernel returns: the bit pattern of the value, and its code."""
+
+    value: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Hold a run of float32 patterns, both ends included, that all have the same result."""
+
+    first: int
+    last: int
+    result: Result
+
+
+def result(x: float | Fraction, fmt: Format, saturation: Saturation, carrier: Carrier = FLOAT32) -> Result:
+    """Return the pattern and the code that the reference gives for `x`, rounded to nearest."""
+    code = reference.encode(x, fmt, saturation=saturation)
+    decoded = fmt.decode(code)
+    return Result(carrier.nan if math.isnan(decoded) else carrier.pattern(decoded), code)
+
+
+def on_grid(ordinal: int, sign: int, fmt: Format, saturation: Saturation, carrier: Carrier = FLOAT32) -> Result:
+    """Return the result for the grid value `ordinal` with the sign +1 or -1; beyond the range that of an overflow."""
+    magnitude = fmt.value(ordinal)
+    return result(sign * magnitude if magnitude else math.copysign(0.0, sign), fmt, saturation, carrier)
+
+
+def value(pattern: int, carrier: Carrier = FLOAT32) -> float:
+    """Return the float that has this bit pattern."""
+    codes = ("<f", "<I") if carrier is FLOAT32 else ("<d", "<Q")
+    return float(struct.unpack(codes[0], struct.pack(codes[1], pattern))[0])
+
+
+def evaluate(core: ModuleType, u: int, even: int, odd: int, p: Parameters) -> Result:
+    """Run the kernel of the module `core` on one pattern, as plain Python over NumPy words."""
+    word = type(p.sign)
+    with np.errstate(over="ignore"):  # words wrap around; NumPy warns of that for scalars
+        y = core.round_bits(word(u), word(even), word(odd), p)
+        return Result(int(y), int(core.encode_bits(y, p)))
+
+
+def contrast(
+    u: int, got: Result, fmt: Format, mode: Mode, saturation: Saturation, carrier: Carrier = FLOAT32, **word: int
+) -> str:
+    """Say what a kernel made of the pattern `u`, and what the reference makes of it; `word` has sr_bits and rbits."""
+    x = value(u, carrier)
+    code = reference.encode(x, fmt, mode, saturation=saturation, **word)
+    given = "".join(f", {name} = {value:#x}" for name, value in word.items())
+    return (
+        f"{x!r} (pattern {u:#010x}{given}) by {mode}, {saturation}: the kernel gives {value(got.value, carrier)!r} with "
+        f"code {got.code:#04x}, the reference {fmt.decode(code)!r} with code {code:#04x}"
+    )
+
+
+# --- As a step function ------------------------------------------------------------------------------------
+
+
+def steps(fmt: Format, saturation: Saturation) -> Iterator[Step]:
+    """Yield rounding to nearest even as steps, which tile the patterns 0 .. 2^32 - 1 in this order.
+
+    Between V_n and V_(n+1) the reference goes up iff nu > 1/2, or nu = 1/2 and n is odd: the step of n + 1 begins at
+    the midpoint if n is odd, and just above it if n is even. That is exact arithmetic, whether or not the midpoint is
+    a float32.
+    """
+    for sign, limit in ((1, fmt.top), (-1, fmt.bottom)):
+        minus = 0 if sign > 0 else 1 << 31
+        first = 0
+        for n in range(limit + 2):
+            following = FLOAT32.infinity
+            if n <= limit:  # beyond `limit` there is one step, that of an overflow
+                reached = bisect.bisect_left if n % 2 else bisect.bisect_right
+                midpoint = (fmt.value(n) + fmt.value(n + 1)) / 2
+                following = reached(range(FLOAT32.infinity), midpoint, key=lambda u: Fraction(value(u)))
+            if following > first:
+                yield Step(minus + first, minus + following - 1, on_grid(n, sign, fmt, saturation))
+            first = following
+        yield Step(minus + first, minus + first, result(sign * math.inf, fmt, saturation))
+        yield Step(minus + first + 1, minus + (1 << 31) - 1, result(math.nan, fmt, saturation))
+
+
+# --- As a term ---------------------------------------------------------------------------------------------
+
+Away = Callable[[Any, Any, Any], Any]
+"""Decides whether a magnitude goes to the upper neighbour: from X - V_n, from the k of V_(n+1) - V_n = 2^k, and from
+whether n is odd. The integers are bit-vectors wide enough for all the reference does with them."""
+
+WIDEST_WORD = 64
+"""Random bits for which `rounded` leaves room above X."""
+
+
+def nearest_even(rest: Any, k: Any, odd: Any) -> Any:
+    """Return the term of nu > 1/2, or nu = 1/2 and odd."""
+    import z3
+
+    interval = z3.BitVecVal(1, rest.size()) << k
+    return z3.Or(z3.UGT(2 * rest, interval), z3.And(2 * rest == interval, odd))
+
+
+def stochastic(sr_bits: Any, rbits: Any) -> Away:
+    """Return the rule floor(nu 2^N) + R >= 2^N, where N = `sr_bits` and R = `rbits` are words, unknown or not."""
+    import z3
+
+    def away(rest: Any, k: Any, odd: Any) -> Any:  # noqa: ARG001 - no tie to break
+        n, r = (z3.ZeroExt(rest.size() - word.size(), word) for word in (sr_bits, rbits))
+        whole = z3.BitVecVal(1, rest.size()) << n
+        return z3.UGE(z3.LShR(rest << n, k) + r, whole)  # the shift by k divides by 2^k and rounds down
+
+    return away
+
+
+def rounded(u: Any, fmt: Format, saturation: Saturation, away: Away, carrier: Carrier = FLOAT32) -> tuple[Any, Any]:
+    """Return the terms of the value's pattern and of the code that the float with pattern `u` rounds to."""
+    import z3
+
+    width, fraction_bits = carrier.width, carrier.fraction_bits
+    wide = 2 * carrier.bias + fraction_bits + 1 + WIDEST_WORD + 1
+
+    def word(number: int) -> Any:
+        return z3.BitVecVal(number, width)
+
+    a = u & word((1 << (width - 1)) - 1)
+    field, fraction = z3.LShR(a, fraction_bits), a & word((1 << fraction_bits) - 1)
+    subnormal = field == 0
+    significand = z3.If(subnormal, fraction, fraction | word(1 << fraction_bits))
+    x = z3.ZeroExt(wide - width, significand) << z3.ZeroExt(wide - width, z3.If(subnormal, word(0), field - 1))
+
+    # n, V_n and k by looking x up among the values; beyond the range one more value is enough to tell an overflow.
+    limit = max(fmt.top, fmt.bottom)
+    unit = Fraction(2) ** (1 - carrier.bias - fraction_bits)
+    values = [int(fmt.value(n) / unit) for n in range(limit + 3)]
+    n, lower, k = word(0), z3.BitVecVal(0, wide), z3.BitVecVal(0, wide)
+    for number, (this, following) in enumerate(itertools.pairwise(values)):
+        above = z3.UGE(x, z3.BitVecVal(this, wide))
+        n = z3.If(above, word(number), n)
+        lower = z3.If(above, z3.BitVecVal(this, wide), lower)
+        k = z3.If(above, z3.BitVecVal((following - this).bit_length() - 1, wide), k)
+    ordinal = z3.If(away(x - lower, k, n & 1 == 1), n + 1, n)
+
+    def signed(sign: int, kind: int) -> Any:
+        """Return the term of the value (`kind` 0) or of the code (1) for the numbers of one sign."""
+        beyond = fmt.bottom if sign < 0 else fmt.top
+        term = word(on_grid(beyond + 1, sign, fmt, saturation, carrier)[kind])
+        for number in range(beyond, -1, -1):
+            term = z3.If(ordinal == number, word(on_grid(number, sign, fmt, saturation, carrier)[kind]), term)
+        infinite = word(result(sign * math.inf, fmt, saturation, carrier)[kind])
+        return z3.If(a == carrier.infinity, infinite, term)
+
+    def term(kind: int) -> Any:
+        nan = word(result(math.nan, fmt, saturation, carrier)[kind])
+        number = z3.If(z3.UGE(u, 1 << (width - 1)), signed(-1, kind), signed(1, kind))
+        return z3.If(z3.UGT(a, carrier.infinity), nan, number)
+
+    return term(0), term(1)

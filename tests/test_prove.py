@@ -1,0 +1,592 @@
+"""The frame of the theorems, each theorem in its quick form, and faults that each kind of proof must notice."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import pickle
+import re
+import sys
+import textwrap
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import z3
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import SMALL, inputs
+
+from qsim import reference
+from qsim.cli import main
+from qsim.errors import InputError
+from qsim.formats import get_format
+from qsim.kernels import core, cpu
+from qsim.kernels.parameters import parameters
+from qsim.prove import Proof, find, frame, run, settle, smt, specification
+from qsim.prove.exhaustive import first_difference
+from qsim.prove.specification import FLOAT32, FLOAT64
+from qsim.rounding import Mode, Saturation, saturations
+from qsim.verdicts import Outcome, Verdict
+
+THEOREMS = [proof.name for proof in find()]
+HALF = 1 << 31
+
+# --- The frame -------------------------------------------------------------------------------------------------------
+
+HEADER = """\
+    statement="One and one are two.", hypotheses=(), idea="Count.", method=Method.EXACT, reference="common knowledge",
+"""
+FILE = f'''\
+"""One and one.
+
+More about it.
+"""
+
+from qsim.prove import Method, Theorem
+from qsim.verdicts import Outcome, Verdict
+
+THEOREM = Theorem(
+{HEADER})
+
+
+def prove(*, quick=False):
+    return Verdict(outcome=Outcome.HELD, covered="a part" if quick else "all")
+'''
+PROVE = FILE[FILE.index("def prove") :]
+
+
+def written(folder: Path, name: str = "one_and_one", text: str = FILE, **replaced: str) -> Path:
+    """Write a theorem file, some of its texts replaced, and return its folder."""
+    for old, new in replaced.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    return folder
+
+
+def only(folder: Path) -> Proof:
+    """Return the one theorem of `folder`."""
+    (proof,) = find(place=folder)
+    return proof
+
+
+def test_a_theorem_is_loaded_and_run(tmp_path) -> None:
+    """A theorem file becomes a name, a title, a header and a verdict."""
+    proof = only(written(tmp_path))
+    assert (proof.name, proof.title, proof.theorem.idea) == ("one_and_one", "One and one", "Count.")
+    assert proof.run() == Verdict(outcome=Outcome.HELD, covered="all")
+    assert proof.run(quick=True).covered == "a part"
+
+
+def test_a_theorem_without_a_quick_form(tmp_path) -> None:
+    """A check that has nothing to leave out is prove(), and runs in a quick run as it is."""
+    text = FILE.replace("*, quick=False", "").replace('"a part" if quick else "all"', '"all"')
+    assert only(written(tmp_path, text=text)).run(quick=True).covered == "all"
+
+
+def test_theorem_files_can_be_unpickled(tmp_path) -> None:
+    """What a theorem file defines survives pickling, as worker processes need."""
+    proof = only(written(tmp_path))
+    assert pickle.loads(pickle.dumps(proof.prove)) is proof.prove  # noqa: S301 - its own bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (FILE.replace("THEOREM", "OTHER"), "has no THEOREM"),
+        (FILE.replace("THEOREM = Theorem(", "THEOREM = dict("), "has no THEOREM"),
+        (FILE.replace("def prove", "def other"), "has no function prove"),
+        (FILE.replace("*, quick=False", "x"), "has no function prove"),
+        (FILE[FILE.index("from qsim.prove") :], "has no docstring"),
+        (FILE.replace("def prove(*", "def prove(*)"), "line 14"),
+        (FILE.replace('idea="Count.", ', ""), "idea"),
+        (FILE.replace('"Count."', '""'), "idea of THEOREM must be a sentence"),
+        (FILE.replace("hypotheses=()", 'hypotheses="none"'), "hypotheses of THEOREM must be a tuple"),
+        (FILE.replace("Method.EXACT", '"exact"'), "method of THEOREM must be one of Method"),
+        (FILE.replace("reference=", 'expected="held", reference='), "expected of THEOREM must be one of Outcome"),
+        (FILE.replace("import Method", "import Way"), "ImportError"),
+        ("1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_a_malformed_theorem_is_refused(tmp_path, text, problem) -> None:
+    """A file that is no theorem is refused in one sentence, which names the file and what is wrong with it."""
+    with pytest.raises(InputError, match=re.escape(problem)) as refusal:
+        find(place=written(tmp_path, text=text))
+    assert str(tmp_path / "one_and_one.py") in str(refusal.value)
+    assert "qsim_proof_one_and_one" not in sys.modules
+
+
+def test_unknown_names_get_the_nearest() -> None:
+    """A name that is no theorem is refused with names that are."""
+    with pytest.raises(InputError, match=r"did you mean .*stochastic_rounding_moments"):
+        find(["stochastic_moments"])
+
+
+def test_names_choose_and_order() -> None:
+    """Named theorems come in the order of the names, each once."""
+    names = ["stochastic_rounding_moments", "at1_weight_gradient_variance", "stochastic_rounding_moments"]
+    assert [proof.name for proof in find(names)] == names[:2]
+
+
+def test_a_check_that_breaks_is_reported(tmp_path) -> None:
+    """An exception in one theorem is that theorem's entry, with the traceback; the others still run."""
+    written(tmp_path, "a", **{"return": "raise KeyError('lost')  #"})
+    written(tmp_path, "b", **{"return Verdict": "return dict"})
+    written(tmp_path, "c")
+    a, b, c = run(find(place=tmp_path))
+    assert "KeyError: 'lost'" in a.error
+    assert "not a Verdict" in b.error
+    assert [entry.as_expected for entry in (a, b, c)] == [False, False, True]
+    assert a.verdict is None
+
+
+def test_a_refutation_can_be_expected(tmp_path) -> None:
+    """What counts is whether the verdict is the one the file expects, be it a refutation."""
+    changes = {"Outcome.HELD": "Outcome.REFUTED", "reference=": "expected=Outcome.REFUTED, reference="}
+    (entry,) = run([only(written(tmp_path, **changes))])
+    assert entry.as_expected
+    assert entry.describe()["outcome"] == "refuted"
+
+
+def test_without_the_solver(monkeypatch) -> None:
+    """Where z3 is missing its theorems are not testable here, and the verdict says what to install."""
+    monkeypatch.setitem(sys.modules, "z3", None)
+    for name in ("rne_kernel_e4m3_smt", "sr_kernel_e4m3_smt"):
+        verdict = find([name])[0].run(quick=True)
+        assert verdict.outcome is Outcome.NOT_TESTABLE
+        assert "pip install 'qsim-numerics[prove]'" in verdict.covered
+
+
+def test_settle_takes_the_first_failure() -> None:
+    """The first failure is the counterexample, and no more are looked for."""
+    assert settle(iter(()), "all").outcome is Outcome.HELD
+    failures = iter(["first", "second"])
+    assert settle(failures, "all").counterexample == "first"
+    assert next(failures) == "second"
+
+
+# --- The command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proofs(tmp_path, monkeypatch) -> Path:
+    """Let `qsim prove` look for theorems in an empty folder."""
+    monkeypatch.setattr(frame, "folder", lambda _: tmp_path)
+    return tmp_path
+
+
+def test_the_command_prints_the_ledger(proofs, capsys) -> None:
+    """Each theorem is shown with verdict, name, time and what was covered; 0 means all came out as expected."""
+    written(proofs)
+    assert main(["prove", "--quick"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"held +one_and_one +\d+\.\d s\n +a part\n\n1 theorem: 1 as expected", out)
+
+
+def test_the_command_fails_with_a_theorem(proofs, capsys) -> None:
+    """Exit code 1 and the counterexample, or the traceback, if a theorem did not come out as expected."""
+    written(proofs, "a", **{"HELD, ": 'REFUTED, counterexample="1 + 1 = 3", '})
+    written(proofs, "b", **{"return": "raise KeyError('lost')  #"})
+    written(proofs, "c")
+    assert main(["prove"]) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"refuted +a .*\[expected: held\]\n +all\n +1 \+ 1 = 3\n", out)
+    assert re.search(r"broken +b .*\n +Traceback", out)
+    assert "3 theorems: 1 as expected, not as expected: a, b" in out
+
+
+def test_the_command_writes_json(proofs, capsys) -> None:
+    """With --json the ledger is a list of objects, with the statements."""
+    written(proofs)
+    assert main(["prove", "one_and_one", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["outcome"] == entry["expected"] == "held"
+    assert (entry["covered"], entry["method"], entry["as_expected"]) == ("all", "exact rational", True)
+
+
+def test_the_command_lists(proofs, capsys) -> None:
+    """--list shows the theorems and checks none."""
+    written(proofs, **{"return": "raise KeyError('lost')  #"})
+    assert main(["prove", "--list"]) == 0
+    assert "one_and_one  One and one" in capsys.readouterr().out
+    assert main(["prove", "--list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["statement"] == "One and one are two."
+
+
+def test_the_command_refuses(proofs, capsys) -> None:
+    """Exit code 2 for a theorem that there is not, and for a file that is none."""
+    written(proofs)
+    assert main(["prove", "one_and_won"]) == 2
+    assert "did you mean one_and_one?" in capsys.readouterr().err
+    written(proofs, "two", "import nothing_of_this_name")
+    assert main(["prove"]) == 2
+    assert "two.py: cannot be loaded (ModuleNotFoundError" in capsys.readouterr().err
+
+
+# --- The theorems ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", THEOREMS)
+def test_the_theorem_holds(name) -> None:
+    """The theorem comes out as its file expects, in a quick run."""
+    (entry,) = run(find([name]), quick=True)
+    assert entry.as_expected, entry.error or str(entry.verdict)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", THEOREMS)
+def test_the_theorem_holds_in_full(name) -> None:
+    """The theorem comes out as its file expects."""
+    (entry,) = run(find([name]))
+    assert entry.as_expected, entry.error or str(entry.verdict)
+
+
+def loaded(name: str) -> tuple[Proof, ModuleType]:
+    """Return a theorem, and its module to plant a fault in."""
+    (proof,) = find([name])
+    return proof, sys.modules[f"qsim_proof_{name}"]
+
+
+def refuted(proof: Proof) -> str:
+    """Return the counterexample of a theorem that must be refuted."""
+    verdict = proof.run(quick=True)
+    assert verdict.outcome is Outcome.REFUTED, str(verdict)
+    return verdict.counterexample
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("(hi - Fraction(z)) * (Fraction(z) - lo)", "(hi - lo) ** 2 / 4"),
+        ("(hi - Fraction(z)) * (Fraction(z) - lo)", "(hi - lo) ** 2 / 6"),
+        (" + v(x, x_format) * v(d, d_format)", ""),
+        ("d**2 * v(x, x_format) + ", ""),
+        ("x**2 * v(d, d_format) + ", ""),
+        ("sum(terms) / b**2", "sum(terms) / b"),
+    ],
+    ids=["bound", "average", "no cross term", "no activations", "no errors", "decay"],
+)
+def test_another_variance_of_the_gradient_is_refuted(old, new, tmp_path) -> None:
+    """A-T1 with another closed form is refuted, so its cases tell the right one from its neighbours."""
+    _, module = loaded("at1_weight_gradient_variance")
+    text = Path(module.__file__).read_text(encoding="utf-8")
+    assert "mean and variance are" in refuted(only(written(tmp_path, text=text, **{old: new})))
+
+
+@pytest.mark.parametrize("side", ["reference", "kernel"])
+def test_a_biased_rounding_is_refuted(side, monkeypatch) -> None:
+    """A word too many that goes up is noticed, in the reference and in the kernel."""
+    proof, module = loaded("stochastic_rounding_moments")
+    if side == "reference":
+        honest = reference.away
+
+        def away(mode, nu, odd, sr_bits, rbits):
+            return honest(mode, nu, odd, sr_bits, min(rbits + 1, 2**sr_bits - 1))
+
+        monkeypatch.setattr(reference, "away", away)
+    else:
+
+        def round_by_words(x, words, y, mask, p):
+            t = ~(words & mask)
+            for i, u in enumerate(x):
+                y[i] = specification.evaluate(core, u, max(int(t[i]), 1) - 1, max(int(t[i]), 1) - 1, p).value
+
+        module.cpu = ModuleType("cpu")
+        module.cpu.round_by_words = round_by_words
+        module.FORMATS = ("e2m1f",)
+    assert "of the 2^" in refuted(proof)
+
+
+def test_a_biased_kernel_word_matters_below_r() -> None:
+    """A kernel that reads bits below R differs between words with those bits all 0 and all 1, and is noticed."""
+    proof, module = loaded("stochastic_rounding_moments")
+    module.cpu = ModuleType("cpu")
+    module.cpu.round_by_words = lambda x, words, y, _, p: cpu.round_by_words(x, words, y, ~np.uint32(0), p)
+    assert "of the 2^" in refuted(proof)
+
+
+def contradiction(text: str) -> bool:
+    """Whether a counterexample names a kernel's result that is not the reference's; the kernel's was evaluated."""
+    found = re.search(r"the kernel gives (\S+) with code (\S+), the reference (\S+) with code (\S+)", text)
+    assert found, text
+    return found.group(1, 2) != found.group(3, 4)
+
+
+@pytest.mark.parametrize("thresholds", [(HALF - 1, HALF), (HALF, HALF), (HALF - 1, HALF - 1), (HALF + 1, HALF - 1)])
+def test_exhaustion_refutes_other_thresholds(thresholds) -> None:
+    """The walk over the patterns finds a tie rule that is turned round or missing, and a threshold off by one."""
+    proof, module = loaded("rne_kernel_e4m3_exhaustive")
+    module.EVEN, module.ODD = thresholds
+    expected = thresholds != (HALF + 1, HALF - 1)  # E4M3 inputs next above a midpoint are further than 2^-32 away
+    verdict = proof.run(quick=True)
+    assert (verdict.outcome is Outcome.REFUTED) is expected
+    assert not expected or contradiction(verdict.counterexample)
+
+
+def test_exhaustion_refutes_other_steps(monkeypatch) -> None:
+    """The walk finds a specification that the reference does not share."""
+    proof, module = loaded("rne_kernel_e4m3_exhaustive")
+    steps = specification.steps
+
+    def moved(fmt, saturation):
+        first, second, *rest = steps(fmt, saturation)
+        yield specification.Step(first.first, first.last + 1, first.result)
+        yield specification.Step(second.first + 1, second.last, second.result)
+        yield from rest
+
+    module.steps = moved
+    assert "the reference and the step function disagree" in refuted(proof)
+    module.steps = lambda fmt, saturation: list(steps(fmt, saturation))[1:]
+    assert "do not tile" in refuted(proof)
+
+
+# --- Mutants of the kernel, for the solver ---------------------------------------------------------------------------
+
+
+def mutant(folder: Path, old: str, new: str) -> ModuleType:
+    """Return the scalar core with `old` in its source replaced by `new`."""
+    source = Path(core.__file__).read_text(encoding="utf-8")
+    assert source.count(old) == 1
+    path = folder / "mutant.py"
+    path.write_text(source.replace(old, new), encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("mutant", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+MUTANTS = {
+    "tie rule flipped": ("(odd if is_odd else even)", "(even if is_odd else odd)"),
+    "threshold off by one": ("p) > (odd if", "p) >= (odd if"),
+    "parity of the code dropped": ("(p.parity if s == p.fraction_bits else word(0))", "word(0)"),
+    "never odd": ("(word(1) if inside else word(0))", "word(0)"),
+    "fraction one bit low": ("word(m << word(1)) <<", "word(m << word(0)) <<"),
+    "hidden bit forgotten": ("word(field | (hidden if a >= hidden else word(0)))", "field"),
+    "grid one place low": ("word(position + p.discard)", "word(position + word(p.discard - word(1)))"),
+    "grid without floor": ("word(max(p.floor, word(position + p.discard)) - position)", "p.discard"),
+    "last value before zero lost": ("(p.quantum if up > word(0) else word(0))", "word(0)"),
+    "no carry": ("word(word(low + up) << places)", "word(word(low | up) << places)"),
+    "limit excluded": ("if y > limit", "if y >= limit"),
+    "sign lost": ("word(y | word(u & p.sign))", "y"),
+    "negative zero lost": ("(p.zero_neg if negative else word(0))", "word(0)"),
+    "infinity taken for NaN": ("return p.nan if a > p.inf", "return p.nan if a >= p.inf"),
+    "NaN taken for a number": ("return p.nan if a > p.inf else finite", "return finite"),
+    "wrong bias in the code": ("- p.rebias)", "+ p.rebias)"),
+    "subnormal codes shifted": ("min(word(max(p.floor, position) - position), p.last)", "p.discard"),
+    "all codes negative": ("signed = mirrored if u >= p.sign else ranged", "signed = mirrored"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_refuted(name, tmp_path) -> None:
+    """A kernel with one fault in its source is refuted by a counterexample that fails when it is evaluated."""
+    proof, module = loaded("rne_kernel_e4m3_smt")
+    module.core = mutant(tmp_path, *MUTANTS[name])
+    assert contradiction(refuted(proof))
+
+
+@pytest.mark.parametrize("name", ["threshold off by one", "fraction one bit low", "hidden bit forgotten", "no carry"])
+def test_a_stochastic_mutant_is_refuted(name, tmp_path) -> None:
+    """So it is with stochastic rounding, by an input together with a word."""
+    proof, module = loaded("sr_kernel_e4m3_smt")
+    module.core = mutant(tmp_path, *MUTANTS[name])
+    text = refuted(proof)
+    assert contradiction(text)
+    assert "rbits = " in text
+
+
+def test_a_shift_of_64_is_refuted(tmp_path) -> None:
+    """A kernel whose results are right but that shifts by 64 somewhere is refuted, with the line."""
+    proof, module = loaded("rne_kernel_e4m3_smt")
+    module.core = mutant(tmp_path, "word(m >> min(beyond, p.last))", "word(m >> beyond)")
+    line = Path(module.core.__file__).read_text(encoding="utf-8").splitlines().index("    far = word(m >> beyond)") + 1
+    assert refuted(proof) == f"mutant.py, line {line}: a shift by 64 or more"
+
+
+def test_a_solver_that_gives_up_decides_nothing() -> None:
+    """Where the time is not enough the verdict is "not decided"."""
+    a, b, c = z3.BitVecs("a b c", 64)
+    claim = a * (b + c) * (b - c) == (b * b - c * c) * a
+    verdict = smt.decide(claim, smt.Reader(), covered="all", counterexample=str, timeout=0.2)
+    assert verdict.outcome is Outcome.NOT_DECIDED
+
+
+# --- The reader ------------------------------------------------------------------------------------------------------
+
+both_carriers = pytest.mark.parametrize("carrier", [FLOAT32, FLOAT64], ids=lambda carrier: str(carrier.dtype))
+
+
+def number(term: z3.ExprRef) -> int:
+    """Return the value of a term without unknowns."""
+    return z3.simplify(term).as_long()
+
+
+def read(u: int, even: int, odd: int, p: core.Parameters) -> specification.Result:
+    """Return what the reader makes of the core on one pattern."""
+    reader, width = smt.Reader(), 8 * p.sign.dtype.itemsize
+    y = reader.call(core.round_bits, *(smt.word(value, width) for value in (u, even, odd)), smt.constants(p))
+    code = reader.call(core.encode_bits, y, smt.constants(p))
+    assert all(z3.is_true(z3.simplify(obligation.condition)) for obligation in reader.obligations)
+    return specification.Result(number(y), number(code))
+
+
+@both_carriers
+@settings(max_examples=150)
+@given(data=st.data())
+def test_the_reader_agrees_with_python_and_numba(carrier, data) -> None:
+    """A term of the core has the value that Python and Numba compute, whatever the pattern and the threshold."""
+    fmt = data.draw(st.sampled_from(SMALL))
+    x = data.draw(inputs(fmt, carrier.dtype))
+    t = data.draw(st.integers(0, (1 << carrier.width) - 1))
+    p = parameters(fmt, data.draw(st.sampled_from(saturations(fmt))), carrier.dtype)
+    u = int(x.view(carrier.word))
+    found = read(u, t, t, p)
+    assert found == specification.evaluate(core, u, t, t, p)
+    y, codes = np.empty(1, carrier.word), np.empty(1, np.uint8)
+    cpu.round_by_thresholds(np.array([u], carrier.word), y, carrier.word(t), carrier.word(t), p)
+    cpu.encode(y, codes, p)
+    assert found == (int(y[0]), int(codes[0]))
+
+
+def test_the_reader_reads_philox() -> None:
+    """Loops, tuples and constants of the module are read as well: the known answer for zeros comes out."""
+    block = smt.Reader().call(core.philox4x32_10, *[smt.word(0, 64)] * 6)
+    assert [number(term) for term in block] == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+
+
+def test_the_reader_reads_truth_values(tmp_path) -> None:
+    """`and`, `or` and `not` of comparisons are read."""
+    f = function(tmp_path, "return word(1) if (a > word(2) and not a == word(5)) or a < word(1) else word(0)")
+    answers = [number(smt.Reader().call(f, smt.word(a, 32))) for a in range(8)]
+    assert answers == [1, 0, 0, 1, 1, 0, 1, 1]
+
+
+def test_shifts_by_the_width_or_more_give_zero(tmp_path) -> None:
+    """A shift by 32 .. 63 gives 0 to a uint32, as NumPy and Numba have it."""
+    f = function(tmp_path, "return word(word(a << a) | word(a >> a))")
+    for amount in (0, 1, 31, 32, 33, 63):
+        a = np.uint32(amount)
+        assert number(smt.Reader().call(f, smt.word(amount, 32))) == int((a << a) | (a >> a))
+
+
+def function(folder: Path, body: str, before: str = "@portable\ndef f(a):"):
+    """Return a portable function f of a file with this body."""
+    path = folder / "example.py"
+    lines = ["from numba.extending import register_jitable as portable", "from numpy import uint32", "", before]
+    text = "\n".join([*lines, "    word = type(a)", textwrap.indent(body, "    "), ""])
+    path.write_text(text, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("example", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.f
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("return a + a", "`a + a` must be wrapped at once"),
+        ("return word(a + a + a)", "`a + a` must be wrapped at once"),
+        ("return word(max(a >> a, a))", "`a >> a` must be wrapped at once"),
+        ("return ~a", "`~a` must be wrapped at once"),
+        ("return word(-a)", "no expression"),
+        ("return word(a // a)", "must be wrapped at once"),
+        ("return word(1.5)", "`1.5` is no constant of 32 bits"),
+        ("return word(True)", "`True` is no constant of 32 bits"),
+        ("return word(4294967296)", "is no constant of 32 bits"),
+        ("return word(a << 3)", "`3` has no type"),
+        ("return word(1) if a > 1 else a", "`1` has no type"),
+        ("return a if a else word(1)", "`a` is no comparison"),
+        ("return word(0) if word(0) < a < word(5) else a", "no expression"),
+        ("return word(a > a)", "is no word of 32 bits"),
+        ("return a if a > a else a > a", "mixes things of different types"),
+        ("return word(uint32(1) + word(2)) if a > word else a", "`word` is no word"),
+        ("if a > a:\n    a = word(1)\nreturn a", "no statement"),
+        ("while a > a:\n    a = word(1)\nreturn a", "no statement"),
+        ("a += word(1)\nreturn a", "no statement"),
+        ("return a\nreturn a", "no statement"),
+        ("for i in range(3):\n    a = word(a + i)\nreturn a", "`i` stands for nothing"),
+        ("for _ in range(a):\n    a = word(1)\nreturn a", "no statement"),
+        ("b = a", "ends in its only return"),
+        ("a, b = a\nreturn a", "as many results as names"),
+        ("return g(a)", "`g` stands for nothing"),
+        ("return abs(a)", "`abs` stands for nothing"),
+        ("return min(a, a, a)", "no call of a portable function"),
+        ("return min(a, key=a)", "no expression"),
+        ("return a.real", "is no field of the parameters"),
+        ("return (lambda: a)()", "no expression"),
+        ("return [a][0]", "no expression"),
+    ],
+)
+def test_the_reader_refuses(tmp_path, body, problem) -> None:
+    """What Python, Numba and bit-vectors could read differently is refused, with file, line and construct."""
+    with pytest.raises(smt.UnreadableError, match=re.escape(problem)) as refusal:
+        smt.Reader().call(function(tmp_path, body), z3.BitVec("a", 32))
+    assert re.match(r"example\.py, line [678]: `", str(refusal.value))
+
+
+@pytest.mark.parametrize("before", ["def f(a):", "@portable\ndef f(a=None):", "@portable\ndef f(*, a):"])
+def test_the_reader_wants_portable_functions(tmp_path, before) -> None:
+    """A function that is not marked, or has other than plain arguments, is refused."""
+    with pytest.raises(smt.UnreadableError, match=r"not a @portable function|takes 0 arguments"):
+        smt.Reader().call(function(tmp_path, "return a", before), z3.BitVec("a", 32))
+
+
+# --- The specification -----------------------------------------------------------------------------------------------
+
+
+@both_carriers
+@settings(max_examples=60)
+@given(data=st.data())
+def test_the_term_is_the_reference(carrier, data) -> None:
+    """The specification as a term has the value of the reference, rounded to nearest and stochastically."""
+    fmt = data.draw(st.sampled_from(SMALL))
+    x = data.draw(inputs(fmt, carrier.dtype))
+    saturation = data.draw(st.sampled_from(saturations(fmt)))
+    n = data.draw(st.integers(0, carrier.width))
+    r = data.draw(st.integers(0, (1 << n) - 1))
+    u = smt.word(int(x.view(carrier.word)), carrier.width)
+    rules = {
+        Mode.RNE: (specification.nearest_even, {}),
+        Mode.SRA: (specification.stochastic(smt.word(n, 8), smt.word(r, 64)), {"sr_bits": n, "rbits": r}),
+    }
+    for mode, (away, word) in rules.items():
+        value, code = map(number, specification.rounded(u, fmt, saturation, away, carrier))
+        assert code == reference.encode(float(x), fmt, mode, saturation=saturation, **word)
+        decoded = fmt.decode(code)
+        assert value == (carrier.nan if np.isnan(decoded) else carrier.pattern(decoded))
+
+
+@pytest.mark.parametrize("fmt", SMALL, ids=str)
+def test_the_steps_are_the_reference(fmt) -> None:
+    """The steps tile all patterns, and the reference has their results at both ends of each."""
+    for saturation in saturations(fmt):
+        steps = list(specification.steps(fmt, saturation))
+        assert [step.first for step in steps] == [0, *(step.last + 1 for step in steps[:-1])]
+        assert steps[-1].last == (1 << 32) - 1
+        for step in steps:
+            for u in (step.first, step.last):
+                code = reference.encode(specification.value(u), fmt, Mode.RNE, saturation=saturation)
+                assert step.result.code == code
+
+
+@pytest.mark.parametrize("fmt", SMALL, ids=str)
+def test_the_kernel_is_right_near_every_threshold(fmt) -> None:
+    """The kernel agrees with the steps of every small format near their ends: what E4M3's theorem says in full."""
+    for saturation in saturations(fmt):
+        p = parameters(fmt, saturation, FLOAT32.dtype)
+        assert first_difference(specification.steps(fmt, saturation), HALF, HALF - 1, p, reach=1000) is None
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["float8_e5m2", "bfloat16", "float16"])
+def test_the_kernel_is_right_for_every_float32(name) -> None:
+    """The kernel agrees with the steps on all 2^32 inputs, for formats that no theorem names."""
+    fmt = get_format(name)
+    steps = specification.steps(fmt, Saturation.SatNone)
+    assert first_difference(steps, HALF, HALF - 1, parameters(fmt, Saturation.SatNone, FLOAT32.dtype)) is None
