@@ -34,6 +34,9 @@ class Counts:
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
+    def __mul__(self, times: int) -> Counts:
+        return Counts(*(getattr(self, name) * times for name in self.__slots__))
+
 
 @np.errstate(over="ignore", invalid="ignore")  # infinities and NaNs are results like any other
 def quantize(

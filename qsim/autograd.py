@@ -76,7 +76,8 @@ class Numerics:
         site = f"{layer}.{point}"
         draws = range(self.first_draw, self.first_draw + (self.draws or 1))
         y, counts = quantize_draws(x, q, self.seed, self.streams(site, draws))
-        self.counts[site] = self.counts.get(site, Counts()) + counts
+        shared = len(draws) // len(y)  # a deterministic rounding of what all draws share is done, and counted, once
+        self.counts[site] = self.counts.get(site, Counts()) + counts * shared
         return y
 
     def __enter__(self) -> Self:

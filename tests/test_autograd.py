@@ -166,8 +166,9 @@ def test_counts_name_the_site(at):
     ((site, counts),) = context.counts.items()
     assert site == "layer0.bwd_act"
     x = batch[0]
-    assert counts.elements == x.size  # a deterministic rounding of what all draws share is done once
-    assert counts.saturated == ((x > 0.1) | (x < -0.2)).sum()
+    # A deterministic rounding of what both draws share is done once, and stands for both.
+    assert counts.elements == 2 * x.size
+    assert counts.saturated == 2 * ((x > 0.1) | (x < -0.2)).sum()
 
 
 def test_bad_points_are_refused_in_one_sentence():

@@ -39,7 +39,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Run the studies of the command line; return 1 if a verdict is other than expected."""
-    from qsim.studies import available, find
+    from qsim.studies import available, check, find
 
     if not args.study:
         return list_studies({name: find(name).title for name in available()}, as_json=args.json)
@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
     if args.output and len(args.study) > 1:
         raise InputError("-o names the folder of one report; give one study, or leave it out")
     studies = [find(name) for name in args.study]
+    for study in studies:
+        check(study)
     folders = [prepared(args.output or Path("qsim-reports") / study.name) for study in studies]
     results = [
         report(study, folder, quick=args.quick, jobs=args.jobs, as_json=args.json)

@@ -13,17 +13,28 @@ from qsim.studies.result import Result
 from qsim.studies.run import default_jobs
 from qsim.studies.study import KINDS, Study, available, find
 
-__all__ = ["Result", "Study", "available", "find", "run"]
+__all__ = ["Result", "Study", "available", "check", "find", "run"]
 
 
 class Kind(Protocol):
     """What the module of a kind of study offers."""
+
+    def plan(self, study: Study, size: Literal["full", "quick"]) -> object:
+        """Plan the cells; raise `InputError` naming what is wrong in the file."""
+        ...
 
     def run(
         self, study: Study, size: Literal["full", "quick"], jobs: int, start: Callable[[float], Callable[[float], None]]
     ) -> Result:
         """Plan the cells, run them, and make claims of their records."""
         ...
+
+
+def check(study: Study) -> None:
+    """Raise `InputError` if the study cannot be planned, naming the file, the table and the key that is wrong."""
+    kind: Kind = importlib.import_module(KINDS[study.kind])
+    kind.plan(study, "full")
+    kind.plan(study, "quick")
 
 
 def run(

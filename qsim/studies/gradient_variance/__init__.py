@@ -17,7 +17,7 @@ from qsim.studies.result import Result
 from qsim.studies.run import run_cells
 from qsim.studies.study import Study
 
-__all__ = ["run"]
+__all__ = ["plan", "run"]
 
 
 def run(

@@ -36,7 +36,7 @@ ALL = "all"
 LAST = "last layer: "
 """Prefix of a point set that rounds at the last layer only, and takes its gradient only."""
 
-CHUNK_BYTES = 1 << 21
+CHUNK_BYTES = 1 << 23
 """Working set of one chunk of draws. The draws do not depend on it."""
 
 
@@ -104,7 +104,8 @@ class Faulty(Numerics):
         q = self.quantizer(layer, point)
         if self.fault != "shared word" or q is None or point.endswith("_weight"):
             return Numerics.round(self, layer, point, x, otherwise)
-        draws, samples, width = x.shape
+        draws, (samples, width) = self.draws or 1, x.shape[1:]
+        x = np.broadcast_to(x, (draws, samples, width))
         streams = self.streams(f"{layer}.{point}", range(self.first_draw, self.first_draw + draws))
         rows = x.reshape(draws * samples, 1, width)
         y, counts = quantize_draws(rows, q, self.seed, np.repeat(streams, samples))
