@@ -16,7 +16,14 @@ from qsim.studies.result import Claim, Result
 from qsim.verdicts import Outcome
 
 CLAIM = Claim(
-    id="c", statement="s", margin="m", theorem="t", expected=Outcome.HELD, outcome=Outcome.HELD, covered="1 cell", evidence="e"
+    id="c",
+    statement="s",
+    margin="m",
+    theorem="t",
+    expected=Outcome.HELD,
+    outcome=Outcome.HELD,
+    covered="1 cell",
+    evidence="e",
 )
 
 

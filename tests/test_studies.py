@@ -86,7 +86,13 @@ def test_three_committed_cells_are_found_again(committed):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"mode": "RNE", "draws": 1, "points": "all"}, {"points": "all"}, {"fault": "shared word"}, {"points": "bwd_weight"}],
+    [
+        {},
+        {"mode": "RNE", "draws": 1, "points": "all"},
+        {"points": "all"},
+        {"fault": "shared word"},
+        {"points": "bwd_weight"},
+    ],
     ids=str,
 )
 def test_a_cell_does_not_depend_on_how_its_draws_are_chunked(monkeypatch, changes):

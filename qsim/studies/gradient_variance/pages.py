@@ -440,7 +440,11 @@ def _noise_table(records: Sequence[Record], at: Point, family: Family) -> Table:
     norm = gradient_norm(at) ** 2
     rows: list[tuple[Cell, ...]] = []
     for r in series(records, scale="frozen"):
-        if r["arm"] in ("forward", "backward", "weights", "inputs", "last layer", "nearest") and r["batch"] in (1, 32, 1024):
+        if r["arm"] in ("forward", "backward", "weights", "inputs", "last layer", "nearest") and r["batch"] in (
+            1,
+            32,
+            1024,
+        ):
             between = family.interval(estimate(r, f"{ALL}.between")).scaled(1 / norm)
             within: tuple[Cell, Cell] = (None, None)
             if r["mode"] == "SR":

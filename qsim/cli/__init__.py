@@ -1,0 +1,79 @@
+"""The `qsim` command: one argparse tree, one file a command.
+
+The file of a command has `add(subparsers)`, which registers its parser, and `run(args)`, which returns the exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import qsim
+from qsim.cli import formats, prove, report, show
+from qsim.errors import InputError, nearest
+
+__all__ = ["main"]
+
+COMMANDS = (formats, show, prove, report)
+
+EPILOG = """\
+exit codes: 0 done, and every verdict as expected; 1 a mismatch, or another verdict;
+2 bad usage or input. Every command takes --json."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Treat bad usage as bad input: one sentence, and no abbreviated options that a later option could take away."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line."""
+        raise InputError(f"{message}; `{self.prog} --help` shows how it is used")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (by default that of the process) and return its exit code."""
+    try:
+        code = _run(sys.argv[1:] if argv is None else argv)
+        print(end="", flush=True)  # so that a reader who has gone away is noticed here
+    except InputError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        return 130  # as a shell reports a process that SIGINT ended
+    except BrokenPipeError:
+        return 141  # likewise SIGPIPE: `qsim formats | head -1` is no error
+    except OSError as error:
+        return _refuse(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+    return code
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser = Parser(
+        prog="qsim", description="Bit-accurate low-precision arithmetic, with proofs.", epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"qsim {qsim.__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add(subparsers)
+    if not argv:
+        parser.print_help()
+        return 2
+    if not argv[0].startswith("-") and argv[0] not in subparsers.choices:
+        raise InputError(f"no command is called {argv[0]!r}; did you mean {nearest(argv[0], subparsers.choices)}?")
+    args, rest = parser.parse_known_args(argv)
+    if rest:
+        chosen = subparsers.choices[args.command]
+        options = nearest(rest[0], re.findall(r"--[a-z-]+", chosen.format_usage()))
+        raise InputError(f"{chosen.prog} does not take {rest[0]!r}; did you mean {options}?")
+    code: int = args.run(args)
+    return code
+
+
+def _refuse(sentence: str) -> int:
+    print(f"qsim: {sentence}", file=sys.stderr)
+    return 2
