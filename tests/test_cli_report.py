@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 
 import pytest
 
@@ -130,4 +129,4 @@ def test_probing_a_folder_leaves_nothing_in_it(tmp_path):
     """Seeing whether a folder can be written leaves no file behind."""
     from qsim.cli.report import prepared
 
-    assert os.listdir(prepared(tmp_path / "a" / "b")) == []
+    assert list(prepared(tmp_path / "a" / "b").iterdir()) == []

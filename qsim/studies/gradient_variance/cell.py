@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -145,7 +146,7 @@ def compute(cell: Cell) -> dict[str, Any]:
         return at.model.loss({**fixed, **{name: {**fixed[name], "w": w} for name, w in free.items()}}, batch)
 
     step = value_and_grad(loss, batch_per_draw=True)
-    samples = {part: Samples(cell) for part in parts}
+    samples = {layer: Samples(cell) for layer in layers}
     bias = GroupedBias(cell.groups, len(whole))
     counts: dict[str, Counts] = {}
     batches, draws = _chunk(cell, sum(at.model.widths[-1 - len(layers) :]), len(whole))
@@ -160,14 +161,15 @@ def compute(cell: Cell) -> dict[str, Any]:
                 _, grads = step(weights, (x, y) if len(ids) == 1 else (np.repeat(x, draws, 0), np.repeat(y, draws, 0)))
             a = _flatten(grads).reshape(len(ids), draws, -1) - ref[:, None]
             total += a.sum(1)
-            for part, where in parts.items():
-                norms = np.einsum("jkw,jkw->jk", a[..., where], a[..., where])
-                samples[part].around[first : first + len(ids), done : done + draws] = norms
+            for layer, part in samples.items():
+                mine = a[..., parts[layer]]
+                part.around[first : first + len(ids), done : done + draws] = np.einsum("jkw,jkw->jk", mine, mine)
             for site, number in numerics.counts.items():
                 counts[site] = counts.get(site, Counts()) + number
         bias.add(first, total / cell.draws)
-        for part, where in parts.items():
-            samples[part].finish(slice(first, first + len(ids)), total[:, where], (ref - whole)[:, where])
+        for layer, part in samples.items():
+            part.finish(slice(first, first + len(ids)), total[:, parts[layer]], (ref - whole)[:, parts[layer]])
+    samples[ALL] = Samples.together(cell, list(samples.values()))
     return _record(cell, at, rounds, chosen, parts, samples, bias, counts)
 
 
@@ -178,6 +180,14 @@ class Samples:
         self.around = np.empty((cell.batches, cell.draws))  # |g_k - ref|^2
         self.within = np.empty(cell.batches)  # estimates Var(g | batch)
         self.between = np.empty(cell.batches)  # estimates |E(g | batch) - whole|^2
+
+    @classmethod
+    def together(cls, cell: Cell, parts: Sequence[Samples]) -> Samples:
+        """Return the numbers of several parts as one: squared norms and products add."""
+        whole = cls(cell)
+        for name in ("around", "within", "between"):
+            np.sum([getattr(part, name) for part in parts], axis=0, out=getattr(whole, name))
+        return whole
 
     def finish(self, rows: slice, total: Floats, c: Floats) -> None:
         """Turn the sums of some batches, `total` = A and the distance `c`, into their numbers."""
@@ -277,12 +287,15 @@ def variance_of(x: Floats, q: Quantizer | None) -> Floats | float:
 
 
 def _at2(at: Point, q: Quantizer, chosen: NDArray[np.int64], below: str, last: str) -> Floats:
-    v = variance_of(at.params[last]["w"], q)
+    v = np.asarray(variance_of(at.params[last]["w"], q))
     out = np.empty(len(chosen))
-    for j, ids in enumerate(chosen):
+    width = at.inputs[below].shape[1]
+    at_a_time = max(1, CHUNK_BYTES // (8 * v.size * (chosen.shape[1] + width)))
+    for first in range(0, len(chosen), at_a_time):
+        ids = chosen[first : first + at_a_time]
         mask = (at.inputs[last][ids] > 0).astype(np.float64)
         m = theory.mean_of_shared_products(at.errors[last][ids], mask, at.inputs[below][ids])
-        out[j] = (v * (m**2).sum(-1)).sum()
+        out[first : first + at_a_time] = np.einsum("mn,jmnk,jmnk->j", v, m, m)
     return out
 
 
