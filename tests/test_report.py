@@ -197,11 +197,24 @@ def test_ids_are_unique_and_every_figure_is_named_for_a_screen_reader(result: Re
 
 def test_nasty_words_stay_words_in_html(result: Result) -> None:
     """Markup in any text of the result is shown, not obeyed."""
-    texts = {field.name: NASTY for field in dataclasses.fields(Result) if field.type == "str"}
+    texts = {field.name: NASTY for field in dataclasses.fields(Result) if field.type == "str" and field.name != "lead"}
     bad = claim("bad", statement=NASTY, margin=NASTY, theorem=NASTY, covered=NASTY, evidence=NASTY)
     page = Page(html_of(dataclasses.replace(result, **texts, setup=((NASTY, NASTY),), method=(NASTY,), claims=(bad,))))
     assert page.tags["script"] == 1
     assert page.words.count(NASTY) >= 15
+
+
+def test_the_leading_figure_stands_beside_the_answer(result: Result) -> None:
+    """A result that names a leading figure shows it first, once, before the verdicts, as Figure 1."""
+    leading = dataclasses.replace(result, lead="nasty")
+    page = html_of(leading)
+    assert page.index('id="figure-nasty"') < page.index('id="figure-variance"')
+    assert page.count('id="figure-nasty"') == 1
+    assert "Figure 1. &lt;script" in page
+    markdown = report.render(leading)["report.md"].decode()
+    assert markdown.index("figures/nasty.svg") < markdown.index("figures/variance.svg")
+    with pytest.raises(ValueError, match="the answer names the figure 'none'"):
+        report.render(dataclasses.replace(result, lead="none"))
 
 
 def test_nasty_words_stay_words_in_markdown(result: Result) -> None:
