@@ -6,6 +6,7 @@ The file of a command has `add(subparsers)`, which registers its parser, and `ru
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -45,8 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130  # as a shell reports a process that SIGINT ended
     except BrokenPipeError:
+        _drop_output()
         return 141  # likewise SIGPIPE: `qsim formats | head -1` is no error
     except OSError as error:
+        _drop_output()
         return _refuse(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
     return code
 
@@ -77,3 +80,9 @@ def _run(argv: Sequence[str]) -> int:
 def _refuse(sentence: str) -> int:
     print(f"qsim: {sentence}", file=sys.stderr)
     return 2
+
+
+def _drop_output() -> None:
+    """Point standard output at nothing, or the interpreter's own flush at exit would fail once more, aloud."""
+    if sys.stdout is sys.__stdout__:  # else somebody else holds it, and closes it as they see fit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
