@@ -84,5 +84,6 @@ def _refuse(sentence: str) -> int:
 
 def _drop_output() -> None:
     """Point standard output at nothing, or the interpreter's own flush at exit would fail once more, aloud."""
-    if sys.stdout is not None and sys.stdout is sys.__stdout__:  # else somebody else holds it, and closes it as they see fit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    stdout = sys.__stdout__
+    if stdout is not None and sys.stdout is stdout:  # else somebody else holds it, and closes it as they see fit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
