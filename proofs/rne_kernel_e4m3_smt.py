@@ -35,7 +35,7 @@ def prove_one(carrier, saturation):
     u = z3.BitVec("u", carrier.width)
     half = 1 << (carrier.width - 1)
     even, odd = half, half - 1  # exactly half is above half - 1, and not above half
-    y = reader.call(core.round_bits, u, smt.word(even, carrier.width), smt.word(odd, carrier.width), words)
+    y = reader.call(core.round_bits, u, *(smt.word(number, carrier.width) for number in (even, odd, 0)), words)
     code = reader.call(core.encode_bits, y, words)
     right_value, right_code = rounded(u, FORMAT, saturation, nearest_even, carrier)
     return smt.decide(

@@ -37,8 +37,10 @@ def prove_one(carrier, saturation, sr_bits=None):
     u, w = z3.BitVecs("u w", width)
     n = z3.BitVec("N", width) if sr_bits is None else smt.word(sr_bits, width)
     r = z3.LShR(w, width - n)
-    t = ~(r << (width - n))  # as the driver makes it: the word's low bits cleared, then every bit turned
-    y = reader.call(core.round_bits, u, t, t, words)
+    none = smt.word(0, width)
+    source = core.Stochastic(mask=~none << (width - n), half=none, last=none, flip=none, all_or_none=none)
+    t, sticky = reader.call(core.stochastic_threshold, w, source)
+    y = reader.call(core.round_bits, u, t, t, sticky, words)
     code = reader.call(core.encode_bits, y, words)
     right_value, right_code = rounded(u, FORMAT, saturation, stochastic(n, r), carrier)
 

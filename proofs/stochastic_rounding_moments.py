@@ -13,10 +13,10 @@ import numpy as np
 from qsim import reference
 from qsim.formats import get_format
 from qsim.kernels import cpu
-from qsim.kernels.parameters import parameters
+from qsim.kernels.parameters import parameters, stochastic
 from qsim.prove import Method, Theorem, settle
 from qsim.prove.specification import FLOAT32
-from qsim.rounding import saturations
+from qsim.rounding import Mode, saturations
 
 THEOREM = Theorem(
     statement="Let lo <= x <= hi be neighbours in a format, D the number of bits of x below the format's last, and R "
@@ -60,13 +60,14 @@ def by_kernel(x, fmt, n):
     """
     p = parameters(fmt, saturations(fmt)[0], FLOAT32.dtype)
     below = (1 << (32 - n)) - 1
-    for inputs, read in ((slice(None), ~np.uint32(below)), (WITHIN, ~np.uint32(0))):
+    sources = stochastic(Mode.SRA, n, FLOAT32.dtype), stochastic(Mode.SR, 32, FLOAT32.dtype)
+    for inputs, source in zip((slice(None), WITHIN), sources, strict=True):
         patterns = x[inputs].astype(np.float32).view(np.uint32)
         on_top = np.tile(np.arange(2**n, dtype=np.uint32) << np.uint32(32 - n), patterns.size)
         patterns = np.repeat(patterns, 2**n)
         for rest in (0, below):
             y = np.empty_like(patterns)
-            cpu.round_by_words(patterns, on_top | np.uint32(rest), y, read, p)
+            cpu.round_by_words(patterns, on_top | np.uint32(rest), y, source, p)
             yield inputs, y.view(np.float32).reshape(-1, 2**n)
 
 

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from qsim.errors import InputError
 from qsim.formats import Format, get_format
 from qsim.kernels import cpu
-from qsim.kernels.parameters import CARRIERS, Carrier, parameters
-from qsim.rounding import Key, Mode, Quantizer, Saturation, Scale
+from qsim.kernels.parameters import CARRIERS, Carrier, parameters, stochastic, thresholds
+from qsim.rounding import LIMITED, Key, Mode, Quantizer, Saturation, Scale, parse_mode
 
 __all__ = ["Counts", "decode", "derive_scale", "encode", "quantize", "quantize_draws", "random_words"]
 
@@ -158,9 +158,10 @@ def quantize_draws(
     if q.mode.stochastic:
         n = carrier.width if q.sr_bits is None else q.sr_bits
         loop = cpu.round_rows32 if carrier.width == 32 else cpu.round_rows64
-        loop(words_in, words_out, np.uint64(seed), np.asarray(streams, np.uint64), np.uint64(0), _mask(n, carrier), p)
+        source = _source(q, n, carrier)
+        loop(words_in, words_out, np.uint64(seed), np.asarray(streams, np.uint64), np.uint64(0), source, p)
     else:
-        _nearest(words_in.reshape(-1), words_out.reshape(-1), p, carrier)
+        cpu.round_by_thresholds(words_in.reshape(-1), words_out.reshape(-1), thresholds(q.mode, carrier.dtype), p)
     counts = Counts(y.size, *cpu.count(words_in, words_out, p))
     if s is not None:
         np.multiply(y, s, out=y)
@@ -216,9 +217,9 @@ def _quantizer(
     name: str | Format = fmt
     if isinstance(fmt, str) and ":" in fmt and mode is None:
         name, mode = fmt.split(":", 1)
-    chosen = Quantizer(name, mode or Mode.RNE, sr_bits=sr_bits if mode in ("SRA", "StochasticA", Mode.SRA) else None,
-                       scale=scale, saturation=saturation)  # fmt: skip
-    return chosen, sr_bits
+    parsed = parse_mode(mode or Mode.RNE)
+    limit = sr_bits if parsed in LIMITED else None
+    return Quantizer(name, parsed, sr_bits=limit, scale=scale, saturation=saturation), sr_bits
 
 
 def _floats(x: ArrayLike) -> NDArray[Any]:
@@ -245,17 +246,19 @@ def _check_out(out: NDArray[Any], array: NDArray[Any]) -> None:
 
 def _parameters(q: Quantizer, carrier: Carrier) -> Any:
     assert q.saturation is not None  # Quantizer.__init__ put the default in
-    return parameters(q.format, q.saturation, carrier.dtype)
+    return parameters(q.format, q.saturation, carrier.dtype, q.mode)
 
 
-def _mask(n: int, carrier: Carrier) -> Any:
-    """Return the word whose top n bits are set."""
-    return carrier.word((1 << carrier.width) - (1 << (carrier.width - n)))
-
-
-def _nearest(u: NDArray[Any], y: NDArray[Any], p: Any, carrier: Carrier) -> None:
-    half = 1 << (carrier.width - 1)
-    cpu.round_by_thresholds(u, y, carrier.word(half), carrier.word(half - 1), p)
+def _source(q: Quantizer, n: int, carrier: Carrier) -> Any:
+    """Return how the core reads a random word of `n` bits; raise `InputError` for a number of bits that it cannot."""
+    if not (q.mode is Mode.SRE) <= n <= carrier.width:
+        least = int(q.mode is Mode.SRE)
+        raise InputError(
+            f"sr_bits = {n}: {q.mode} of {carrier.dtype} input takes {least} to {carrier.width} random bits"
+        )
+    if n == carrier.width and q.mode in (Mode.SRB, Mode.SRC):
+        raise InputError(f"sr_bits = {n}: {q.mode} of {carrier.dtype} input takes at most {n - 1} random bits")
+    return stochastic(q.mode, n, carrier.dtype)
 
 
 def _round(
@@ -275,26 +278,25 @@ def _round(
     if not q.mode.stochastic:
         if rbits is not None or n is not None:
             raise InputError(f"{q.mode} takes no random bits; drop rbits and sr_bits, or name a stochastic mode")
-        _nearest(u[0], out[0], p, carrier)
+        cpu.round_by_thresholds(u[0], out[0], thresholds(q.mode, carrier.dtype), p)
         return y
     if q.mode is Mode.SR and n not in (None, carrier.width):
         raise InputError(
             f"SR takes {carrier.width} random bits of {carrier.dtype} input, not {n}; SRA takes any number"
         )
     bits = carrier.width if n is None else n
-    if bits > carrier.width:
-        raise InputError(f"sr_bits = {bits}: {carrier.dtype} input has at most {carrier.width} random bits")
+    source = _source(q, bits, carrier)
     if rbits is not None:
         if key is not None or n is None:
             raise InputError("rbits needs sr_bits, the number of bits of each word, and takes the place of key")
         words = _words(rbits, bits, shape, carrier)
-        cpu.round_by_words(u[0], words, out[0], _mask(bits, carrier), p)
+        cpu.round_by_words(u[0], words, out[0], source, p)
     elif key is None:
         raise InputError(f"{q.mode} needs its random words: key=qsim.Key(seed), or rbits= with sr_bits=")
     else:
         loop = cpu.round_rows32 if carrier.width == 32 else cpu.round_rows64
         streams = np.array([key.stream], np.uint64)
-        loop(u, out, np.uint64(key.seed), streams, np.uint64(key.offset), _mask(bits, carrier), p)
+        loop(u, out, np.uint64(key.seed), streams, np.uint64(key.offset), source, p)
     return y
 
 

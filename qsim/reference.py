@@ -17,16 +17,42 @@ from qsim.rounding import Mode, Saturation, parse_mode, parse_saturation
 __all__ = ["away", "encode", "quantize", "sr_moments"]
 
 
-def away(mode: Mode, nu: Fraction, odd: bool, sr_bits: int, rbits: int) -> bool:
+def away(mode: Mode, nu: Fraction, odd: bool, negative: bool, sr_bits: int = 0, rbits: int = 0) -> bool:
     """Decide whether a magnitude goes to the upper neighbour.
 
     `nu` is the discarded fraction, `odd` whether the lower neighbour's code is odd, `rbits` the random word R of
-    N = `sr_bits` bits. RNE: nu > 1/2, or nu = 1/2 and odd (IEEE 754-2019, 4.3.1). SRA: floor(nu 2^N) + R >= 2^N
-    (IEEE P3109 interim report 4.0, 4.7.4); SR is SRA with the widest word.
+    N = `sr_bits` bits. The rules are those of `Mode`.
     """
-    if mode is Mode.RNE:
-        return nu > Fraction(1, 2) or (nu == Fraction(1, 2) and odd)
-    return math.floor(nu * (1 << sr_bits)) + rbits >= 1 << sr_bits
+    half, whole = Fraction(1, 2), 1 << sr_bits
+    match mode:
+        case Mode.RNE:
+            return nu > half or (nu == half and odd)
+        case Mode.RNA:
+            return nu >= half
+        case Mode.RNZ:
+            return nu > half
+        case Mode.RNP:
+            return nu > half or (nu == half and not negative)
+        case Mode.RNN:
+            return nu > half or (nu == half and negative)
+        case Mode.RTZ:
+            return False
+        case Mode.RUP:
+            return nu > 0 and not negative
+        case Mode.RDN:
+            return nu > 0 and negative
+        case Mode.RAZ:
+            return nu > 0
+        case Mode.RTO:
+            return nu > 0 and not odd
+        case Mode.SRB:
+            return math.floor(nu * 2 * whole) + 2 * rbits + 1 >= 2 * whole
+        case Mode.SRC:
+            return round(nu * whole) + rbits >= whole  # Python rounds a Fraction's ties to even
+        case Mode.SRE:
+            return nu > 0 and 2 * rbits >= whole
+        case _:  # SRA, and SR with the widest word
+            return math.floor(nu * whole) + rbits >= whole
 
 
 def encode(
@@ -55,9 +81,13 @@ def encode(
     if isinstance(x, float) and math.isinf(x):
         return _beyond(fmt, rule, negative, finite=False)
     number, nu = fmt.floor_ordinal(abs(Fraction(x)))
-    number += away(mode, nu, number % 2 == 1, sr_bits, rbits)
+    number += away(mode, nu, number % 2 == 1, negative, sr_bits, rbits)
     if number > limit:
-        return _beyond(fmt, rule, negative, finite=True)
+        return (
+            fmt.code(-fmt.bottom if negative else fmt.top)
+            if mode.inward(negative=negative)
+            else (_beyond(fmt, rule, negative, finite=True))
+        )
     return fmt.code(-number if negative else number, negative_zero=negative)
 
 

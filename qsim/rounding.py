@@ -19,25 +19,60 @@ __all__ = ["SHARED_RANK", "Key", "Mode", "Quantizer", "Saturation", "stream"]
 
 
 class Mode(enum.Enum):
-    """A rounding mode: the canonical name is the value, the alias in common use is the member's name."""
+    """A rounding mode: the canonical name is the value, the alias in common use is the member's name.
+
+    nu is the discarded fraction of the interval, R a word of N random bits. The stochastic modes A, B, C are those of
+    the IEEE P3109 interim report 4.0, section 4.7.4; the others, where no source is named, of IEEE 754-2019, 4.3.
+    """
 
     RNE = "NearestTiesToEven"
-    """To the nearest value; of two equally near ones to that with the even code (IEEE 754-2019, 4.3.1)."""
+    """To the nearest value; of two equally near ones to that with the even code."""
+    RNA = "NearestTiesToAway"
+    """To the nearest value; of two equally near ones to that of larger magnitude."""
+    RNZ = "NearestTiesToZero"
+    """To the nearest value; of two equally near ones to that of smaller magnitude (IEEE 754-2019, 9.5)."""
+    RNP = "NearestTiesToPositive"
+    """To the nearest value; of two equally near ones to the greater (the "RTN" of Liu et al. 2025: down iff frac < 1/2)."""
+    RNN = "NearestTiesToNegative"
+    """To the nearest value; of two equally near ones to the lesser."""
+    RTZ = "TowardZero"
+    """To the neighbour of smaller magnitude."""
+    RUP = "TowardPositive"
+    """To the greater neighbour."""
+    RDN = "TowardNegative"
+    """To the lesser neighbour."""
+    RAZ = "AwayFromZero"
+    """To the neighbour of larger magnitude."""
+    RTO = "ToOdd"
+    """To the neighbour with the odd code (P3109; Boldo and Melquiond 2008)."""
     SRA = "StochasticA"
-    """Away from zero iff floor(nu 2^N) + R >= 2^N, nu the discarded fraction, R a word of N random bits
-    (IEEE P3109 interim report 4.0, 4.7.4). Up to 2^-N of an interval is lost toward zero; exact where nu has
+    """Away from zero iff floor(nu 2^N) + R >= 2^N. Up to 2^-N of an interval is lost toward zero; exact where nu has
     at most N bits."""
+    SRB = "StochasticB"
+    """Away from zero iff floor(nu 2^(N+1)) + 2R + 1 >= 2^(N+1)."""
+    SRC = "StochasticC"
+    """Away from zero iff nu 2^N, rounded to the nearest integer with ties to even, plus R is at least 2^N."""
+    SRE = "StochasticEqual"
+    """Away from zero iff nu > 0 and the top bit of R is set: either neighbour with probability 1/2."""
     SR = "Stochastic"
     """StochasticA with the widest word the input has: N = 32 for inputs of up to 32 bits, 64 for float64."""
 
     @property
     def stochastic(self) -> bool:
         """Whether the mode takes a random word."""
-        return self is not Mode.RNE
+        return self in STOCHASTIC
+
+    def inward(self, *, negative: bool) -> bool:
+        """Whether an overflow of this sign becomes the finite extremum, since the mode never rounds beyond it."""
+        return self in (Mode.RTZ, Mode.RTO, Mode.RUP if negative else Mode.RDN)
 
     def __str__(self) -> str:
         return self.name
 
+
+STOCHASTIC = frozenset({Mode.SRA, Mode.SRB, Mode.SRC, Mode.SRE, Mode.SR})
+LIMITED = frozenset({Mode.SRA, Mode.SRB, Mode.SRC})
+"""The modes whose number of random bits is said by `sr_bits`."""
 
 SPELLINGS: Mapping[str, Mode] = {
     **{mode.name: mode for mode in Mode},
@@ -54,9 +89,9 @@ class Saturation(enum.Enum):
     SatPropagate = "SatPropagate"
     """Finite values are clamped, infinities stay (formats with infinity)."""
     SatNone = "SatNone"
-    """Overflow becomes infinity (formats with infinity)."""
+    """Overflow becomes infinity (formats with infinity), or the extremum where the mode rounds toward it."""
     OvfNaN = "OvfNaN"
-    """Overflow and infinities become NaN (OCP E4M3, non-saturating)."""
+    """Overflow and infinities become NaN (OCP E4M3, non-saturating), or overflow the extremum, as with SatNone."""
     saturate = "saturate"
     """Integers: everything out of range, infinities included, is clamped."""
 
@@ -172,10 +207,12 @@ class Quantizer:
     ) -> None:
         # A plain dataclass __init__ could not take names for formats and modes and hold what they name.
         fmt, parsed = get_format(format), parse_mode(mode)
-        if sr_bits is not None and (parsed is not Mode.SRA or not isinstance(sr_bits, int) or not 0 <= sr_bits <= 64):
-            raise InputError(f"sr_bits = {sr_bits!r} with {parsed}: it is the number of random bits of SRA, 0 to 64")
-        if parsed is Mode.SRA and sr_bits is None:
-            raise InputError("SRA needs sr_bits, the number of random bits N; SR takes as many as the input has")
+        if sr_bits is not None and (parsed not in LIMITED or not isinstance(sr_bits, int) or not 0 <= sr_bits <= 64):
+            raise InputError(
+                f"sr_bits = {sr_bits!r} with {parsed}: it is the number of random bits of SRA, SRB or SRC, 0 to 64"
+            )
+        if parsed in LIMITED and sr_bits is None:
+            raise InputError(f"{parsed} needs sr_bits, the number of random bits N; SR takes as many as the input has")
         if isinstance(scale, str):
             if scale not in SCALES:
                 raise InputError(f"no scale is called {scale!r}; it is {enumerate_names(SCALES)}, or a number")

@@ -459,7 +459,19 @@ X = np.ones(4, np.float32)
         ((X, "e4m3", "RNX"), {}, "no rounding mode is called 'RNX'"),
         ((X, "e4m3", "SR"), {}, "SR needs its random words: key=qsim.Key(seed), or rbits= with sr_bits="),
         ((X, "e4m3", "SRA"), {"key": Key(0)}, "SRA needs sr_bits"),
-        ((X, "e4m3", "SRA"), {"key": Key(0), "sr_bits": 33}, "sr_bits = 33: float32 input has at most 32"),
+        (
+            (X, "e4m3", "SRA"),
+            {"key": Key(0), "sr_bits": 33},
+            "sr_bits = 33: SRA of float32 input takes 0 to 32 random bits",
+        ),
+        (
+            (X, "e4m3", "SRB"),
+            {"key": Key(0), "sr_bits": 32},
+            "sr_bits = 32: SRB of float32 input takes at most 31 random",
+        ),
+        ((X, "e4m3", "SRC"), {"key": Key(0)}, "SRC needs sr_bits, the number of random bits N"),
+        ((X, "e4m3", "SRE"), {"rbits": 0, "sr_bits": 0}, "sr_bits = 0: SRE of float32 input takes 1 to 32 random bits"),
+        ((X, "e4m3", "RUP"), {"rbits": 0, "sr_bits": 1}, "RUP takes no random bits"),
         ((X.astype(float), "e4m3", "SRA"), {"key": Key(0), "sr_bits": 65}, "sr_bits = 65"),
         ((X, "e4m3", "SR"), {"key": Key(0), "sr_bits": 31}, "SR takes 32 random bits of float32 input, not 31"),
         ((X.astype(float), "e4m3", "SR"), {"key": Key(0), "sr_bits": 32}, "SR takes 64 random bits of float64 input"),
@@ -542,9 +554,9 @@ def test_an_edit_of_the_core_is_noticed(tmp_path: Path) -> None:
     assert first
     assert ask() == (cold, first)  # nothing was compiled anew
     source = file.read_text(encoding="utf-8")
-    decision = "> (odd if is_odd else even)"
+    decision = "else f > t)"
     assert source.count(decision) == 1
-    file.write_text(source.replace(decision, ">= (odd if is_odd else even)"), encoding="utf-8")
+    file.write_text(source.replace(decision, "else f >= t)"), encoding="utf-8")
     edited, second = ask()
     assert edited == "[1.125, 1.25, 1.25]"
     assert first.items() < second.items()

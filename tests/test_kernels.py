@@ -20,15 +20,15 @@ from qsim import reference
 from qsim.errors import InputError
 from qsim.formats import Format, get_format
 from qsim.kernels import core, cpu
-from qsim.kernels.parameters import CARRIERS, parameters
-from qsim.rounding import Saturation, saturations
+from qsim.kernels.parameters import CARRIERS, parameters, stochastic, thresholds
+from qsim.rounding import Mode, Saturation, saturations
 
 both_carriers = pytest.mark.parametrize("carrier", [FLOAT32, FLOAT64], ids=str)
 
 # --- How the core is written -----------------------------------------------------------------------------------------
 
 WRAPS = {"word", "uint64"}
-CALLS = {*WRAPS, "type", "min", "max", "shift", "significand", "discarded"}
+CALLS = {*WRAPS, "type", "min", "max", "shift", "significand", "discarded", "lost"}
 ALLOWED = (
     ast.Assign, ast.Return, ast.Name, ast.Attribute, ast.Tuple, ast.IfExp, ast.Compare, ast.BinOp, ast.UnaryOp,
     ast.Call, ast.Constant, ast.operator, ast.unaryop, ast.cmpop, ast.expr_context,
@@ -159,12 +159,48 @@ def nearest(ordinal: np.ndarray, nu: np.ndarray) -> np.ndarray:
     return (nu > 0.5) | ((nu == 0.5) & (ordinal % 2 == 1))
 
 
-def expected(fmt: Format, rule: Saturation, x: np.ndarray, ordinal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def goes_up(
+    mode: Mode, ordinal: np.ndarray, nu: np.ndarray, negative: np.ndarray, n: int, word: np.ndarray
+) -> np.ndarray:
+    """Return where a mode goes to the larger magnitude, by the sentence that defines it; `word` has `n` bits."""
+    tie, more, inexact, odd = nu == 0.5, nu > 0.5, nu > 0, ordinal % 2 == 1
+    last = np.uint64((1 << n) - 1)
+    match mode:
+        case Mode.RNA:
+            return more | tie
+        case Mode.RNZ:
+            return more
+        case Mode.RNP:
+            return more | (tie & ~negative)
+        case Mode.RNN:
+            return more | (tie & negative)
+        case Mode.RTZ:
+            return np.zeros_like(tie)
+        case Mode.RUP:
+            return inexact & ~negative
+        case Mode.RDN:
+            return inexact & negative
+        case Mode.RAZ:
+            return inexact
+        case Mode.RTO:
+            return inexact & ~odd
+        case Mode.SRB:  # floor(nu 2^(n+1)) + 2 word + 1 >= 2^(n+1)
+            return np.ldexp(nu, n + 1).astype(np.uint64) >= np.uint64(2) * (last - word) + np.uint64(1)
+        case Mode.SRC:  # nearest(nu 2^n) + word >= 2^n
+            return np.rint(np.ldexp(nu, n)).astype(np.uint64) >= last - word + np.uint64(1)
+        case Mode.SRE:
+            return inexact & (word > last // np.uint64(2))
+    return nearest(ordinal, nu) if mode is Mode.RNE else carry(nu, n, word)
+
+
+def expected(
+    fmt: Format, rule: Saturation, x: np.ndarray, ordinal: np.ndarray, mode: Mode = Mode.RNE
+) -> tuple[np.ndarray, np.ndarray]:
     """Return values and codes of the rounded magnitudes that `ordinal` numbers; beyond the range ask the reference."""
     negative = np.signbit(x)
     far = 4 * Fraction(max(fmt.max, -fmt.min))
     beyond, infinite = (
-        np.array([reference.encode(sign * edge, fmt, saturation=rule) for sign in (-1, 1)], np.uint64)
+        np.array([reference.encode(sign * edge, fmt, mode, saturation=rule) for sign in (-1, 1)], np.uint64)
         for edge in (far, math.inf)
     )
     sign = np.uint64(1 << (fmt.bits - 1))
@@ -193,14 +229,12 @@ def run(fmt: Format, rule: Saturation, x: np.ndarray, n: int | None = None, word
     p = parameters(fmt, rule, x.dtype)
     y, codes = np.empty(x.size, carrier.word), np.empty(x.size, np.uint64)
     if n is None:
-        half = carrier.word(1 << (carrier.width - 1))
-        cpu.round_by_thresholds(x.view(carrier.word), y, half, half - carrier.word(1), p)
+        cpu.round_by_thresholds(x.view(carrier.word), y, thresholds(Mode.RNE, x.dtype), p)
     else:
         spare = carrier.width - n
-        mask = carrier.word((1 << carrier.width) - (1 << spare))
         low = np.uint64(0x5A5A5A5A5A5A5A5A & ((1 << spare) - 1))  # bits that the mask must take away
         lifted = (word << np.uint64(spare % 64)) | low  # a word of no bits is 0, wherever it stands
-        cpu.round_by_words(x.view(carrier.word), lifted.astype(carrier.word), y, mask, p)
+        cpu.round_by_words(x.view(carrier.word), lifted.astype(carrier.word), y, stochastic(Mode.SRA, n, x.dtype), p)
     cpu.encode(y, codes, p)
     return y, codes
 
@@ -226,6 +260,39 @@ def check(fmt: Format, x: np.ndarray, bits: tuple[int, ...]) -> None:
             values, numbers = expected(fmt, rule, exact, ordinal + up)
             wrong = (y != values.astype(x.dtype).view(carrier.word)) | (codes != numbers)
             assert not wrong.any(), (fmt, rule, n, x[wrong][0], y[wrong][0], codes[wrong][0], values[wrong][0])
+
+
+def check_modes(fmt: Format, x: np.ndarray) -> None:
+    """Hold every mode against its sentence: the stochastic ones with words at and beside where they turn, and others."""
+    carrier = CARRIERS[x.dtype]
+    with np.errstate(invalid="ignore"):  # of signalling NaNs
+        exact = x.astype(np.float64)
+    (ordinal, nu), negative = split(fmt, exact), np.signbit(exact)
+    u, random = x.view(carrier.word), np.random.default_rng(4)
+    for mode in Mode:
+        words: list[tuple[int, np.ndarray]] = [(0, np.zeros(x.size, np.uint64))]
+        if mode.stochastic:
+            widths = {Mode.SR: (carrier.width,), Mode.SRE: (1, 8, 20)}.get(mode, (0, 1, 8, carrier.width - 1))
+            words = []
+            for n in widths:
+                last = np.uint64((1 << n) - 1)
+                turn = last - np.minimum(np.ldexp(nu, n).astype(np.uint64), last)
+                others = random.integers(0, last, turn.shape, np.uint64, endpoint=True)
+                words += [(n, w) for w in (turn, turn - (turn > 0), turn + (turn < last), others)]
+        for rule in saturations(fmt):
+            p = parameters(fmt, rule, x.dtype, mode)
+            for n, word in words:
+                y, codes = np.empty_like(u), np.empty(x.size, np.uint64)
+                if mode.stochastic:
+                    lifted = (word << np.uint64((carrier.width - n) % 64)).astype(carrier.word)
+                    cpu.round_by_words(u, lifted, y, stochastic(mode, n, x.dtype), p)
+                else:
+                    cpu.round_by_thresholds(u, y, thresholds(mode, x.dtype), p)
+                cpu.encode(y, codes, p)
+                up = goes_up(mode, ordinal, nu, negative, n, word)
+                values, numbers = expected(fmt, rule, exact, ordinal + up, mode)
+                wrong = (y != values.astype(x.dtype).view(carrier.word)) | (codes != numbers)
+                assert not wrong.any(), (fmt, mode, rule, n, x[wrong][0], word[wrong][0], values[wrong][0])
 
 
 def edges(fmt: Format, carrier: np.dtype, most: int = 1 << 12) -> np.ndarray:
@@ -267,6 +334,28 @@ def test_all_numbers_of_16_bits(fmt: Format, carrier: np.dtype) -> None:
 def test_all_thresholds(fmt: Format, carrier: np.dtype) -> None:
     """At every value and every middle of a small format, and at the floats beside these, results are right."""
     check(fmt, np.concatenate([edges(fmt, carrier), any_pattern(carrier, 2000)]), (8 * carrier.itemsize, 23, 1, 0))
+
+
+@both_carriers
+@pytest.mark.parametrize("fmt", SMALL, ids=str)
+def test_every_mode_at_all_thresholds(fmt: Format, carrier: np.dtype) -> None:
+    """In every mode the results are right at every value and middle of a small format and beside these, and far below."""
+    tiny = np.array([1e-30, 3e-38, 1e-44, -2e-40, 7e-12], carrier)
+    check_modes(fmt, np.concatenate([edges(fmt, carrier, 300), any_pattern(carrier, 500), tiny]))
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "e4m0fn", "int4"])
+def test_every_mode_on_all_numbers_of_16_bits(name: str) -> None:
+    """In every mode all numbers of binary16 and of bfloat16 round as the mode's sentence says."""
+    check_modes(get_format(name), sixteen_bits(FLOAT32))
+
+
+@pytest.mark.exhaustive
+@both_carriers
+@pytest.mark.parametrize("fmt", SMALL, ids=str)
+def test_every_mode_on_all_numbers_of_16_bits_everywhere(fmt: Format, carrier: np.dtype) -> None:
+    """The same in every small format and both carriers."""
+    check_modes(fmt, sixteen_bits(carrier))
 
 
 WIDE = ["bfloat16", "float16", "tf32", "float32", "int16", "e8m0fn", "e8m7fnuz", "e5m7fn", "e7m8f", "e10m5", "float64"]
@@ -314,9 +403,10 @@ def hold_oracle(fmt: Format, x: np.ndarray) -> None:
     ordinal, nu = split(fmt, x)
     random = np.random.default_rng(3)
     for rule in saturations(fmt):
-        word = random.integers(0, 1 << 10, x.shape, np.uint64)
-        for mode, n, up in ("RNE", 10, nearest(ordinal, nu)), ("SRA", 10, carry(nu, 10, word)):
-            values, codes = expected(fmt, rule, x, ordinal + up)
+        word, n = random.integers(0, 1 << 10, x.shape, np.uint64), 10
+        for mode in Mode:
+            up = goes_up(mode, ordinal, nu, np.signbit(x), n, word)
+            values, codes = expected(fmt, rule, x, ordinal + up, mode)
             for at, r in enumerate(word.tolist()):
                 code = reference.encode(float(x[at]), fmt, mode, sr_bits=n, rbits=r, saturation=rule)
                 assert code == codes[at], (x[at], mode, r, rule)
@@ -351,11 +441,11 @@ def test_python_and_machine_code_agree(name: str, carrier: np.dtype) -> None:
     with np.errstate(over="ignore"):  # wrapping is meant
         for even, odd in (half, half - kind.word(1)), (kind.word(12345),) * 2:
             y = np.empty(x.size, kind.word)
-            cpu.round_by_thresholds(x.view(kind.word), y, even, odd, p)
+            cpu.round_by_thresholds(x.view(kind.word), y, core.Thresholds(even, odd, even, odd, kind.word(0)), p)
             codes = np.empty(x.size, np.uint64)
             cpu.encode(y, codes, p)
             for u, rounded, code in zip(x.view(kind.word), y, codes, strict=True):
-                ours = core.round_bits(u, even, odd, p)
+                ours = core.round_bits(u, even, odd, kind.word(0), p)
                 assert type(ours) is kind.word
                 assert ours == rounded
                 assert core.encode_bits(ours, p) == code

@@ -23,7 +23,7 @@ from qsim.cli import main
 from qsim.errors import InputError
 from qsim.formats import get_format
 from qsim.kernels import core, cpu
-from qsim.kernels.parameters import parameters
+from qsim.kernels.parameters import parameters, stochastic
 from qsim.prove import Proof, find, frame, run, settle, smt, specification
 from qsim.prove.exhaustive import first_difference
 from qsim.prove.specification import FLOAT32, FLOAT64
@@ -282,14 +282,14 @@ def test_a_biased_rounding_is_refuted(side, monkeypatch) -> None:
     if side == "reference":
         honest = reference.away
 
-        def away(mode, nu, odd, sr_bits, rbits):
-            return honest(mode, nu, odd, sr_bits, min(rbits + 1, 2**sr_bits - 1))
+        def away(mode, nu, odd, negative, sr_bits, rbits):
+            return honest(mode, nu, odd, negative, sr_bits, min(rbits + 1, 2**sr_bits - 1))
 
         monkeypatch.setattr(reference, "away", away)
     else:
 
-        def round_by_words(x, words, y, mask, p):
-            t = ~(words & mask)
+        def round_by_words(x, words, y, source, p):
+            t = ~(words & source.mask)
             for i, u in enumerate(x):
                 y[i] = specification.evaluate(core, u, max(int(t[i]), 1) - 1, max(int(t[i]), 1) - 1, p).value
 
@@ -303,7 +303,9 @@ def test_a_biased_kernel_word_matters_below_r() -> None:
     """A kernel that reads bits below R differs between words with those bits all 0 and all 1, and is noticed."""
     proof, module = loaded("stochastic_rounding_moments")
     module.cpu = ModuleType("cpu")
-    module.cpu.round_by_words = lambda x, words, y, _, p: cpu.round_by_words(x, words, y, ~np.uint32(0), p)
+    module.cpu.round_by_words = lambda x, words, y, _, p: cpu.round_by_words(
+        x, words, y, stochastic(Mode.SR, 32, x.view(np.float32).dtype), p
+    )
     assert "of the 2^" in refuted(proof)
 
 
@@ -360,8 +362,8 @@ def mutant(folder: Path, old: str, new: str) -> ModuleType:
 
 
 MUTANTS = {
-    "tie rule flipped": ("(odd if is_odd else even)", "(even if is_odd else odd)"),
-    "threshold off by one": ("p) > (odd if", "p) >= (odd if"),
+    "tie rule flipped": ("t = odd if is_odd else even", "t = even if is_odd else odd"),
+    "threshold off by one": ("else f > t)", "else f >= t)"),
     "parity of the code dropped": ("(p.parity if s == p.fraction_bits else word(0))", "word(0)"),
     "never odd": ("(word(1) if inside else word(0))", "word(0)"),
     "fraction one bit low": ("word(m << word(1)) <<", "word(m << word(0)) <<"),
@@ -428,7 +430,7 @@ def number(term: z3.ExprRef) -> int:
 def read(u: int, even: int, odd: int, p: core.Parameters) -> specification.Result:
     """Return what the reader makes of the core on one pattern."""
     reader, width = smt.Reader(), 8 * p.sign.dtype.itemsize
-    y = reader.call(core.round_bits, *(smt.word(value, width) for value in (u, even, odd)), smt.constants(p))
+    y = reader.call(core.round_bits, *(smt.word(value, width) for value in (u, even, odd, 0)), smt.constants(p))
     code = reader.call(core.encode_bits, y, smt.constants(p))
     assert all(z3.is_true(z3.simplify(obligation.condition)) for obligation in reader.obligations)
     return specification.Result(number(y), number(code))
@@ -447,7 +449,8 @@ def test_the_reader_agrees_with_python_and_numba(carrier, data) -> None:
     found = read(u, t, t, p)
     assert found == specification.evaluate(core, u, t, t, p)
     y, codes = np.empty(1, carrier.word), np.empty(1, np.uint8)
-    cpu.round_by_thresholds(np.array([u], carrier.word), y, carrier.word(t), carrier.word(t), p)
+    always = core.Thresholds(*[carrier.word(t)] * 4, sticky=carrier.word(0))
+    cpu.round_by_thresholds(np.array([u], carrier.word), y, always, p)
     cpu.encode(y, codes, p)
     assert found == (int(y[0]), int(codes[0]))
 

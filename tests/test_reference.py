@@ -70,19 +70,25 @@ GFLOAT_RULES = {"ieee": ("SatFinite", "SatNone"), "fn": ("SatFinite", "OvfNaN"),
 """Our rules for gfloat's sat=True and sat=False."""
 
 
-@given(st.data())
-def test_rounding_of_gfloat(data: st.DataObject) -> None:
-    """RNE and SRA give what gfloat's TiesToEven and StochasticFastest give, word by word."""
+GFLOAT_MODES = {
+    "RNE": "TiesToEven", "RNA": "TiesToAway", "RTZ": "TowardZero", "RUP": "TowardPositive", "RDN": "TowardNegative",
+    "SRA": "StochasticFastest", "SRB": "StochasticFast", "SRC": "Stochastic",
+}  # fmt: skip
+"""gfloat's name of each mode that it has."""
+
+
+@pytest.mark.parametrize("mode", GFLOAT_MODES)
+@given(data=st.data())
+def test_rounding_of_gfloat(mode: str, data: st.DataObject) -> None:
+    """Each mode gives what gfloat's mode of another name gives, word by word, overflow and special values included."""
     fmt = data.draw(st.sampled_from([fmt for fmt in PARAMETRIC if fmt.specials in GFLOAT_RULES]))
     saturate = data.draw(st.booleans())
     rule = GFLOAT_RULES[fmt.specials][not saturate]
     x = float(data.draw(inputs(fmt, FLOAT32)))
-    nearest = gfloat.round_float(peer(fmt), x, gfloat.RoundMode.TiesToEven, sat=saturate)
-    assert alike(reference.quantize(x, fmt, "RNE", saturation=rule), nearest)
-    n = data.draw(st.integers(0, 24))
-    r = data.draw(words(n))
-    up = gfloat.round_float(peer(fmt), x, gfloat.RoundMode.StochasticFastest, sat=saturate, srbits=r, srnumbits=n)
-    assert alike(reference.quantize(x, fmt, "SRA", sr_bits=n, rbits=r, saturation=rule), up)
+    n = data.draw(st.integers(0, 24)) if mode.startswith("S") else 0
+    r = data.draw(words(n)) if n else 0
+    theirs = gfloat.round_float(peer(fmt), x, gfloat.RoundMode[GFLOAT_MODES[mode]], sat=saturate, srbits=r, srnumbits=n)
+    assert alike(reference.quantize(x, fmt, mode, sr_bits=n, rbits=r, saturation=rule), theirs)
 
 
 # --- Stochastic rounding by enumeration ------------------------------------------------------------------------------

@@ -49,13 +49,19 @@ def test_rtn_is_rne() -> None:
 @pytest.mark.parametrize("mode", ["", "rne", "RNEE", "stochastic", "SRX"])
 def test_unknown_modes_are_refused(mode: str) -> None:
     """Another name is refused with one that exists."""
-    with pytest.raises(InputError, match=r"did you mean .*(RNE|SR|Stochastic)"):
+    with pytest.raises(InputError, match=r"did you mean .*(R[A-Z]{2}|SR|Stochastic|ToOdd|Zero)"):
         parse_mode(mode)
 
 
 def test_which_modes_are_stochastic() -> None:
-    """RNE takes no random word; SR and SRA do."""
-    assert [mode.name for mode in Mode if mode.stochastic] == ["SRA", "SR"]
+    """The stochastic modes take a random word, the others none."""
+    assert [mode.name for mode in Mode if mode.stochastic] == ["SRA", "SRB", "SRC", "SRE", "SR"]
+
+
+def test_which_overflows_stay_inside() -> None:
+    """An overflow becomes the extremum in the modes that never round beyond it, for the sign they do not."""
+    assert [mode.name for mode in Mode if mode.inward(negative=False)] == ["RTZ", "RDN", "RTO"]
+    assert [mode.name for mode in Mode if mode.inward(negative=True)] == ["RTZ", "RUP", "RTO"]
 
 
 # --- Saturation ------------------------------------------------------------------------------------------------------

@@ -13,14 +13,23 @@ The picture, for |x| with bit pattern a, and a grid whose lowest bit lies s plac
     low = a >> s                               the lower neighbour, counted along the grid
     f = the s discarded bits, as a fraction of the interval, in the top bits of a word
 
-Every rounding is one comparison: up iff f > t. The threshold t depends on the mode, the random word, and on
-whether the lower neighbour's code is even or odd:
+Every rounding is one comparison: up iff f > t. The threshold t depends on the mode, the sign, the random word, and on
+whether the lower neighbour's code is even or odd. With h half of a word's range and r the random word's top N bits:
 
-    RNE      t = half (even), half - 1 (odd)      exactly half is above half - 1, and not above half
-    SRA      t = ~r, r the random word's top N bits, zeros below: f + r carries out of the word iff f > ~r
+    RNE   h (even), h - 1 (odd)    exactly half is above h - 1, and not above h; likewise RNA h - 1, RNZ h,
+                                   RNP and RNN one of both by sign
+    RTZ   the largest word         nothing is above it; RAZ 0; RUP and RDN one of both by sign; RTO 0 (even) or it (odd)
+    SRA   ~r                       f + r carries out of the word iff f > ~r
+    SRB   ~(r + q), q half of the  2R + 1 is r + q in units of half of r's last bit
+          last bit of r
+    SRC   ~(r + q), + 1 if odd     f rounds to at least 2^N - R iff f >= 2^N - R - 1/2, and > if that is odd
+    SRE   0 or the largest word    by the top bit of r
 
-and the result is (low + up) << s: a carry out of the fraction field runs into the exponent field, which is what a
-carry should do. Where s exceeds the fraction field, only zero and the grid's first value are left to choose from.
+A fraction longer than a word loses its low bits. Where they count, for RAZ and its like and for odd SRC, `sticky` says
+so: then up iff f > t, or f = t and something was lost.
+
+The result is (low + up) << s: a carry out of the fraction field runs into the exponent field, which is what a carry
+should do. Where s exceeds the fraction field, only zero and the grid's first value are left to choose from.
 """
 
 from __future__ import annotations
@@ -30,7 +39,15 @@ from typing import Any, NamedTuple
 from numba.extending import register_jitable as portable
 from numpy import uint64
 
-__all__ = ["Parameters", "encode_bits", "philox4x32_10", "round_bits"]
+__all__ = [
+    "Parameters",
+    "Stochastic",
+    "Thresholds",
+    "encode_bits",
+    "philox4x32_10",
+    "round_bits",
+    "stochastic_threshold",
+]
 
 
 class Parameters(NamedTuple):
@@ -68,6 +85,26 @@ class Parameters(NamedTuple):
     twos: Any  # 1 where negative codes are two's complement, 0 for sign and magnitude
 
 
+class Thresholds(NamedTuple):
+    """Hold the thresholds of a deterministic mode: by sign of the input, and by parity of the lower code."""
+
+    even_pos: Any
+    odd_pos: Any
+    even_neg: Any
+    odd_neg: Any
+    sticky: Any
+
+
+class Stochastic(NamedTuple):
+    """Say how the bits of a random word set a threshold."""
+
+    mask: Any  # the bits that count: the top N
+    half: Any  # half of the last of them; 0 where SRA or SRE
+    last: Any  # SRC: the last of them; else 0
+    flip: Any  # SRC with N = 0, whose target 2^0 - 0 is odd although no bit says so: 1; else 0
+    all_or_none: Any  # SRE: all bits set; else 0
+
+
 @portable
 def shift(a: Any, p: Any) -> Any:
     """Return s, the number of low bits of |x| that lie below the grid; `a` is the pattern of |x|.
@@ -102,10 +139,34 @@ def discarded(m: Any, s: Any, p: Any) -> Any:
 
 
 @portable
-def round_bits(u: Any, even: Any, odd: Any, p: Any) -> Any:
+def lost(m: Any, s: Any, p: Any) -> Any:
+    """Return 1 if `discarded` dropped a set bit of m, which it can where s exceeds the word's width, else 0."""
+    word = type(m)
+    beyond = min(word(max(s, word(p.last + word(1))) - word(p.last + word(1))), p.last)
+    return word(0) if word(word(m >> beyond) << beyond) == m else word(1)
+
+
+@portable
+def stochastic_threshold(bits: Any, source: Any) -> Any:
+    """Return the threshold that the random word `bits`, its N bits at the top, sets, and whether it is sticky.
+
+    `source` says which bits count and how; see `Stochastic`.
+    """
+    word = type(bits)
+    kept = word(bits & source.mask)
+    spread = (source.all_or_none if kept > word(0) else word(0)) if source.all_or_none > word(0) else kept
+    odd = word(word(kept & source.last) ^ source.flip) > word(0)
+    extra = word(1) if odd else word(0)
+    sticky = extra if source.all_or_none == word(0) else word(1)
+    return word(word(~word(spread | source.half)) + extra), sticky
+
+
+@portable
+def round_bits(u: Any, even: Any, odd: Any, sticky: Any, p: Any) -> Any:
     """Return the pattern of the value that pattern `u` rounds to, up iff the discarded fraction exceeds the threshold.
 
-    `even` and `odd` are the thresholds for a lower neighbour with an even and with an odd code.
+    `even` and `odd` are the thresholds for a lower neighbour with an even and with an odd code; where `sticky` is 1, a
+    fraction equal to the threshold but for bits lost below the word is above it.
     """
     word = type(u)
     a = word(u & word(p.sign - word(1)))
@@ -117,7 +178,11 @@ def round_bits(u: Any, even: Any, odd: Any, p: Any) -> Any:
     # At s = fraction_bits the last bit of `low` is the exponent field's, and the code's last bit is that plus parity.
     code = word(low + (p.parity if s == p.fraction_bits else word(0)))
     is_odd = word(code & (word(1) if inside else word(0))) > word(0)
-    up = word(1) if discarded(significand(a, p), s, p) > (odd if is_odd else even) else word(0)
+    m = significand(a, p)
+    f = discarded(m, s, p)
+    t = odd if is_odd else even
+    more = word(lost(m, s, p) & sticky)
+    up = word(1) if (f >= t if more > word(0) else f > t) else word(0)
     y = word(word(low + up) << places) if inside else (p.quantum if up > word(0) else word(0))
     limit = p.bottom if negative else p.top
     signed = word(y | word(u & p.sign)) if y > word(0) else (p.zero_neg if negative else word(0))

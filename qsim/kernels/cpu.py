@@ -12,7 +12,7 @@ import numpy as np
 from numpy import uint32, uint64
 
 from qsim.kernels.compiled import compiled
-from qsim.kernels.core import HALF, LOW, encode_bits, philox4x32_10, round_bits
+from qsim.kernels.core import HALF, LOW, encode_bits, philox4x32_10, round_bits, stochastic_threshold
 
 __all__ = ["count", "encode", "fill", "round_by_thresholds", "round_by_words", "round_rows32", "round_rows64"]
 
@@ -23,19 +23,21 @@ ONE, TWO, THREE, FOUR = uint64(1), uint64(2), uint64(3), uint64(4)
 
 
 @compiled
-def round_by_thresholds(x: Any, y: Any, even: Any, odd: Any, p: Any) -> None:
-    """Round every pattern of `x` into `y` with the same two thresholds: the deterministic modes."""
+def round_by_thresholds(x: Any, y: Any, t: Any, p: Any) -> None:
+    """Round every pattern of `x` into `y` with the same `Thresholds`: the deterministic modes."""
     for i in range(x.size):
-        y[i] = round_bits(x[i], even, odd, p)
+        negative = x[i] >= p.sign
+        even = t.even_neg if negative else t.even_pos
+        odd = t.odd_neg if negative else t.odd_pos
+        y[i] = round_bits(x[i], even, odd, t.sticky, p)
 
 
 @compiled
-def round_by_words(x: Any, words: Any, y: Any, mask: Any, p: Any) -> None:
-    """Round `x` into `y` stochastically; element i takes the bits of `words[i]` that `mask` keeps."""
-    word = type(mask)
+def round_by_words(x: Any, words: Any, y: Any, source: Any, p: Any) -> None:
+    """Round `x` into `y` stochastically; element i takes the bits of `words[i]` that `source` says."""
     for i in range(x.size):
-        threshold = word(~word(words[i] & mask))
-        y[i] = round_bits(x[i], threshold, threshold, p)
+        threshold, sticky = stochastic_threshold(words[i], source)
+        y[i] = round_bits(x[i], threshold, threshold, sticky, p)
 
 
 @compiled
@@ -54,7 +56,7 @@ def fill(words: Any, first: Any, seed: Any, stream: Any) -> None:
 
 
 @compiled
-def round_rows32(x: Any, y: Any, seed: Any, streams: Any, offset: Any, mask: Any, p: Any) -> None:
+def round_rows32(x: Any, y: Any, seed: Any, streams: Any, offset: Any, source: Any, p: Any) -> None:
     """Round each row of the 2-D uint32 array `x` into `y`; row k takes the words of `streams[k]`, one an element.
 
     Where `x` has a single row, every row of `y` is a rounding of it.
@@ -69,14 +71,14 @@ def round_rows32(x: Any, y: Any, seed: Any, streams: Any, offset: Any, mask: Any
             filled = min(BUFFER, 4 * ((skip + row.size - done + 3) // 4))
             fill(words[:filled], block, seed, stream)
             n = min(filled - skip, row.size - done)
-            round_by_words(row[done : done + n], words[skip : skip + n], out[done : done + n], mask, p)
+            round_by_words(row[done : done + n], words[skip : skip + n], out[done : done + n], source, p)
             done += n
             block = uint64(block + uint64(filled // 4))
             skip = np.int64(0)
 
 
 @compiled
-def round_rows64(x: Any, y: Any, seed: Any, streams: Any, offset: Any, mask: Any, p: Any) -> None:
+def round_rows64(x: Any, y: Any, seed: Any, streams: Any, offset: Any, source: Any, p: Any) -> None:
     """Round each row of the 2-D uint64 array `x` into `y`; an element takes two words, the first the high one."""
     words = np.empty(BUFFER, np.uint32)
     pairs = np.empty(BUFFER // 2, np.uint64)
@@ -93,7 +95,7 @@ def round_rows64(x: Any, y: Any, seed: Any, streams: Any, offset: Any, mask: Any
                 high = uint64(words[TWO * uint64(i)])
                 joined[i] = uint64(uint64(high << HALF) | uint64(words[TWO * uint64(i) + ONE]))
             n = min(filled - skip, row.size - done)
-            round_by_words(row[done : done + n], pairs[skip : skip + n], out[done : done + n], mask, p)
+            round_by_words(row[done : done + n], pairs[skip : skip + n], out[done : done + n], source, p)
             done += n
             block = uint64(block + uint64(filled // 2))
             skip = np.int64(0)

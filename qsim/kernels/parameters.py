@@ -11,10 +11,10 @@ import numpy as np
 
 from qsim.errors import InputError
 from qsim.formats import Format
-from qsim.kernels.core import Parameters
-from qsim.rounding import Saturation
+from qsim.kernels.core import Parameters, Stochastic, Thresholds
+from qsim.rounding import Mode, Saturation
 
-__all__ = ["CARRIERS", "Carrier", "parameters"]
+__all__ = ["CARRIERS", "Carrier", "parameters", "stochastic", "thresholds"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +58,8 @@ CARRIERS = {
 
 
 @functools.lru_cache(maxsize=1024)
-def parameters(fmt: Format, saturation: Saturation, dtype: np.dtype[Any]) -> Parameters:
-    """Return what the core must know to round a `dtype` array to `fmt`.
+def parameters(fmt: Format, saturation: Saturation, dtype: np.dtype[Any], mode: Mode = Mode.RNE) -> Parameters:
+    """Return what the core must know to round a `dtype` array to `fmt`; of `mode`, whether an overflow stays inside.
 
     Raise `InputError` if the carrier cannot hold the values of the format.
     """
@@ -81,6 +81,10 @@ def parameters(fmt: Format, saturation: Saturation, dtype: np.dtype[Any]) -> Par
             over, infinite = clamped, infinities
         case _:
             over = infinite = clamped
+    over_pos, over_neg = (
+        inside if mode.inward(negative=negative) else beyond
+        for negative, inside, beyond in zip((False, True), clamped, over, strict=True)
+    )
     integer = fmt.kind == "integer"
     fields = Parameters(
         fraction_bits=carrier.fraction_bits,
@@ -96,8 +100,8 @@ def parameters(fmt: Format, saturation: Saturation, dtype: np.dtype[Any]) -> Par
         quantum=bits(fmt.smallest_subnormal),
         top=bits(fmt.max),
         bottom=bits(-fmt.min),
-        over_pos=over[0],
-        over_neg=over[1],
+        over_pos=over_pos,
+        over_neg=over_neg,
         inf_pos=infinite[0],
         inf_neg=infinite[1],
         nan={"nan": carrier.nan, "max": bits(fmt.max), "zero": 0}[fmt.nan_to],
@@ -111,3 +115,45 @@ def parameters(fmt: Format, saturation: Saturation, dtype: np.dtype[Any]) -> Par
         twos=int(integer),
     )
     return Parameters(*(carrier.word(value) for value in fields))
+
+
+@functools.lru_cache(maxsize=64)
+def thresholds(mode: Mode, dtype: np.dtype[Any]) -> Thresholds:
+    """Return the thresholds of a deterministic mode, words of the carrier `dtype`: up iff the fraction is above."""
+    carrier = CARRIERS[dtype]
+    never, half = (1 << carrier.width) - 1, 1 << (carrier.width - 1)
+    ties_up, ties_down, always = half - 1, half, 0  # always but at 0, which is on the grid
+    even_pos, odd_pos, even_neg, odd_neg = {
+        Mode.RNE: (ties_down, ties_up, ties_down, ties_up),
+        Mode.RNA: (ties_up,) * 4,
+        Mode.RNZ: (ties_down,) * 4,
+        Mode.RNP: (ties_up, ties_up, ties_down, ties_down),
+        Mode.RNN: (ties_down, ties_down, ties_up, ties_up),
+        Mode.RTZ: (never,) * 4,
+        Mode.RUP: (always, always, never, never),
+        Mode.RDN: (never, never, always, always),
+        Mode.RAZ: (always,) * 4,
+        Mode.RTO: (always, never, always, never),
+    }[mode]
+    sticky = int(mode in (Mode.RUP, Mode.RDN, Mode.RAZ, Mode.RTO))
+    return Thresholds(*(carrier.word(value) for value in (even_pos, odd_pos, even_neg, odd_neg, sticky)))
+
+
+@functools.lru_cache(maxsize=1024)
+def stochastic(mode: Mode, n: int, dtype: np.dtype[Any]) -> Stochastic:
+    """Return how the top `n` bits of a random word of the carrier `dtype` set the threshold of a stochastic mode.
+
+    SRB and SRC need a bit below the last: n is less than the width of the word.
+    """
+    carrier = CARRIERS[dtype]
+    whole = 1 << carrier.width
+    n = min(n, 1) if mode is Mode.SRE else n
+    last = whole >> n
+    fields = Stochastic(
+        mask=whole - last,
+        half=last >> 1 if mode in (Mode.SRB, Mode.SRC) else 0,
+        last=last if mode is Mode.SRC and n else 0,
+        flip=int(mode is Mode.SRC and not n),
+        all_or_none=whole - 1 if mode is Mode.SRE else 0,
+    )
+    return Stochastic(*(carrier.word(value) for value in fields))

@@ -17,13 +17,16 @@ from qsim.prove.specification import Step
 
 __all__ = ["first_difference"]
 
+NOT_STICKY = uint32(0)
+"""Nearest rounding needs no bits lost below the word: they cannot turn less than a half into more."""
+
 
 @compiled
 def count_wrong(first: Any, last: Any, value: Any, code: Any, even: Any, odd: Any, p: Any) -> Any:
     """Return how many of the patterns `first` .. `last` do not give `value` and `code`."""
     wrong = 0
     for i in range(last - first + 1):
-        y = round_bits(uint32(first + i), even, odd, p)
+        y = round_bits(uint32(first + i), even, odd, NOT_STICKY, p)
         wrong += 1 if (y != value or encode_bits(y, p) != code) else 0
     return wrong
 
@@ -32,7 +35,7 @@ def count_wrong(first: Any, last: Any, value: Any, code: Any, even: Any, odd: An
 def find_wrong(first: Any, last: Any, value: Any, code: Any, even: Any, odd: Any, p: Any) -> Any:
     """Return the first of the patterns `first` .. `last` that does not give `value` and `code`; -1 for none."""
     for i in range(last - first + 1):
-        y = round_bits(uint32(first + i), even, odd, p)
+        y = round_bits(uint32(first + i), even, odd, NOT_STICKY, p)
         if y != value or encode_bits(y, p) != code:
             return first + i
     return -1

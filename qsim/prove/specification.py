@@ -67,11 +67,11 @@ def value(pattern: int, carrier: Carrier = FLOAT32) -> float:
     return float(struct.unpack(codes[0], struct.pack(codes[1], pattern))[0])
 
 
-def evaluate(core: ModuleType, u: int, even: int, odd: int, p: Parameters) -> Result:
+def evaluate(core: ModuleType, u: int, even: int, odd: int, p: Parameters, sticky: int = 0) -> Result:
     """Run the kernel of the module `core` on one pattern, as plain Python over NumPy words."""
     word = type(p.sign)
     with np.errstate(over="ignore"):  # words wrap around; NumPy warns of that for scalars
-        y = core.round_bits(word(u), word(even), word(odd), p)
+        y = core.round_bits(word(u), word(even), word(odd), word(sticky), p)
         return Result(int(y), int(core.encode_bits(y, p)))
 
 
