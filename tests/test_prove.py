@@ -309,6 +309,27 @@ def test_a_biased_kernel_word_matters_below_r() -> None:
     assert "of the 2^" in refuted(proof)
 
 
+@pytest.mark.parametrize(
+    ("mode", "n", "old", "new"),
+    [
+        (Mode.RAZ, 0, "word(lost(m, s, p) & sticky)", "word(0)"),
+        (Mode.RTO, 0, "t = odd if is_odd else even", "t = even if is_odd else odd"),
+        (Mode.SRB, 8, "word(spread | source.half)", "word(spread)"),
+        (Mode.SRC, 8, "word(~word(spread | source.half)) + extra", "word(~word(spread | source.half)) + word(0)"),
+        (Mode.SRC, 0, "word(word(kept & source.last) ^ source.flip)", "word(kept & source.last)"),
+        (Mode.SRE, 8, "extra if source.all_or_none == word(0) else word(1)", "extra"),
+    ],
+    ids=str,
+)
+def test_a_fault_in_a_mode_is_refuted(mode, n, old, new, tmp_path) -> None:
+    """A term dropped from what a mode needs is refuted by a counterexample that fails when it is evaluated."""
+    _, module = loaded("modes_kernel_smt")
+    module.core = mutant(tmp_path, old, new)
+    verdict = module.prove_one(get_format("float8_e4m3fn"), Saturation.SatFinite, mode, n)
+    assert verdict.outcome is Outcome.REFUTED
+    assert contradiction(verdict.counterexample)
+
+
 def contradiction(text: str) -> bool:
     """Whether a counterexample names a kernel's result that is not the reference's; the kernel's was evaluated."""
     found = re.search(r"the kernel gives (\S+) with code (\S+), the reference (\S+) with code (\S+)", text)

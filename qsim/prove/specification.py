@@ -26,8 +26,10 @@ from qsim.kernels.core import Parameters
 from qsim.kernels.parameters import CARRIERS, Carrier
 from qsim.rounding import Mode, Saturation
 
-__all__ = ["FLOAT32", "FLOAT64", "Result", "Step", "contrast", "evaluate", "nearest_even", "result", "rounded", "steps",
-           "stochastic", "value"]  # fmt: skip
+__all__ = [
+    "FLOAT32", "FLOAT64", "Result", "Step", "contrast", "deterministic", "evaluate", "nearest_even", "result", "rounded",
+    "steps", "stochastic", "value",
+]  # fmt: skip
 
 FLOAT32, FLOAT64 = CARRIERS[np.dtype(np.float32)], CARRIERS[np.dtype(np.float64)]
 
@@ -48,17 +50,21 @@ class Step:
     result: Result
 
 
-def result(x: float | Fraction, fmt: Format, saturation: Saturation, carrier: Carrier = FLOAT32) -> Result:
-    """Return the pattern and the code that the reference gives for `x`, rounded to nearest."""
-    code = reference.encode(x, fmt, saturation=saturation)
+def result(
+    x: float | Fraction, fmt: Format, saturation: Saturation, carrier: Carrier = FLOAT32, mode: Mode = Mode.RNE
+) -> Result:
+    """Return the pattern and the code that the reference gives for `x`, by default rounded to nearest."""
+    code = reference.encode(x, fmt, mode, saturation=saturation)
     decoded = fmt.decode(code)
     return Result(carrier.nan if math.isnan(decoded) else carrier.pattern(decoded), code)
 
 
-def on_grid(ordinal: int, sign: int, fmt: Format, saturation: Saturation, carrier: Carrier = FLOAT32) -> Result:
+def on_grid(
+    ordinal: int, sign: int, fmt: Format, saturation: Saturation, carrier: Carrier = FLOAT32, mode: Mode = Mode.RNE
+) -> Result:
     """Return the result for the grid value `ordinal` with the sign +1 or -1; beyond the range that of an overflow."""
     magnitude = fmt.value(ordinal)
-    return result(sign * magnitude if magnitude else math.copysign(0.0, sign), fmt, saturation, carrier)
+    return result(sign * magnitude if magnitude else math.copysign(0.0, sign), fmt, saturation, carrier, mode)
 
 
 def value(pattern: int, carrier: Carrier = FLOAT32) -> float:
@@ -116,36 +122,70 @@ def steps(fmt: Format, saturation: Saturation) -> Iterator[Step]:
 
 # --- As a term ---------------------------------------------------------------------------------------------
 
-Away = Callable[[Any, Any, Any], Any]
-"""Decides whether a magnitude goes to the upper neighbour: from X - V_n, from the k of V_(n+1) - V_n = 2^k, and from
-whether n is odd. The integers are bit-vectors wide enough for all the reference does with them."""
+Away = Callable[[Any, Any, Any, Any], Any]
+"""Decides whether a magnitude goes to the upper neighbour: from X - V_n, from the k of V_(n+1) - V_n = 2^k, from
+whether n is odd, and from whether x is negative. The integers are bit-vectors wide enough for all the reference does."""
 
 WIDEST_WORD = 64
 """Random bits for which `rounded` leaves room above X."""
 
 
-def nearest_even(rest: Any, k: Any, odd: Any) -> Any:
+def nearest_even(rest: Any, k: Any, odd: Any, negative: Any) -> Any:
     """Return the term of nu > 1/2, or nu = 1/2 and odd."""
+    return deterministic(Mode.RNE)(rest, k, odd, negative)
+
+
+def deterministic(mode: Mode) -> Away:
+    """Return the rule of a deterministic mode: what decides at nu = 1/2, or at 0 < nu."""
     import z3
 
-    interval = z3.BitVecVal(1, rest.size()) << k
-    return z3.Or(z3.UGT(2 * rest, interval), z3.And(2 * rest == interval, odd))
-
-
-def stochastic(sr_bits: Any, rbits: Any) -> Away:
-    """Return the rule floor(nu 2^N) + R >= 2^N, where N = `sr_bits` and R = `rbits` are words, unknown or not."""
-    import z3
-
-    def away(rest: Any, k: Any, odd: Any) -> Any:  # noqa: ARG001 - no tie to break
-        n, r = (z3.ZeroExt(rest.size() - word.size(), word) for word in (sr_bits, rbits))
-        whole = z3.BitVecVal(1, rest.size()) << n
-        return z3.UGE(z3.LShR(rest << n, k) + r, whole)  # the shift by k divides by 2^k and rounds down
+    def away(rest: Any, k: Any, odd: Any, negative: Any) -> Any:
+        interval = z3.BitVecVal(1, rest.size()) << k
+        more, tie, inexact = z3.UGT(2 * rest, interval), 2 * rest == interval, rest != 0
+        return {
+            Mode.RNE: z3.Or(more, z3.And(tie, odd)),
+            Mode.RNA: z3.Or(more, tie),
+            Mode.RNZ: more,
+            Mode.RNP: z3.Or(more, z3.And(tie, z3.Not(negative))),
+            Mode.RNN: z3.Or(more, z3.And(tie, negative)),
+            Mode.RTZ: z3.BoolVal(val=False),
+            Mode.RUP: z3.And(inexact, z3.Not(negative)),
+            Mode.RDN: z3.And(inexact, negative),
+            Mode.RAZ: inexact,
+            Mode.RTO: z3.And(inexact, z3.Not(odd)),
+        }[mode]
 
     return away
 
 
-def rounded(u: Any, fmt: Format, saturation: Saturation, away: Away, carrier: Carrier = FLOAT32) -> tuple[Any, Any]:
-    """Return the terms of the value's pattern and of the code that the float with pattern `u` rounds to."""
+def stochastic(sr_bits: Any, rbits: Any, mode: Mode = Mode.SRA) -> Away:
+    """Return the rule of a stochastic mode, where N = `sr_bits` and R = `rbits` are words, unknown or not."""
+    import z3
+
+    def away(rest: Any, k: Any, odd: Any, negative: Any) -> Any:  # noqa: ARG001 - no tie to break, no direction
+        n, r = (z3.ZeroExt(rest.size() - word.size(), word) for word in (sr_bits, rbits))
+        whole = z3.BitVecVal(1, rest.size()) << n
+        scaled = rest << n  # nu 2^N is this over 2^k, and a shift by k divides and rounds down
+        floor, interval = z3.LShR(scaled, k), z3.BitVecVal(1, rest.size()) << k
+        left = scaled - (floor << k)
+        up = z3.Or(z3.UGT(2 * left, interval), z3.And(2 * left == interval, floor & 1 == 1))
+        return {
+            Mode.SRA: z3.UGE(floor + r, whole),
+            Mode.SRB: z3.UGE(z3.LShR(2 * scaled, k) + 2 * r + 1, 2 * whole),
+            Mode.SRC: z3.UGE(z3.If(up, floor + 1, floor) + r, whole),
+            Mode.SRE: z3.And(rest != 0, z3.UGE(2 * r, whole)),
+        }[mode]
+
+    return away
+
+
+def rounded(
+    u: Any, fmt: Format, saturation: Saturation, away: Away, carrier: Carrier = FLOAT32, mode: Mode = Mode.RNE
+) -> tuple[Any, Any]:
+    """Return the terms of the value's pattern and of the code that the float with pattern `u` rounds to.
+
+    `away` is the rule of `mode`, which also says which overflows stay inside.
+    """
     import z3
 
     width, fraction_bits = carrier.width, carrier.fraction_bits
@@ -170,14 +210,14 @@ def rounded(u: Any, fmt: Format, saturation: Saturation, away: Away, carrier: Ca
         n = z3.If(above, word(number), n)
         lower = z3.If(above, z3.BitVecVal(this, wide), lower)
         k = z3.If(above, z3.BitVecVal((following - this).bit_length() - 1, wide), k)
-    ordinal = z3.If(away(x - lower, k, n & 1 == 1), n + 1, n)
+    ordinal = z3.If(away(x - lower, k, n & 1 == 1, z3.UGE(u, 1 << (width - 1))), n + 1, n)
 
     def signed(sign: int, kind: int) -> Any:
         """Return the term of the value (`kind` 0) or of the code (1) for the numbers of one sign."""
         beyond = fmt.bottom if sign < 0 else fmt.top
-        term = word(on_grid(beyond + 1, sign, fmt, saturation, carrier)[kind])
+        term = word(on_grid(beyond + 1, sign, fmt, saturation, carrier, mode)[kind])
         for number in range(beyond, -1, -1):
-            term = z3.If(ordinal == number, word(on_grid(number, sign, fmt, saturation, carrier)[kind]), term)
+            term = z3.If(ordinal == number, word(on_grid(number, sign, fmt, saturation, carrier, mode)[kind]), term)
         infinite = word(result(sign * math.inf, fmt, saturation, carrier)[kind])
         return z3.If(a == carrier.infinity, infinite, term)
 

@@ -1,0 +1,76 @@
+"""Every rounding mode: the kernel is the reference on all float32, by SMT."""
+
+from qsim.formats import get_format
+from qsim.kernels import core
+from qsim.kernels.parameters import parameters, stochastic, thresholds
+from qsim.prove import Method, Theorem, all_held
+from qsim.prove import specification as spec
+from qsim.prove.specification import FLOAT32, evaluate, rounded
+from qsim.rounding import Mode, saturations
+
+THEOREM = Theorem(
+    statement="With the thresholds of each deterministic mode, and with those that stochastic_threshold makes of the N top "
+    "bits of a word for SRA, SRB, SRC and SRE, the source of round_bits and encode_bits means the value and the code of "
+    "qsim.reference for every float32, under every saturation of the format; and no shift in it reaches 64",
+    hypotheses=("SRB and SRC have N < 32 random bits, SRE has N >= 1",),
+    idea="As for nearest rounding: the source is read as terms over bit-vectors, the reference written over an exact integer, "
+    "and a solver shows that no input, and no word, tells the two apart.",
+    method=Method.SMT,
+    reference="IEEE 754-2019, 4.3; IEEE P3109 interim report 4.0, 4.7.4 (StochasticA, B, C; ToOdd)",
+    needs=("z3",),
+)
+
+FORMATS = ("float8_e4m3fn", "float8_e5m2", "e4m0fn", "int4")
+DETERMINISTIC = tuple(mode for mode in Mode if not mode.stochastic)
+RANDOM = ((Mode.SRA, 8), (Mode.SRB, 0), (Mode.SRB, 8), (Mode.SRC, 0), (Mode.SRC, 8), (Mode.SRC, 31), (Mode.SRE, 8))
+
+
+def prove_one(fmt, saturation, mode, n=0):
+    """Ask for an input, and a word of `n` bits, that the kernel and the reference treat differently."""
+    import z3
+
+    from qsim.prove import smt
+
+    p = parameters(fmt, saturation, FLOAT32.dtype, mode)
+    words, reader = smt.constants(p), smt.Reader()
+    u, w = z3.BitVecs("u w", 32)
+    r = z3.LShR(w, smt.word(32 - n, 32))
+    negative = z3.UGE(u, words.sign)
+    if mode.stochastic:
+        t, sticky = reader.call(core.stochastic_threshold, w, smt.constants(stochastic(mode, n, FLOAT32.dtype)))
+        even = odd = t
+        away = spec.stochastic(smt.word(n, 32), r, mode)
+    else:
+        chosen = smt.constants(thresholds(mode, FLOAT32.dtype))
+        even, odd = (
+            z3.If(negative, *pair) for pair in ((chosen.even_neg, chosen.even_pos), (chosen.odd_neg, chosen.odd_pos))
+        )
+        sticky, away = chosen.sticky, spec.deterministic(mode)
+    y = reader.call(core.round_bits, u, even, odd, sticky, words)
+    code = reader.call(core.encode_bits, y, words)
+    right_value, right_code = rounded(u, fmt, saturation, away, FLOAT32, mode)
+
+    def counterexample(at):
+        got = evaluate(core, at(u), at(even), at(odd), p, at(sticky))
+        drawn = {"sr_bits": n, "rbits": at(r)} if mode.stochastic else {}
+        return spec.contrast(at(u), got, fmt, mode, saturation, **drawn)
+
+    return smt.decide(
+        z3.And(y == right_value, code == right_code), reader, covered=f"{fmt}, {mode}", counterexample=counterexample
+    )
+
+
+def prove(*, quick=False):
+    """Prove it for each format, saturation and mode; in a quick run for E4M3 with its default saturation."""
+    names = FORMATS[:1] if quick else FORMATS
+    cases = [
+        (fmt, rule, *choice)
+        for fmt in map(get_format, names)
+        for rule in saturations(fmt)[: 1 if quick else None]
+        for choice in (*((mode,) for mode in DETERMINISTIC), *RANDOM)
+    ]
+    words = f"{len(DETERMINISTIC)} deterministic modes and {len(RANDOM)} stochastic ones with all words"
+    tail = " (a quick run)" if quick else ""
+    return all_held(
+        (prove_one(*case) for case in cases), f"all 2^32 float32 inputs, {words}, to {', '.join(names)}{tail}"
+    )
