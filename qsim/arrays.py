@@ -69,7 +69,7 @@ def quantize(
     s = derive_scale(flat, q)
     y = _round(flat if s is None else flat / s, q, carrier, array.shape, key, n, rbits)
     if s is not None:
-        np.multiply(y, s, out=y)
+        _rescale(y, s, q)
     if out is None:
         return _as(y.reshape(array.shape), np.asarray(x).dtype)
     out[...] = y.reshape(array.shape)
@@ -145,6 +145,8 @@ def quantize_draws(
     draws alike: a stochastic rounding then returns one row a stream, a deterministic one a single row. A re-derived
     scale is that of each row.
     """
+    if x.dtype not in CARRIERS:
+        raise InputError(f"tensors of float32 and float64 can be rounded, not {x.dtype}; convert the model first")
     carrier = CARRIERS[x.dtype]
     if q.mode.stochastic and len(x) not in (1, len(streams)):
         raise InputError(f"x holds {len(x)} draws and there are {len(streams)} streams; one draw stands for all")
@@ -164,7 +166,7 @@ def quantize_draws(
         cpu.round_by_thresholds(words_in.reshape(-1), words_out.reshape(-1), thresholds(q.mode, carrier.dtype), p)
     counts = Counts(y.size, *cpu.count(words_in, words_out, p))
     if s is not None:
-        np.multiply(y, s, out=y)
+        _rescale(y, s, q)
     return y.reshape((draws, *x.shape[1:])), counts
 
 
@@ -172,9 +174,9 @@ def quantize_draws(
 def derive_scale(rows: NDArray[Any], q: Quantizer) -> NDArray[Any] | None:
     """Return the scale of each row of `rows`, shape (rows, 1), in its dtype; `None` for no scaling.
 
-    "absmax": fl(max|x| / max); "pow2": the smallest power of two s with s max >= max|x|. NaN and infinities do not
-    count. The scale is 1 in a row without another element than zeros, and where it would not be a normal number.
-    Raise `InputError` for a frozen scale that the dtype rounds to zero or to infinity.
+    "absmax": fl(max|x| / max), or the float above it, so that fl(max|x| / s) <= max. "pow2": the smallest power of two s
+    with s max >= max|x|. NaN and infinities do not count. The scale is 1 in a row without another element than zeros, and
+    where it would not be a normal number. Raise `InputError` for a frozen scale that the dtype rounds to zero or infinity.
     """
     if q.scale == "none":
         return None
@@ -192,6 +194,9 @@ def derive_scale(rows: NDArray[Any], q: Quantizer) -> NDArray[Any] | None:
         derived = np.ldexp(np.ones_like(largest), exponent - shift + (fraction > limit))
     else:
         derived = largest / number(q.format.max)
+        # The division rounds, and the largest element must not come out above the largest value.
+        above = largest / np.where(derived > 0, derived, 1) > number(q.format.max)
+        derived = np.where(above, np.nextafter(derived, number(np.inf)), derived)
     usable = (largest > 0) & (derived >= np.finfo(rows.dtype).smallest_normal) & np.isfinite(derived)
     scale: NDArray[Any] = np.where(usable, derived, number(1))
     return scale
@@ -222,9 +227,24 @@ def _quantizer(
     return Quantizer(name, parsed, sr_bits=limit, scale=scale, saturation=saturation), sr_bits
 
 
+def _rescale(y: NDArray[Any], s: NDArray[Any], q: Quantizer) -> None:
+    """Multiply `y` by its scale in place; where the rounding saturates, the product does not overflow either."""
+    np.multiply(y, s, out=y)
+    if q.saturation in (Saturation.SatFinite, Saturation.saturate):
+        limit = np.finfo(y.dtype).max
+        np.clip(y, -limit, limit, out=y)
+
+
 def _floats(x: ArrayLike) -> NDArray[Any]:
-    array = np.asarray(x)
-    if not isinstance(x, np.ndarray | np.generic) and array.dtype.kind in "iuf":
+    try:
+        array = np.asarray(x)
+    except ValueError:
+        raise InputError("x is a ragged list; its rows must be of one length") from None
+    if isinstance(x, np.ma.MaskedArray):
+        raise InputError("a masked array has no rounding of its masked elements; fill them or take its data")
+    if not isinstance(x, np.ndarray | np.generic) and array.dtype.kind in "iu":
+        if array.size and max(abs(int(array.min())), abs(int(array.max()))) > 1 << 53:
+            raise InputError(f"{array.flat[0]} ... does not fit a float64 exactly; give floats")
         array = array.astype(np.float64)
     native = array.dtype.newbyteorder("=")
     if native not in CARRIERS:
@@ -237,6 +257,8 @@ def _as(y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _check_out(out: NDArray[Any], array: NDArray[Any]) -> None:
+    if isinstance(out, np.ndarray) and 0 in out.strides and out.size > 1:
+        raise InputError("out has elements that share memory (a broadcast view); give an array of its own elements")
     if not isinstance(out, np.ndarray) or out.shape != array.shape or out.dtype.newbyteorder("=") != array.dtype:
         found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
         raise InputError(f"out is {found}; it must be an array of {array.dtype} {array.shape}, as x is")
@@ -271,6 +293,10 @@ def _round(
     rbits: ArrayLike | None,
 ) -> NDArray[Any]:
     """Return `flat`, shape (1, size), rounded."""
+    if key is not None and not isinstance(key, Key):
+        raise InputError(f"key must be a qsim.Key, such as qsim.Key(seed=0), not {key!r}")
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int)):
+        raise InputError(f"sr_bits = {n!r} must be an integer")
     u = np.ascontiguousarray(flat).view(carrier.word)
     y = np.empty_like(flat)
     out = y.view(carrier.word)

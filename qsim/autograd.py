@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from qsim.arrays import Counts, quantize_draws
 from qsim.errors import InputError, enumerate_names
-from qsim.rounding import STREAM_FIELDS, Quantizer, stream
+from qsim.rounding import STREAM_FIELDS, Key, Quantizer, stream
 
 __all__ = ["POINTS", "Numerics", "Var", "current", "numerics", "op", "value_and_grad"]
 
@@ -51,7 +51,7 @@ class Numerics:
     errors: Literal["per_sample", "mean"] = "per_sample"
     counts: dict[str, Counts] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
-    _token: contextvars.Token[Numerics] | None = None
+    _tokens: list[contextvars.Token[Numerics]] = field(default_factory=list)
 
     def enrol(self, layer: str) -> None:
         """Give the five sites of `layer` their numbers, in order of first use, whether they round or not."""
@@ -81,14 +81,18 @@ class Numerics:
         return y
 
     def __enter__(self) -> Self:
-        self._token = _CURRENT.set(self)
+        self._tokens.append(_CURRENT.set(self))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._token is not None
-        _CURRENT.reset(self._token)
+        _CURRENT.reset(self._tokens.pop())
+        if error is None and self.numbers:
+            for name in self.policy:
+                if "." in name and name not in self.numbers:
+                    layers = dict.fromkeys(site.rpartition(".")[0] for site in self.numbers)
+                    raise InputError(f"no layer met the site {name!r}; the layers were {enumerate_names(layers)}")
 
 
 _CURRENT: contextvars.ContextVar[Numerics] = contextvars.ContextVar("numerics")
@@ -123,8 +127,10 @@ def numerics(
     for name in merged:
         if name.rpartition(".")[2] not in POINTS:
             raise InputError(f"no quantization point is called {name!r}; they are {enumerate_names(POINTS)}")
-    if draws is not None and draws < 1:
-        raise InputError(f"draws = {draws} must be at least 1")
+    if draws is not None and (not isinstance(draws, int) or draws < 1):
+        raise InputError(f"draws = {draws!r} must be an integer of at least 1")
+    Key(seed)  # refuses what is no seed
+    stream(step=step, draw=first_draw)  # and numbers that do not fit
     if errors not in ("per_sample", "mean"):
         raise InputError(f"errors = {errors!r} must be 'per_sample' or 'mean'")
     parsed = {name: Quantizer.parse(q) for name, q in merged.items() if q is not None}
@@ -153,6 +159,16 @@ class Tape:
 
 
 _TAPE: contextvars.ContextVar[Tape] = contextvars.ContextVar("tape")
+
+
+def owe(samples: int) -> None:
+    """Say that the gradient is still to be divided by `samples`; the means of one loss must be over equally many."""
+    written = tape()
+    if written.divisor not in (1.0, samples):
+        raise InputError(
+            f"one loss takes means over {written.divisor:g} and over {samples} samples; errors = 'mean' can"
+        )
+    written.divisor = samples
 
 
 def tape() -> Tape:

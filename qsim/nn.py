@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qsim.autograd import Var, current, op, tape
+from qsim.autograd import Var, current, op, owe
+from qsim.errors import InputError
 
 __all__ = ["MLP", "cross_entropy", "linear", "relu"]
 
@@ -51,16 +52,24 @@ def cross_entropy(logits: Array, labels: Array) -> tuple[Array, Any]:
     logits: (draws, samples, classes), labels: (draws, samples), integers. Where the context rounds errors per sample the
     errors sent back are those of the samples, softmax - onehot, and the 1/b of the mean is owed to the tape, which
     divides the gradients by b at the end.
+    Raise `InputError` for labels that are none.
     """
+    classes = logits.shape[-1]
+    if labels.shape[-1] != logits.shape[-2] or not labels.size:
+        raise InputError(
+            f"{labels.shape[-1]} labels for {logits.shape[-2]} samples; give one label a sample, and a sample"
+        )
+    if labels.dtype.kind not in "iu" or not 0 <= labels.min() <= labels.max() < classes:
+        raise InputError(f"labels must be integers in 0 .. {classes - 1}")
     shifted = logits - logits.max(-1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    onehot = labels[..., None] == np.arange(logits.shape[-1])
+    onehot = labels[..., None] == np.arange(classes)
     samples = logits.shape[-2]
     per_sample = current().errors == "per_sample"
-    if per_sample:
-        tape().divisor *= samples
 
     def vjp(g: Array, _: tuple[bool, ...]) -> tuple[Array | None, ...]:
+        if per_sample:
+            owe(samples)
         return (np.exp(log_p) - onehot) * (g if per_sample else g / samples)[:, None, None], None
 
     return -(log_p * onehot).sum(-1).mean(-1), vjp

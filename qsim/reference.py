@@ -72,7 +72,11 @@ def encode(
     """
     fmt, mode = get_format(fmt), parse_mode(mode)
     rule = parse_saturation(saturation, fmt)
-    if not 0 <= rbits < 2**sr_bits:
+    if not isinstance(x, float | int | Fraction):
+        x = float(x)  # a NumPy scalar, exactly
+    if mode is Mode.SR and not sr_bits:
+        raise InputError("SR needs sr_bits here, the width of the input's widest word: 32 for float32, 64 for float64")
+    if sr_bits < 0 or not 0 <= rbits < 1 << sr_bits:
         raise InputError(f"rbits = {rbits} is no word of sr_bits = {sr_bits} bits")
     if isinstance(x, float) and math.isnan(x):
         return {"nan": fmt.nan_code, "max": fmt.code(fmt.top), "zero": 0}[fmt.nan_to] or 0

@@ -1,8 +1,8 @@
 """The closed forms that measurements are held against, evaluated on the actual tensors in float64.
 
-Names A-T1 .. A-T4 are this project's; the setting is that of Liu et al., "Training with Fewer Bits: Unlocking Edge LLMs
-Training with Stochastic Rounding", Findings of EMNLP 2025, arXiv 2511.00874. The statements are derived in `proofs/` and
-checked there in exact rationals; they are not quoted from the paper.
+Names A-T1, A-T2 and A-T4 are this project's; the setting is that of Liu et al., "Training with Fewer Bits: Unlocking Edge LLMs
+Training with Stochastic Rounding", Findings of EMNLP 2025, arXiv 2511.00874. They are derived, not quoted from the paper. A-T1
+is checked in exact rationals by `proofs/at1_weight_gradient_variance.py`; A-T2 and A-T4 by enumeration in the tests.
 """
 
 from __future__ import annotations

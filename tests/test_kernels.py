@@ -197,6 +197,7 @@ def expected(
     fmt: Format, rule: Saturation, x: np.ndarray, ordinal: np.ndarray, mode: Mode = Mode.RNE
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return values and codes of the rounded magnitudes that `ordinal` numbers; beyond the range ask the reference."""
+    mode = Mode.RNE if mode.stochastic else mode  # none of these stays inside
     negative = np.signbit(x)
     far = 4 * Fraction(max(fmt.max, -fmt.min))
     beyond, infinite = (

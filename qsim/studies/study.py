@@ -28,6 +28,11 @@ class Study:
     question: str
     tables: Mapping[str, Any]
 
+    @property
+    def command(self) -> str:
+        """The command that runs it again: by name if it comes with qsim, else by its file."""
+        return f"qsim report {self.name if available().get(self.name) == self.path else self.path.name}"
+
 
 def available() -> dict[str, Path]:
     """Return the studies that come with qsim: name and file."""
@@ -45,7 +50,7 @@ def find(name: str) -> Study:
     path = Path(name)
     path = path / "study.toml" if path.is_dir() else path
     if path.is_file():
-        return load(path, path.parent.name if path.name == "study.toml" else path.stem)
+        return load(path, path.resolve().parent.name if path.name == "study.toml" else path.stem)
     raise InputError(f"no study is called {name!r}; did you mean {nearest(name, known)}?")
 
 

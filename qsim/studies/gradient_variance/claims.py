@@ -138,7 +138,7 @@ def exact_variance(records: Sequence[Record], at: Point, margin: Mapping[str, An
 def one_over_b(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
     """Check the slope of log variance against log batch, for roundings drawn anew for each sample."""
     for label, group in families(records, PER_SAMPLE, mode="SR"):
-        if group[0]["arm"] in (*margin["arms"], "fault"):
+        if group[0]["arm"] in (*margin["arms"], "fault") and len(group) > 1:
             yield Check(label=label, estimate=slope(group), low=margin["slope"][0], high=margin["slope"][1])
 
 
@@ -150,6 +150,8 @@ def slope(group: Sequence[Record]) -> Estimate:
 def weight_floor(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
     """Check the share of the variance at the largest batch that a fit F + C / b leaves for b without end."""
     for label, group in families(records, ("fwd_weight", "bwd_weight"), mode="SR"):
+        if len(group) < 3:
+            continue  # two numbers and no more are fitted by any F and C
         floor, slope_part = floor_fit([r["batch"] for r in group], [estimate(r, f"{ALL}.variance") for r in group])
         largest = floor.value + slope_part.value / group[-1]["batch"]
         share = Estimate(floor.value / largest, floor.error / largest, floor.freedom)
@@ -217,16 +219,17 @@ def pairs(records: Sequence[Record], margin: Mapping[str, Any]) -> Iterator[tupl
     for arm, *names in margin["pairs"]:
         more, fewer = (get_format(name).name for name in names)
         points = f"{LAST}bwd_grad" if arm == "underflow" else BOTH
-        groups = [series(records, arm=arm, format=name, points=points) for name in (fewer, more)]
+        groups = [series(records, arm=arm, format=name, points=points, mode="SR") for name in (fewer, more)]
         if all(groups):
             yield f"{more} to {fewer} ({arm})", groups[0], groups[1]
 
 
 def absmax_slope(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
-    """Check the slope where the scale is re-derived from each batch, and that it is that of A-T1 on the same batches."""
-    for label, group in families(records, (BOTH,), scale="absmax"):
-        measured = slope(group)
-        yield Check(label=label, estimate=measured, low=margin["slope"][0], high=margin["slope"][1])
+    """Check the slope where the scale is re-derived from each batch."""
+    for label, group in families(records, (BOTH,), mode="SR", scale="absmax"):
+        if len(group) < 2:
+            continue
+        yield Check(label=label, estimate=slope(group), low=margin["slope"][0], high=margin["slope"][1])
 
 
 def label_of(record: Record) -> str:
@@ -289,7 +292,8 @@ STATEMENTS: Mapping[str, Statement] = {
     ),
     "bit-cost": Statement(
         statement="One bit fewer costs the batch that theory says.",
-        theorem="A-T4: b'/b = (sigma^2 + q^2 at k-1 bits) / (sigma^2 + q^2 at k bits), q^2 by A-T1 on the actual tensors",
+        theorem="A-T4: b'/b = (sigma^2 + q^2 at k-1 bits) / (sigma^2 + q^2 at k bits), q^2 by A-T1 on the actual tensors; "
+        "sigma^2 is exact over the set, on both sides",
         margin=lambda m: f"measured b'/b over theory: every interval contains 1 and is within ± {m['half_width']:.0%}",
         checks=bit_cost,
         figure="bits",
@@ -372,7 +376,7 @@ def _claim(
         theorem=words.theorem,
         expected=Outcome.REFUTED if fault else Outcome.HELD,
         outcome=outcome,
-        covered=f"{len(judged)} intervals ({counted}), simultaneous over all {family.size} of the report at a "
+        covered=f"{len(judged)} intervals ({counted}), simultaneous with all {family.size} that claims rest on, at a "
         f"false-alarm rate of {family.rate:g}",
         evidence=evidence,
         figure="" if fault else words.figure,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -48,10 +49,11 @@ The squared norm of a mean is too large by its own noise, so |bias|² is the mea
 of batches, with the jackknife's error over the groups; it may come out negative. It does not depend on the batch size
 when every sample is rounded by itself, and is pooled over batch sizes.
 
-Intervals are Student's t (Welch and Satterthwaite where estimates are pooled), all of the report together at the stated
-false-alarm rate by Bonferroni's inequality. Held: the whole interval lies inside the margin. Refuted: wholly outside.
-Where theory predicts a number exactly, a claim is refuted when an interval excludes it, and held only if every interval
-is also as short as the margin asks.
+Intervals are Student's t (Welch and Satterthwaite where estimates are pooled). Those that claims rest on hold all
+together at the stated false-alarm rate, by Bonferroni's inequality; the others in figures and tables are as wide, each
+for itself. Held: the whole interval lies inside the margin. Refuted: wholly outside. Where theory predicts a number
+exactly, a claim is refuted when an interval excludes it, and held only if every interval is also as short as the margin
+asks.
 
 The random words are Philox4x32-10, keyed by a seed made of the cell's parameters and by site, draw and element, so that
 any cell can be computed again alone, in any number of processes.
@@ -70,6 +72,9 @@ def result(
 ) -> Result:
     """Return the result of the study as plain data."""
     sound = [r for r in records if not r["fault"]]
+    figures = tuple(_figures(sound, at, plan, family))
+    drawn = {figure.id for figure in figures}  # a study without the cells for a figure has none
+    claims = [dataclasses.replace(c, figure=c.figure if c.figure in drawn else "") for c in claims]
     return Result(
         study=study.name,
         title=study.title,
@@ -77,10 +82,10 @@ def result(
         answer=_answer(sound, at, plan, claims),
         lead="overview",
         run=run,
-        command=f"qsim report {study.name}" + (" --quick" if run == "quick" else ""),
+        command=study.command + (" --quick" if run == "quick" else ""),
         setup=_setup(plan, at, sound),
         claims=tuple(claims),
-        figures=tuple(_figures(sound, at, plan, family)),
+        figures=figures,
         tables=tuple(_tables(sound, at, judged, family)),
         method=tuple(" ".join(paragraph.split()) for paragraph in METHOD.split("\n\n")),
         cells=tuple(records),
@@ -99,12 +104,15 @@ def _answer(records: Sequence[Record], at: Point, plan: Plan, claims: Sequence[C
     slopes = [
         slope(g).value
         for _, g in families(records, ("bwd_act", "bwd_grad", "bwd_act+bwd_grad"), mode="SR", scale="frozen")
+        if len(g) > 1
     ]
     if held.get("one-over-b") and slopes:
         sentences.append(
-            "Noise that is drawn anew for each sample falls as 1/b at every backward point and in every format "
-            f"(slopes {min(slopes):.3f} to {max(slopes):.3f}), and its size is what A-T1 predicts from the tensors."
+            "Noise of backward inputs and errors, drawn anew for each sample, falls as 1/b in every format "
+            f"(slopes {min(slopes):.3f} to {max(slopes):.3f})."
         )
+    if held.get("variance-exact"):
+        sentences.append("Where A-T1 is exact, its size is what A-T1 predicts from the tensors.")
     if held.get("weight-floor"):
         sentences.append("Noise of rounded weights is shared by the samples and does not average away.")
     if held.get("sr-unbiased") and held.get("nearest-biased"):
@@ -121,10 +129,14 @@ def _answer(records: Sequence[Record], at: Point, plan: Plan, claims: Sequence[C
         for _, fewer, more in pairs(records, plan.margins["bit-cost"]):
             ratios.append(theory.batch_ratio(sigma2, predicted_noise(at, fewer[0]), predicted_noise(at, more[0])))
         sentences.append(
-            f"One bit fewer costs the batch that theory says, {min(ratios):.2f} to {max(ratios):.2f} times as large here: "
-            "the noise itself grows 4 times in dense cells, about 2 times below one step and more than 4 times with "
-            "coarse integers, but sampling noise, which no format adds to, dilutes it."
+            f"One bit fewer costs the batch that theory says, {min(ratios):.2f} to {max(ratios):.2f} times as large here, "
+            "where sampling noise, which no format adds to, dilutes the noise of rounding."
         )
+    grows = {"bit-dense": "4 times in dense cells", "bit-underflow": "about 2 times below one step",
+             "bit-coarse": "more than 4 times with coarse integers"}  # fmt: skip
+    found = [words for name, words in grows.items() if held.get(name)]
+    if found:
+        sentences.append(f"That noise itself grows {', '.join(found)}.")
     decided = "" if sentences else "This run decides too little to answer; the verdicts below say what is open."
     return " ".join(sentences) or decided
 
@@ -160,7 +172,7 @@ def _setup(plan: Plan, at: Point, records: Sequence[Record]) -> tuple[tuple[str,
             "SR is StochasticA with 64 random bits (float64 input): no bias where at most 64 bits are discarded",
         ),
         ("straight-through", "the derivative of a rounding is taken as 1, also where it saturates"),
-        ("size", f"{len(records)} cells, {draws:,} gradients"),
+        ("size", f"{len(records)} cells and those of the planted faults, {draws:,} gradients"),
         *formats,
     )
 
@@ -173,7 +185,8 @@ def _figures(records: Sequence[Record], at: Point, plan: Plan, family: Family) -
     yield _variance(records, family)
     yield _weights(records, at, family)
     yield _bias(records, at, family)
-    yield _bits(records, at, plan, family)
+    if "bit-cost" in plan.margins and list(pairs(records, plan.margins["bit-cost"])):
+        yield _bits(records, at, plan, family)
     yield _absmax(records, family)
 
 
@@ -283,7 +296,7 @@ def _weights(records: Sequence[Record], at: Point, family: Family) -> Figure:
 
 def _bias_panel(title: str, point: str, records: Sequence[Record], at: Point, family: Family) -> Panel:
     """Return a panel of |bias| / |g| by format: nearest with its interval, stochastic by the upper end of its own."""
-    names = list(dict.fromkeys(r["format"] for r in records if r["arm"] == "nearest"))
+    names = list(dict.fromkeys(r["format"] for r in records if r["points"] == point and r["scale"] == "frozen"))
     curves = []
     for mode, label in (("RNE", "RNE"), ("SR", "SR, at most")):
         x, y, low, high = [], [], [], []
@@ -474,6 +487,6 @@ def _count_table(records: Sequence[Record]) -> Table:
     return Table(
         id="hypotheses", title="What broke a hypothesis, in percent of the rounded elements",
         columns=("arm", "cells", "elements", "saturated %", "underflowed %", "NaN %", "on the grid %"), rows=tuple(rows),
-        note="Unbiasedness needs no saturation. Frozen scales map the unrounded tensors into the range; what rounded "
-        "forward tensors or errors push beyond it is counted here. An element rounded to zero is no fault of SR.",
+        note="Unbiasedness needs no saturation. Frozen scales map the unrounded tensors into the range; what rounding "
+        "upstream pushes beyond it is counted here. An element rounded to zero is no fault of SR.",
     )  # fmt: skip

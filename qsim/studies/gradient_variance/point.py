@@ -78,7 +78,8 @@ class Point:
             step = get_format("float8_e4m3fn").smallest_subnormal
             return Quantizer(fmt, mode, scale=2.0 ** math.ceil(math.log2(4 * largest / step)))
         if fmt.kind == "integer":
-            return Quantizer(fmt, mode, scale=largest / fmt.max)
+            step = largest / fmt.max
+            return Quantizer(fmt, mode, scale=step if largest / step <= fmt.max else math.nextafter(step, math.inf))
         if fmt.bits > 8:
             return Quantizer(fmt, mode)
         return Quantizer(fmt, mode, scale=2.0 ** math.ceil(math.log2(largest / fmt.max)))
