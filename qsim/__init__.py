@@ -40,7 +40,7 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f"qsim.{HOME[name]}"), name)
     if name.startswith("_"):
         raise AttributeError(f"module 'qsim' has no attribute {name!r}")
-    try:  # qsim.testing, qsim.reference, ...
+    try:  # qsim.reference, qsim.theory, ...
         return importlib.import_module(f"qsim.{name}")
     except ModuleNotFoundError as error:
         if error.name != f"qsim.{name}":

@@ -8,7 +8,7 @@ import pytest
 import qsim
 from qsim.arrays import quantize_draws
 from qsim.autograd import POINTS, Numerics, value_and_grad
-from qsim.nn import MLP
+from qsim.nn import MLP, cross_entropy, linear
 from qsim.rounding import Quantizer, stream
 
 MODEL = MLP((6, 5, 4, 3))
@@ -179,3 +179,77 @@ def test_bad_points_are_refused_in_one_sentence():
         qsim.numerics(draws=0)
     with pytest.raises(qsim.InputError, match="no format is called 'e4m3x'"):
         qsim.numerics(bwd_act="e4m3x:SR")
+
+
+def test_a_full_site_name_wins_over_its_point(at):
+    """A site named in full takes its own rounding, the other layers that of the point."""
+    params, batch = at
+    own, general = Quantizer("int4"), Quantizer("int8")
+    with qsim.numerics({"layer1.bwd_act": own}, bwd_act=general) as context:
+        value_and_grad(MODEL.loss)(params, batch)
+    assert context.quantizer("layer1", "bwd_act") is own
+    assert context.quantizer("layer0", "bwd_act") is general
+
+
+def test_a_site_that_no_layer_has_is_refused(at):
+    """A misspelt layer is named when the context ends, rather than rounding nothing."""
+    params, batch = at
+    with (
+        pytest.raises(
+            qsim.InputError, match=r"no layer met the site 'layer9\.bwd_act'; the layers were layer0, layer1 or"
+        ),
+        qsim.numerics({"layer9.bwd_act": "e4m3:SR"}),
+    ):
+        value_and_grad(MODEL.loss)(params, batch)
+
+
+def test_a_context_may_be_entered_twice(at):
+    """Entering a context inside itself leaves it in force inside, and nothing behind."""
+    params, batch = at
+    with qsim.numerics(bwd_act="e4m3:SR", draws=2) as context:
+        with context:
+            inner = value_and_grad(MODEL.loss)(params, batch)[0]
+        outer = value_and_grad(MODEL.loss)(params, batch)[0]
+    assert inner.shape == outer.shape == (2,)
+    assert np.ndim(value_and_grad(MODEL.loss)(params, batch)[0]) == 0
+
+
+def test_an_error_leaves_nothing_behind(at):
+    """After a loss that raises, gradients are what they were."""
+    params, (x, y) = at
+    before = value_and_grad(MODEL.loss)(params, (x, y))[1]
+    with pytest.raises(qsim.InputError, match=r"labels must be integers in 0 \.\. 2"):
+        value_and_grad(MODEL.loss)(params, (x, y + 9))
+    after = value_and_grad(MODEL.loss)(params, (x, y))[1]
+    assert np.array_equal(before["layer0"]["w"], after["layer0"]["w"])
+
+
+def test_a_tensor_used_twice_gets_both_cotangents():
+    """A tensor that two operations read has the sum of what they send back, and an unused loss changes nothing."""
+    rng = np.random.default_rng(0)
+    w, x, y = rng.standard_normal((3, 3)), rng.standard_normal((4, 3)), np.array([0, 1, 2, 0])
+    zero = np.zeros((1, 3))
+
+    def loss(params, batch):
+        hidden = linear(batch[0], params, zero, name="a")
+        cross_entropy(hidden, batch[1])
+        return cross_entropy(linear(hidden, params, zero, name="b"), batch[1])
+
+    _, grad = value_and_grad(loss)(w, (x, y))
+    h, numeric = 1e-6, np.empty_like(w)
+    for index in np.ndindex(w.shape):
+        step = np.zeros_like(w)
+        step[index] = h
+        numeric[index] = (value_and_grad(loss)(w + step, (x, y))[0] - value_and_grad(loss)(w - step, (x, y))[0]) / (
+            2 * h
+        )
+    assert np.allclose(grad, numeric, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"draws": 2.5}, {"seed": -1}, {"seed": 1.5}, {"step": 1 << 24}, {"first_draw": -1}]
+)
+def test_numbers_that_are_none_are_refused(arguments):
+    """Draws, seeds and steps that do not fit are refused when the context is made."""
+    with pytest.raises(qsim.InputError):
+        qsim.numerics(**arguments)

@@ -125,6 +125,19 @@ def test_ratio_and_quotient():
     assert q.error == pytest.approx(3 * math.hypot(0.05, 0.1))
 
 
+def test_degrees_of_freedom_are_those_of_the_units():
+    """A bias knows its groups, a slope and a pool their weakest parts by share, a fit and a quotient the weakest part."""
+    bias = GroupedBias(groups=12, size=3)
+    bias.add(0, np.random.default_rng(8).standard_normal((24, 3)))
+    assert bias.squared().freedom == 11
+    few, many = Estimate(2.0, 0.1, 5), Estimate(1.0, 0.05, 100)
+    assert quotient(few, many).freedom == 5
+    assert [e.freedom for e in floor_fit([1, 2, 4], [few, many, many])] == [5, 5]
+    # Two points, equal relative errors: each has half of the slope's variance.
+    assert log_slope([1, 2], [few, many]).freedom == pytest.approx(1 / (0.25 / 5 + 0.25 / 100))
+    assert sample_mean(np.arange(7.0)).freedom == 6
+
+
 @pytest.mark.parametrize(
     ("low", "high", "outcome"),
     [(0.1, 0.9, Outcome.HELD), (1.1, 1.2, Outcome.REFUTED), (-0.5, -0.1, Outcome.REFUTED), (0.9, 1.1, Outcome.NOT_DECIDED),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import qsim
-from qsim.autograd import POINTS, value_and_grad
-from qsim.nn import MLP
+from qsim.autograd import POINTS, op, value_and_grad
+from qsim.nn import MLP, relu
 
 
 def test_an_mlp_starts_as_he_et_al_say():
@@ -44,3 +45,31 @@ def test_float32_stays_float32():
             loss, grads = value_and_grad(model.loss)(params, batch)
         assert loss.dtype == np.float32
         assert grads["layer0"]["w"].dtype == np.float32
+
+
+def test_relu_has_derivative_zero_at_zero():
+    """Relu sends nothing back at 0, of either sign, and below."""
+    _, grad = value_and_grad(lambda x, _: Sum(relu(x)))(np.array([-1.0, -0.0, 0.0, 2.0]), ())
+    assert grad.tolist() == [0, 0, 0, 1]
+
+
+@op
+def Sum(x):
+    """Return the sum over the last axis."""
+    return x.sum(-1), lambda g, _: (np.broadcast_to(g[..., None], x.shape),)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1], "2 labels for 3 samples"),
+        ([0, 1, 2], r"labels must be integers in 0 \.\. 1"),
+        ([0.5, 0.5, 0.5], "labels must be integers"),
+        ([-1, 0, 0], "labels must be integers"),
+    ],
+)
+def test_labels_that_are_none_are_refused(labels, message):
+    """Labels beyond the classes, of another type or number are refused."""
+    model = MLP((4, 2))
+    with pytest.raises(qsim.InputError, match=message):
+        value_and_grad(model.loss)(model.init(np.random.default_rng(0)), (np.ones((3, 4)), np.array(labels)))

@@ -12,6 +12,8 @@ import pytest
 import qsim.report
 from qsim.errors import InputError
 from qsim.folders import folder
+from qsim.formats import get_format
+from qsim.rounding import Mode
 from qsim.studies import available, find
 from qsim.studies.gradient_variance import pages
 from qsim.studies.gradient_variance.cell import Cell, compute, estimate
@@ -174,6 +176,28 @@ def test_estimates_of_a_cell_are_those_of_its_draws():
     groups = np.array([np.mean(means[k::32], axis=0) for k in range(32)])
     gram = groups @ groups.T
     assert record["all.bias_squared"] == pytest.approx((gram.sum() - np.trace(gram)) / (32 * 31), rel=1e-6, abs=1e-12)
+
+
+def test_estimates_know_their_units():
+    """A ratio counts draws, a bias groups, a variance batches."""
+    record = {
+        "batches": 64, "draws": 4, "groups": 32, **dict.fromkeys(["all.ratio", "all.bias_squared", "all.variance"], 1.0),
+        **dict.fromkeys(["all.ratio.error", "all.bias_squared.error", "all.variance.error"], 0.1),
+    }  # fmt: skip
+    assert [estimate(record, f"all.{name}").freedom for name in ("ratio", "bias_squared", "variance")] == [255, 31, 63]
+
+
+def test_scales_are_what_the_study_says():
+    """Frozen scales map the abs-max to the largest value or just below; underflow leaves all within 1/4 of E4M3's step."""
+    at = point(SPEC)
+    for layer in at.model.layers:
+        for name in ("fwd_act", "fwd_weight", "bwd_grad"):
+            largest = np.abs(at.tensor(layer, name)).max()
+            for fmt in ("int4", "int8", "e4m0fn", "float8_e4m3fn"):
+                q = at.quantizer(layer, name, get_format(fmt), Mode.SR, "frozen")
+                assert largest / q.scale <= q.format.max < 2.0000001 * largest / q.scale
+            q = at.quantizer(layer, name, get_format("e4m0fn"), Mode.SR, "underflow")
+            assert 1 / 8 < largest / q.scale / get_format("float8_e4m3fn").smallest_subnormal <= 1 / 4
 
 
 def test_a_small_cell_agrees_with_theory():

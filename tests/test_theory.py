@@ -33,6 +33,14 @@ def test_beyond_the_range_nothing_varies():
     assert theory.sr_variance(np.array([500.0, -1e9]), Quantizer("e4m3", "SR")).tolist() == [0, 0]
 
 
+def test_the_range_is_that_of_the_scaled_grid():
+    """Under a scale the variance vanishes beyond the scaled largest value, and not below it."""
+    q = Quantizer("int4", "SR")
+    assert theory.sr_variance(np.array([13.0, 14.5, -15.0, -16.5]), q, 2.0).tolist() == [1, 0, 1, 0]
+    assert theory.sr_variance(np.array([1.7, 1.8]), q, 0.25)[1] == 0
+    assert theory.sr_variance(np.array([1.7, 1.8]), q, 0.25)[0] > 0
+
+
 def test_a_scale_scales_the_grid():
     """The neighbours under a scale are the scaled neighbours."""
     lo, hi = theory.interval_around(np.array([0.3, -0.3]), Quantizer("int4", "SR"), 0.25)
