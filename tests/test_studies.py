@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -351,3 +357,38 @@ def test_studies_are_found_by_name_and_unknown_ones_refused():
     assert "variance-vs-batch" in available()
     with pytest.raises(InputError, match="no study is called 'variance-vs-bach'; did you mean variance-vs-batch"):
         find("variance-vs-bach")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+def test_an_ended_run_leaves_no_worker(how):
+    """Within seconds of the end of a run, by whatever signal, its worker processes are gone, all of its group."""
+    program = (
+        "import time\nfrom types import SimpleNamespace\nfrom qsim.studies.run import run_cells\n"
+        "cells = [SimpleNamespace(cost=1.0)] * 4\n"
+        "def compute(cell):\n    print('working', flush=True)\n    time.sleep(60)\n"
+        "run_cells(cells, compute, 2)\n"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", program],
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "working\n"
+        run.send_signal(how)
+        run.wait(30)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                os.killpg(run.pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.2)
+        pytest.fail("processes of the run are still there")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.stdout.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import threading
 import time
@@ -63,24 +62,20 @@ def keep_freed_memory() -> None:
         mallopt(parameter, size)
 
 
-@functools.cache
 def end_with(parent: int) -> None:
-    """End this worker within a second of the end of the run in process `parent`, which cannot see to it when killed."""
-    above = os.getppid()
+    """End this worker within a second of the end of process `parent`, which cannot see to it when it is killed."""
 
     def watch() -> None:
-        while os.getppid() == above:
+        while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)
 
-    if os.getpid() != parent:
-        threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
 
 
-def _one(compute: Callable[[C], dict[str, Any]], i: int, cell: C, parent: int) -> tuple[int, dict[str, Any]]:
+def _one(compute: Callable[[C], dict[str, Any]], i: int, cell: C) -> tuple[int, dict[str, Any]]:
     from threadpoolctl import threadpool_limits
 
-    end_with(parent)
     keep_freed_memory()
     with threadpool_limits(1):
         return i, compute(cell)
@@ -90,20 +85,21 @@ def _here(
     cells: Sequence[C], compute: Callable[[C], dict[str, Any]], order: Sequence[int]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     for i in order:
-        yield _one(compute, i, cells[i], os.getpid())
+        yield _one(compute, i, cells[i])
 
 
 def _processes(
     cells: Sequence[C], compute: Callable[[C], dict[str, Any]], order: Sequence[int], jobs: int
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    from joblib import Parallel, delayed, parallel_config
+    from concurrent.futures import as_completed
+
     from joblib.externals.loky import get_reusable_executor
 
+    executor = get_reusable_executor(max_workers=jobs, initializer=end_with, initargs=(os.getpid(),))
     finished = False
     try:
-        with parallel_config("loky", inner_max_num_threads=1):
-            work = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="4*n_jobs")
-            yield from work(delayed(_one)(compute, i, cells[i], os.getpid()) for i in order)
+        for future in as_completed([executor.submit(_one, compute, i, cells[i]) for i in order]):
+            yield future.result()
         finished = True
     finally:
-        get_reusable_executor().shutdown(wait=True, kill_workers=not finished)
+        executor.shutdown(wait=True, kill_workers=not finished)

@@ -136,7 +136,7 @@ def _answer(records: Sequence[Record], at: Point, plan: Plan, claims: Sequence[C
              "bit-coarse": "more than 4 times with coarse integers"}  # fmt: skip
     found = [words for name, words in grows.items() if held.get(name)]
     if found:
-        sentences.append(f"That noise itself grows {', '.join(found)}.")
+        sentences.append(f"Rounding noise itself, per sample, grows {', '.join(found)}.")
     decided = "" if sentences else "This run decides too little to answer; the verdicts below say what is open."
     return " ".join(sentences) or decided
 
