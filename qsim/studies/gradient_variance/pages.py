@@ -226,7 +226,7 @@ def _overview(records: Sequence[Record], at: Point, family: Family) -> Figure:
         id="overview",
         title=f"Where the noise comes from, and whether a batch averages it away ({short(shown)})",
         caption=f"Left: variance of the gradient over roundings, given the batch, for stochastic rounding to {short(shown)} at "
-        "one quantization point at a time; points parallel to the grey line average away as 1/b, level ones never do. "
+        "one quantization point at a time; points parallel to the line average away as 1/b, level ones never do. "
         "Right: the bias of the backward pass, all batch sizes together; stochastic rounding is shown by the upper end of "
         "its interval, which only more draws would lower.",
         alt=f"Log-log plot of gradient variance against batch size, one curve a quantization point of {short(shown)}: "
