@@ -2,7 +2,8 @@
 
 Names A-T1, A-T2 and A-T4 are this project's; the setting is that of Liu et al., "Training with Fewer Bits: Unlocking Edge LLMs
 Training with Stochastic Rounding", Findings of EMNLP 2025, arXiv 2511.00874. They are derived, not quoted from the paper. A-T1
-is checked in exact rationals by `proofs/at1_weight_gradient_variance.py`; A-T2 and A-T4 by enumeration in the tests.
+is checked in exact rationals by `proofs/at1_weight_gradient_variance.py`, A-T2 in one dimension by all outcomes in the
+tests; A-T4 is the arithmetic of the two.
 """
 
 from __future__ import annotations
