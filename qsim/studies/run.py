@@ -49,7 +49,7 @@ def run_cells(
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep freed arrays instead of giving their pages back: a third of a cell's time went into page faults.
+    """Tell glibc to keep freed arrays, rather than give their pages back and fault them in again at the next step.
 
     Elsewhere than on glibc nothing happens.
     """
