@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qsim.errors import InputError
-from qsim.formats import Format, get_format
-from qsim.kernels import cpu
+from qsim.formats import Format, Grid, Table, get_format
+from qsim.kernels import cpu, table
 from qsim.kernels.parameters import CARRIERS, Carrier, parameters, stochastic, thresholds
-from qsim.rounding import LIMITED, Key, Mode, Quantizer, Saturation, Scale, parse_mode
+from qsim.rounding import (
+    LIMITED,
+    Key,
+    Mode,
+    Order,
+    Per,
+    Quantizer,
+    Saturation,
+    Scale,
+    check_eps,
+    mode_fields,
+    split_spelling,
+)  # fmt: skip
+from qsim.scales import apply_scale, derive_scale, given_scale, number_format, remove_scale
 
-__all__ = ["Counts", "decode", "derive_scale", "encode", "quantize", "quantize_draws", "random_words"]
+__all__ = ["Counts", "decode", "encode", "quantize", "quantize_draws", "random_words"]
+
+FLOAT32, FLOAT64 = CARRIERS[np.dtype(np.float32)], CARRIERS[np.dtype(np.float64)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,32 +64,42 @@ def quantize(
     key: Key | None = None,
     sr_bits: int | None = None,
     rbits: ArrayLike | None = None,
+    eps: ArrayLike | None = None,
     saturation: str | Saturation | None = None,
-    scale: Scale | float = "none",
+    scale: Scale | ArrayLike = "none",
+    per: Per = "tensor",
+    order: Order = "divide",
+    ftz_in: bool = False,
+    ftz_out: bool = False,
+    nan: str = "canonical",
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Return the values that the elements of `x` round to, with the shape and dtype of `x`.
 
-    `x` is float32 or float64 (anything else is converted to float64 if it is Python numbers, and refused if it is an
-    array of another type), of any shape, order and stride. `fmt` names a format, `mode` a rounding ("RNE" by default), or
-    `fmt` is a `Quantizer` and says both. A stochastic mode takes its words from `key`, or from `rbits`: one
-    word R of N = `sr_bits` bits an element, broadcast to the shape of `x`. `out` takes the result; it may be `x`.
-    With a scale s the result is s round(fl(x / s)), see `Quantizer`.
+    `x` is float16, bfloat16 (of ml_dtypes), float32 or float64 (anything else is converted to float64 if it is Python
+    numbers, and refused if it is an array of another type), of any shape, order and stride; its type must hold the values of
+    the format. `fmt` names a format, `mode` a rounding ("RNE" by default), or `fmt` is a `Quantizer` and says all that is
+    below. A stochastic mode takes its words from `key`, or from `rbits`: one word R of N = `sr_bits` bits an element,
+    broadcast to the shape of `x`. Threshold takes `eps`, a number or an array that broadcasts. With a scale s, a name, a
+    number or an array that broadcasts, the result is fl(s round(fl(x / s))). `scale`, `per`, `order`, `ftz_in`, `ftz_out` and
+    `nan` are those of `Quantizer`. `out` takes the result; it may be `x`.
     Raise `InputError` for a spelling, a dtype, a word or an `out` that does not fit.
     """
-    q, n = _quantizer(fmt, mode, sr_bits, saturation, scale)
+    how = _how(fmt, mode, sr_bits, eps, saturation, scale, per, order, ftz_in, ftz_out, nan)
     array = _floats(x)
     if out is not None:
         _check_out(out, array)
-    carrier = CARRIERS[array.dtype]
-    flat = array.reshape(1, -1)
-    s = derive_scale(flat, q)
-    y = _round(flat if s is None else flat / s, q, carrier, array.shape, key, n, rbits)
+    if not _can_hold(number_format(array.dtype), how.q.format):
+        raise InputError(
+            f"{array.dtype} cannot hold the values of {how.q.format}; convert the input to float64, or encode"
+        )
+    y, s, _ = _round(array, how, key, rbits)
+    values = y.astype(array.dtype, copy=False)
     if s is not None:
-        _rescale(y, s, q)
+        values = remove_scale(values, s, how.q)
     if out is None:
-        return _as(y.reshape(array.shape), np.asarray(x).dtype)
-    out[...] = y.reshape(array.shape)
+        return _as(values, np.asarray(x).dtype)
+    out[...] = values
     return out
 
 
@@ -85,28 +112,46 @@ def encode(
     key: Key | None = None,
     sr_bits: int | None = None,
     rbits: ArrayLike | None = None,
+    eps: ArrayLike | None = None,
     saturation: str | Saturation | None = None,
-    scale: Scale | float = "none",
+    scale: Scale | ArrayLike = "none",
+    per: Per = "tensor",
+    order: Order = "divide",
+    ftz_in: bool = False,
+    ftz_out: bool = False,
+    nan: str = "canonical",
 ) -> NDArray[Any]:
     """Return the codes that the elements of `x` (divided by the scale) round to, in the smallest unsigned type.
 
-    Arguments and errors are those of `quantize`.
+    Arguments and errors are those of `quantize`, but that any input type will do for any format.
     """
-    q, n = _quantizer(fmt, mode, sr_bits, saturation, scale)
+    how = _how(fmt, mode, sr_bits, eps, saturation, scale, per, order, ftz_in, ftz_out, nan)
+    fmt = how.q.format
     array = _floats(x)
-    carrier = CARRIERS[array.dtype]
-    flat = array.reshape(1, -1)
-    s = derive_scale(flat, q)
-    y = _round(flat if s is None else flat / s, q, carrier, array.shape, key, n, rbits)
-    codes = np.empty(array.size, code_dtype(q.format))
-    cpu.encode(y.reshape(-1).view(carrier.word), codes, _parameters(q, carrier))
+    y, _, carrier = _round(array, how, key, rbits)
+    codes = np.empty(array.size, code_dtype(fmt))
+    flat = y.reshape(-1)
+    if carrier.holds(fmt):
+        # Wrapped values are values of the format, so that of the rule only the codes are left to ask for.
+        p = parameters(fmt, Saturation.saturate if fmt.kind in ("integer", "fixed") else _rule(how.q), carrier.dtype)
+        cpu.encode(flat.view(carrier.word), codes, p)
+    else:
+        values, ascending = _codes(fmt)
+        np.take(ascending, np.searchsorted(values, flat), out=codes, mode="clip")
+        codes[(flat == 0) & np.signbit(flat) & fmt.has_neg_zero] |= codes.dtype.type(1 << (fmt.bits - 1))
+        if fmt.inf_code is not None:
+            codes[np.isposinf(flat)] = fmt.inf_code
+            codes[np.isneginf(flat)] = fmt.code_of_inf(negative=True)
+        if fmt.nan_code is not None:
+            codes[np.isnan(flat)] = fmt.nan_code
+            codes[np.isnan(flat) & np.signbit(flat)] = fmt.code_of_nan(negative=True)
     return codes.reshape(array.shape)
 
 
 def decode(codes: ArrayLike, fmt: str | Format, dtype: Any = np.float32) -> NDArray[Any]:
-    """Return the values of `codes` as `dtype` (float32 by default, float64 where float32 cannot hold the format).
+    """Return the values of `codes` as `dtype` (float32 by default), float64 where `dtype` cannot hold the format.
 
-    Raise `InputError` if a code is not an integer in 0 .. 2^bits - 1.
+    Raise `InputError` for what is no code: codes are integers in 0 .. 2^bits - 1, and some formats leave some of them unused.
     """
     fmt = get_format(fmt)
     array = np.asarray(codes)
@@ -114,12 +159,14 @@ def decode(codes: ArrayLike, fmt: str | Format, dtype: Any = np.float32) -> NDAr
         raise InputError(f"codes are integers, not {array.dtype}")
     if array.size and not 0 <= int(array.min()) <= int(array.max()) < 1 << fmt.bits:
         raise InputError(f"codes of {fmt.name} are 0 .. {(1 << fmt.bits) - 1}, not {array.min()} .. {array.max()}")
-    if not CARRIERS[np.dtype(np.float32)].holds(fmt):
-        dtype = np.float64
-    if fmt.bits <= 16:
-        return np.asarray(fmt.values().astype(dtype)[array])
-    flat = [fmt.decode(int(code)) for code in array.reshape(-1)]
-    return np.array(flat, dtype=dtype).reshape(array.shape)
+    wanted = np.dtype(dtype)
+    if wanted.name not in INPUTS:
+        raise InputError(f"values are decoded to float16, bfloat16, float32 or float64, not {wanted}")
+    values = np.asarray(fmt.values()[array] if fmt.bits <= 16 else fmt.decode_array(array))
+    if not fmt.has_nan and np.isnan(values).any():
+        unused = array[np.isnan(values)].flat[0]
+        raise InputError(f"{unused} is no code of {fmt.name}: no value has it")
+    return values.astype(wanted if _can_hold(number_format(wanted), fmt) else np.float64)
 
 
 def code_dtype(fmt: Format) -> np.dtype[Any]:
@@ -143,96 +190,103 @@ def quantize_draws(
 
     Draw k takes the words of (seed, streams[k]), its elements numbered from 0. A first axis of length 1 stands for all
     draws alike: a stochastic rounding then returns one row a stream, a deterministic one a single row. A re-derived
-    scale is that of each row.
+    scale is that of each draw, or of its parts that `q.per` names.
     """
     if x.dtype not in CARRIERS:
         raise InputError(f"tensors of float32 and float64 can be rounded, not {x.dtype}; convert the model first")
-    carrier = CARRIERS[x.dtype]
     if q.mode.stochastic and len(x) not in (1, len(streams)):
         raise InputError(f"x holds {len(x)} draws and there are {len(streams)} streams; one draw stands for all")
-    rows = np.ascontiguousarray(x).reshape(len(x), -1)
-    s = derive_scale(rows, q)
-    scaled = rows if s is None else rows / s
+    if not _can_hold(number_format(x.dtype), q.format):
+        raise InputError(f"{x.dtype} cannot hold the values of {q.format}; convert the model to float64")
+    n = CARRIERS[x.dtype].width if q.sr_bits is None else q.sr_bits
+    how = _How(q, n if q.mode.stochastic else None, None, None)
+    scaled, s = _prepare(x, how, lead=1)
+    carrier = _carrier(how, scaled)
+    rows = np.ascontiguousarray(scaled.reshape(len(x), -1), carrier.dtype)
     draws = len(streams) if q.mode.stochastic else x.shape[0]
-    y = np.empty((draws, rows.shape[1]), x.dtype)
-    words_in, words_out = scaled.view(carrier.word), y.view(carrier.word)
-    p = _parameters(q, carrier)
+    y = np.empty((draws, rows.shape[1]), carrier.dtype)
     if q.mode.stochastic:
-        n = carrier.width if q.sr_bits is None else q.sr_bits
-        loop = cpu.round_rows32 if carrier.width == 32 else cpu.round_rows64
-        source = _source(q, n, carrier)
-        loop(words_in, words_out, np.uint64(seed), np.asarray(streams, np.uint64), np.uint64(0), source, p)
+        _round_rows(rows, y, how, carrier, CARRIERS[x.dtype].width, seed, np.asarray(streams, np.uint64), 0)
     else:
-        cpu.round_by_thresholds(words_in.reshape(-1), words_out.reshape(-1), thresholds(q.mode, carrier.dtype), p)
-    counts = Counts(y.size, *cpu.count(words_in, words_out, p))
-    if s is not None:
-        _rescale(y, s, q)
-    return y.reshape((draws, *x.shape[1:])), counts
-
-
-@np.errstate(over="ignore", invalid="ignore")  # infinities and NaNs are results like any other
-def derive_scale(rows: NDArray[Any], q: Quantizer) -> NDArray[Any] | None:
-    """Return the scale of each row of `rows`, shape (rows, 1), in its dtype; `None` for no scaling.
-
-    "absmax": fl(max|x| / max), or the float above it, so that fl(max|x| / s) <= max. "pow2": the smallest power of two s
-    with s max >= max|x|. NaN and infinities do not count. The scale is 1 in a row without another element than zeros, and
-    where it would not be a normal number. Raise `InputError` for a frozen scale that the dtype rounds to zero or infinity.
-    """
-    if q.scale == "none":
-        return None
-    number = rows.dtype.type
-    if not isinstance(q.scale, str):
-        frozen = number(q.scale)
-        if not 0 < frozen < np.inf:
-            raise InputError(f"scale = {q.scale} is beyond the range of {rows.dtype}, in which x is divided by it")
-        return np.full((1, 1), frozen)
-    finite = np.where(np.isfinite(rows), np.abs(rows), 0)
-    largest = finite.max(axis=1, keepdims=True, initial=0)
-    if q.scale == "pow2":
-        # Both are fraction * 2^exponent with fractions in [1/2, 1), so s = 2^(difference), or twice that.
-        (fraction, exponent), (limit, shift) = np.frexp(largest), np.frexp(number(q.format.max))
-        derived = np.ldexp(np.ones_like(largest), exponent - shift + (fraction > limit))
-    else:
-        derived = largest / number(q.format.max)
-        # The division rounds, and the largest element must not come out above the largest value.
-        above = largest / np.where(derived > 0, derived, 1) > number(q.format.max)
-        derived = np.where(above, np.nextafter(derived, number(np.inf)), derived)
-    usable = (largest > 0) & (derived >= np.finfo(rows.dtype).smallest_normal) & np.isfinite(derived)
-    scale: NDArray[Any] = np.where(usable, derived, number(1))
-    return scale
+        _round_flat(rows.reshape(-1), y.reshape(-1), how, carrier, _eps_words(q.eps, y.shape))
+    _after(y, q, carrier)
+    limits = _kernel(q, carrier, Saturation.saturate if q.saturation is Saturation.wrap else _rule(q))[1]
+    counts = Counts(y.size, *cpu.count(rows.view(carrier.word), y.view(carrier.word), limits))
+    values = y.reshape((draws, *x.shape[1:])).astype(x.dtype, copy=False)
+    return values if s is None else remove_scale(values, s, q), counts
 
 
 # --- Behind the border: everything below trusts its arguments ----------------------------------------------
 
+INPUTS = ("float16", "bfloat16", "float32", "float64")
+"""The types that bring numbers in, each named as its format."""
 
-def _quantizer(
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """Hold a rounding as it was asked for: the `Quantizer`, and what may be an array or depend on the input's type."""
+
+    q: Quantizer
+    #: The number of random bits that was stated; `None`: as many as the input has.
+    n: int | None
+    eps: ArrayLike | None
+    #: A frozen scale that is an array.
+    scale: ArrayLike | None
+
+
+def _how(
     fmt: str | Format | Quantizer,
     mode: str | Mode | None,
     sr_bits: int | None,
+    eps: ArrayLike | None,
     saturation: str | Saturation | None,
-    scale: Scale | float,
-) -> tuple[Quantizer, int | None]:
-    """Return the rounding that the arguments of `quantize` spell, and the number of random bits they state."""
+    scale: Scale | ArrayLike,
+    per: Per,
+    order: Order,
+    ftz_in: bool,
+    ftz_out: bool,
+    nan: Any,
+) -> _How:
+    """Return the rounding that the arguments of `quantize` spell."""
+    if sr_bits is not None and (isinstance(sr_bits, bool) or not isinstance(sr_bits, int)):
+        raise InputError(f"sr_bits = {sr_bits!r} must be an integer")
+    unscaled = isinstance(scale, str) and scale == "none"
     if isinstance(fmt, Quantizer):
-        if mode is not None or saturation is not None or scale != "none":
-            raise InputError("a Quantizer says mode, scale and saturation itself; give a format to choose them here")
+        usual = unscaled and (per, order, ftz_in, ftz_out, nan) == ("tensor", "divide", False, False, "canonical")
+        if mode is not None or saturation is not None or eps is not None or not usual:
+            raise InputError("a Quantizer says mode, scale, saturation and all else; give a format to choose them here")
         if fmt.sr_bits is not None and sr_bits not in (None, fmt.sr_bits):
             raise InputError(f"sr_bits = {sr_bits} contradicts the {fmt.sr_bits} of the Quantizer {fmt}; drop one")
-        return fmt, fmt.sr_bits if sr_bits is None else sr_bits
+        return _How(fmt, fmt.sr_bits if sr_bits is None else sr_bits, fmt.eps, None)
     name: str | Format = fmt
-    if isinstance(fmt, str) and ":" in fmt and mode is None:
-        name, mode = fmt.split(":", 1)
-    parsed = parse_mode(mode or Mode.RNE)
-    limit = sr_bits if parsed in LIMITED else None
-    return Quantizer(name, parsed, sr_bits=limit, scale=scale, saturation=saturation), sr_bits
-
-
-def _rescale(y: NDArray[Any], s: NDArray[Any], q: Quantizer) -> None:
-    """Multiply `y` by its scale in place; where the rounding saturates, the product does not overflow either."""
-    np.multiply(y, s, out=y)
-    if q.saturation in (Saturation.SatFinite, Saturation.saturate):
-        limit = np.finfo(y.dtype).max
-        np.clip(y, -limit, limit, out=y)
+    if isinstance(fmt, str) and mode is None:
+        name, mode = split_spelling(fmt)
+    fields: dict[str, Any] = mode_fields(mode) if isinstance(mode, str) and mode else {"mode": mode or Mode.RNE}
+    stated: int | None = fields.get("sr_bits", sr_bits)
+    if sr_bits not in (None, stated):
+        raise InputError(f"sr_bits = {sr_bits} contradicts the {stated} of {mode}; drop one")
+    if fields["mode"] in LIMITED:
+        fields["sr_bits"] = stated
+    given: Any = fields.get("eps", eps)
+    if eps is not None and given is not eps:
+        raise InputError(f"eps = {eps!r} contradicts the {given} of {mode}; drop one")
+    fields["eps"] = 0.0 if given is not None and np.ndim(given) else given  # arrays are looked at element by element
+    several: Any = None if isinstance(scale, str) or not np.ndim(scale) else scale
+    if several is not None and per != "tensor":
+        raise InputError(f"per = {per!r} with an array of scales, whose shape says which elements share one; drop it")
+    single: Any = scale if several is None else "none"
+    q = Quantizer(
+        name,
+        **fields,
+        saturation=saturation,
+        scale=single,
+        per=per,
+        order=order,
+        ftz_in=ftz_in,
+        ftz_out=ftz_out,
+        nan=nan,
+    )
+    return _How(q, stated, given, several)
 
 
 def _floats(x: ArrayLike) -> NDArray[Any]:
@@ -246,9 +300,11 @@ def _floats(x: ArrayLike) -> NDArray[Any]:
         if array.size and max(abs(int(array.min())), abs(int(array.max()))) > 1 << 53:
             raise InputError(f"{array.flat[0]} ... does not fit a float64 exactly; give floats")
         array = array.astype(np.float64)
-    native = array.dtype.newbyteorder("=")
-    if native not in CARRIERS:
-        raise InputError(f"arrays of float32 and float64 can be rounded, not {array.dtype}; convert the input first")
+    native = array.dtype.newbyteorder("=") if array.dtype.kind == "f" else array.dtype
+    if native.name not in INPUTS:
+        raise InputError(
+            f"arrays of float16, bfloat16, float32 and float64 can be rounded, not {array.dtype}; convert the input first"
+        )
     return array.astype(native, copy=False)
 
 
@@ -266,64 +322,186 @@ def _check_out(out: NDArray[Any], array: NDArray[Any]) -> None:
         raise InputError("out is read-only; give an array that can be written")
 
 
-def _parameters(q: Quantizer, carrier: Carrier) -> Any:
+@functools.lru_cache(maxsize=1024)
+def _can_hold(number: Grid, fmt: Format) -> bool:
+    """Return whether every value of `fmt` is a finite value of the input format `number`."""
+    ends = (fmt.value(fmt.top), fmt.value(-fmt.bottom))
+    if max(map(abs, ends)) > number.value(number.top):
+        return False
+    if isinstance(fmt, Table):
+        return not any(number.split(Fraction(value))[1] for value in fmt.points)
+    assert isinstance(fmt, Grid)
+    digits = fmt.man_bits if fmt.even else fmt.precision
+    return fmt.lsb >= number.lsb and digits <= number.precision
+
+
+def _rule(q: Quantizer) -> Saturation:
     assert q.saturation is not None  # Quantizer.__init__ put the default in
-    return parameters(q.format, q.saturation, carrier.dtype, q.mode)
+    return q.saturation
 
 
-def _source(q: Quantizer, n: int, carrier: Carrier) -> Any:
-    """Return how the core reads a random word of `n` bits; raise `InputError` for a number of bits that it cannot."""
-    if not (q.mode is Mode.SRE) <= n <= carrier.width:
-        least = int(q.mode is Mode.SRE)
+@functools.lru_cache(maxsize=256)
+def _codes(fmt: Format) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """Return the values in ascending order, and their codes, of a format that the core does not encode."""
+    ordinals = range(-fmt.bottom, fmt.top + 1)
+    values = np.array([float(fmt.value(ordinal)) for ordinal in ordinals])
+    return values, np.array([fmt.code(ordinal) for ordinal in ordinals], code_dtype(fmt))
+
+
+def _carrier(how: _How, scaled: NDArray[Any]) -> Carrier:
+    """Return the type that is computed in: float32 where it can, else float64."""
+    narrow = scaled.dtype.itemsize <= 4 and FLOAT32.holds(how.q.format) and how.q.mode is not Mode.THR
+    between = how.q.mode in (Mode.SRB, Mode.SRC) and how.n == FLOAT32.width  # a bit below the last is looked at
+    return FLOAT32 if narrow and not between else FLOAT64
+
+
+def _kernel(q: Quantizer, carrier: Carrier, rule: Saturation) -> tuple[Any, Any]:
+    """Return the module whose loops round to the format, and what these must know."""
+    signed_nan = q.nan == "signed"
+    if carrier.holds(q.format):
+        return cpu, parameters(q.format, rule, carrier.dtype, q.mode, signed_nan=signed_nan)
+    if isinstance(q.format, Grid) and not q.format.gap:
         raise InputError(
-            f"sr_bits = {n}: {q.mode} of {carrier.dtype} input takes {least} to {carrier.width} random bits"
+            f"{q.format} has values beyond float64, or fewer exact bits there; qsim.reference rounds to it"
         )
-    if n == carrier.width and q.mode in (Mode.SRB, Mode.SRC):
-        raise InputError(f"sr_bits = {n}: {q.mode} of {carrier.dtype} input takes at most {n - 1} random bits")
+    return table, table.line(q.format, rule, q.mode, signed_nan=signed_nan)
+
+
+def _source(q: Quantizer, n: int, width: int, carrier: Carrier) -> Any:
+    """Return how the core reads a random word of `n` bits; `width` is that of the input's words."""
+    least = int(q.mode is Mode.SRE)
+    most = width - (width == FLOAT64.width and q.mode in (Mode.SRB, Mode.SRC))
+    if not least <= n <= most:
+        raise InputError(f"sr_bits = {n}: {q.mode} of {width}-bit words takes {least} to {most} random bits")
     return stochastic(q.mode, n, carrier.dtype)
 
 
+def _prepare(x: NDArray[Any], how: _How, lead: int = 0) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return what is rounded in place of `x`, and the scale."""
+    q = how.q
+    if q.format.nan_to == "error" and np.isnan(x).any():
+        at = np.unravel_index(int(np.argmax(np.isnan(x))), x.shape)
+        raise InputError(f"x[{', '.join(map(str, at))}] is NaN, which has no place in {q.format}")
+    if q.ftz_in:
+        tiny = x.dtype.type(number_format(x.dtype).smallest_normal)
+        x = np.where(np.abs(x) < tiny, np.copysign(x.dtype.type(0), x), x)
+    s = derive_scale(x, q, lead) if how.scale is None else given_scale(how.scale, x, lead)
+    if s is None:
+        return x, None
+    bits = 0 if not q.mode.stochastic else 8 * max(x.dtype.itemsize, 4) if how.n is None else how.n
+    return apply_scale(x, s, q, bits), s
+
+
 def _round(
-    flat: NDArray[Any],
-    q: Quantizer,
-    carrier: Carrier,
-    shape: tuple[int, ...],
-    key: Key | None,
-    n: int | None,
-    rbits: ArrayLike | None,
-) -> NDArray[Any]:
-    """Return `flat`, shape (1, size), rounded."""
+    array: NDArray[Any], how: _How, key: Key | None, rbits: ArrayLike | None
+) -> tuple[NDArray[Any], NDArray[Any] | None, Carrier]:
+    """Return `array`, divided by its scale and rounded, in the carrier's type; the scale; and the carrier."""
+    q, n = how.q, how.n
     if key is not None and not isinstance(key, Key):
         raise InputError(f"key must be a qsim.Key, such as qsim.Key(seed=0), not {key!r}")
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int)):
-        raise InputError(f"sr_bits = {n!r} must be an integer")
-    u = np.ascontiguousarray(flat).view(carrier.word)
-    y = np.empty_like(flat)
-    out = y.view(carrier.word)
-    p = _parameters(q, carrier)
+    width = 8 * max(array.dtype.itemsize, 4)
     if not q.mode.stochastic:
         if rbits is not None or n is not None:
             raise InputError(f"{q.mode} takes no random bits; drop rbits and sr_bits, or name a stochastic mode")
-        cpu.round_by_thresholds(u[0], out[0], thresholds(q.mode, carrier.dtype), p)
-        return y
-    if q.mode is Mode.SR and n not in (None, carrier.width):
-        raise InputError(
-            f"SR takes {carrier.width} random bits of {carrier.dtype} input, not {n}; SRA takes any number"
-        )
-    bits = carrier.width if n is None else n
-    source = _source(q, bits, carrier)
-    if rbits is not None:
-        if key is not None or n is None:
-            raise InputError("rbits needs sr_bits, the number of bits of each word, and takes the place of key")
-        words = _words(rbits, bits, shape, carrier)
-        cpu.round_by_words(u[0], words, out[0], source, p)
-    elif key is None:
+    elif q.mode is Mode.SR and n not in (None, width):
+        raise InputError(f"SR takes {width} random bits of {array.dtype} input, not {n}; SRA takes any number")
+    elif rbits is not None and (key is not None or n is None):
+        raise InputError("rbits needs sr_bits, the number of bits of each word, and takes the place of key")
+    elif rbits is None and key is None:
         raise InputError(f"{q.mode} needs its random words: key=qsim.Key(seed), or rbits= with sr_bits=")
-    else:
-        loop = cpu.round_rows32 if carrier.width == 32 else cpu.round_rows64
+    scaled, s = _prepare(array, how)
+    carrier = _carrier(how, scaled)
+    x = np.ascontiguousarray(scaled, carrier.dtype)
+    y = np.empty(array.shape, carrier.dtype)
+    if q.mode.stochastic and key is not None:
         streams = np.array([key.stream], np.uint64)
-        loop(u, out, np.uint64(key.seed), streams, np.uint64(key.offset), source, p)
-    return y
+        _round_rows(x.reshape(1, -1), y.reshape(1, -1), how, carrier, width, key.seed, streams, key.offset)
+    else:
+        words = _eps_words(how.eps, array.shape)
+        if rbits is not None:
+            words = _words(rbits, n or 0, array.shape, carrier)
+        _round_flat(x.reshape(-1), y.reshape(-1), how, carrier, words, width)
+    _after(y, q, carrier)
+    return y, s, carrier
+
+
+def _round_rows(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    how: _How,
+    carrier: Carrier,
+    width: int,
+    seed: int,
+    streams: NDArray[np.uint64],
+    offset: int,
+) -> None:
+    """Round each row of `x` (or its only one) into a row of `y`, by the words of its stream, `width` bits an element."""
+    loops, p = _kernel(how.q, carrier, _rule(how.q))
+    source = _source(how.q, width if how.n is None else how.n, width, carrier)
+    u, out = x.view(carrier.word), y.view(carrier.word)
+    if loops is cpu and width == carrier.width:
+        loop = cpu.round_rows32 if width == 32 else cpu.round_rows64
+        loop(u, out, np.uint64(seed), streams, np.uint64(offset), source, p)
+        return
+    for k, stream in enumerate(streams):
+        words = _wide_words(Key(seed, int(stream), offset), y.shape[1], width)
+        loops.round_by_words(u[min(k, len(u) - 1)], words, out[k], source, p)
+
+
+def _wide_words(key: Key, count: int, width: int) -> NDArray[np.uint64]:
+    """Return the random words of an array whose elements take `width` bits, at the top of 64-bit words."""
+    if width == 32:
+        return random_words(key, count).astype(np.uint64) << np.uint64(32)
+    block, skip = divmod(key.offset, 2)
+    start = Key(key.seed, key.stream)
+    pairs = np.empty(-(-(2 * (skip + count)) // 4) * 4, np.uint32)
+    cpu.fill(pairs, np.uint64(block), np.uint64(start.seed), np.uint64(start.stream))
+    joined = pairs[0::2].astype(np.uint64) << np.uint64(32) | pairs[1::2]
+    return np.ascontiguousarray(joined[skip : skip + count])
+
+
+def _round_flat(
+    x: NDArray[Any], y: NDArray[Any], how: _How, carrier: Carrier, words: NDArray[Any] | None, width: int = 0
+) -> None:
+    """Round `x` into `y` deterministically, or element by element by what `words` holds: random words, or thresholds."""
+    loops, p = _kernel(how.q, carrier, _rule(how.q))
+    u, out = x.view(carrier.word), y.view(carrier.word)
+    if how.q.mode.stochastic:
+        source = _source(how.q, width if how.n is None else how.n, width, carrier)
+        loops.round_by_words(u, words, out, source, p)
+    elif how.q.mode is Mode.THR:
+        loops.round_by_eps(u, words, out, p)
+    else:
+        loops.round_by_thresholds(u, out, thresholds(how.q.mode, carrier.dtype), p)
+
+
+def _eps_words(eps: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.uint64] | None:
+    """Return eps 2^64 for every element, flat; `None` where there is no eps."""
+    if eps is None:
+        return None
+    array = np.asarray(eps)
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"eps of {array.dtype} must be numbers with 0 <= eps < 1")
+    lifted = np.ldexp(array.astype(np.float64), 64)
+    for problem in np.flatnonzero(~((lifted >= 0) & (lifted < 2.0**64) & (lifted == np.floor(lifted))))[:1]:
+        check_eps(array.astype(np.float64).flat[problem].item())
+    return np.ascontiguousarray(_broadcast(lifted, shape, "eps").reshape(-1).astype(np.uint64))
+
+
+def _after(y: NDArray[Any], q: Quantizer, carrier: Carrier) -> None:
+    """Wrap, or flush to zero, what was rounded, in place."""
+    fmt = q.format
+    if q.saturation is Saturation.wrap:
+        number = carrier.dtype.type
+        period = number(2.0**fmt.bits * fmt.smallest_subnormal)
+        np.copyto(y, np.where(np.isfinite(y), np.fmod(y, period), y))
+        # Both terms are multiples of the spacing, and so is the result, of no more than `bits` bits: all of it is exact.
+        y += np.where(y < number(fmt.min), period, number(0)) - np.where(y > number(fmt.max), period, number(0))
+        y += number(0)  # no -0
+    if q.ftz_out and fmt.kind == "float" and fmt.smallest_subnormal < fmt.smallest_normal:
+        limit = carrier.dtype.type(fmt.smallest_normal).view(carrier.word)
+        flat = y.reshape(-1).view(carrier.word)
+        cpu.flush_all(flat, flat, limit, _kernel(q, carrier, _rule(q))[1])
 
 
 def _words(rbits: ArrayLike, bits: int, shape: tuple[int, ...], carrier: Carrier) -> NDArray[Any]:
@@ -333,10 +511,13 @@ def _words(rbits: ArrayLike, bits: int, shape: tuple[int, ...], carrier: Carrier
         raise InputError(f"rbits are integers, not {array.dtype}")
     if array.size and not 0 <= int(array.min()) <= int(array.max()) < 1 << bits:
         raise InputError(f"rbits of {bits} bits are 0 .. {(1 << bits) - 1}, not {array.min()} .. {array.max()}")
-    try:
-        full = np.broadcast_to(array, shape)
-    except ValueError:
-        raise InputError(f"rbits of shape {array.shape} do not broadcast to the shape {shape} of x") from None
-    words: NDArray[Any] = full.astype(carrier.word).reshape(-1)
+    words: NDArray[Any] = _broadcast(array, shape, "rbits").astype(carrier.word).reshape(-1)
     lift = carrier.width - bits
     return np.left_shift(words, carrier.word(lift)) if bits else np.zeros_like(words)
+
+
+def _broadcast(array: NDArray[Any], shape: tuple[int, ...], name: str) -> NDArray[Any]:
+    try:
+        return np.broadcast_to(array, shape)
+    except ValueError:
+        raise InputError(f"{name} of shape {array.shape} do not broadcast to the shape {shape} of x") from None

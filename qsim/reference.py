@@ -1,8 +1,8 @@
 """The right way: what a rounding *is*, over exact rationals. This file defines bit-accurate.
 
-A finite x is between two values of the format's grid. `split` finds, for |x|, the ordinal n of the lower one and the
-discarded fraction nu in [0, 1) of the way to the next; `away` decides between n and n + 1; only then is the result
-compared with the range. Nothing here is fast, and nothing here is clever.
+A finite x is between two values of the format. `Format.split` finds its neighbour toward zero and the discarded fraction nu
+in [0, 1) of the way to the outward one; `away` decides between the two; only then is the result compared with the range.
+Nothing here is fast, and nothing here is clever.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from fractions import Fraction
 
 from qsim.errors import InputError
 from qsim.formats import Format, get_format
-from qsim.rounding import Mode, Saturation, parse_mode, parse_saturation
+from qsim.rounding import Mode, Order, Saturation, check_eps, parse_mode, parse_saturation
 
-__all__ = ["away", "encode", "quantize", "sr_moments"]
+__all__ = ["away", "encode", "flushed", "quantize", "scaled", "sr_moments"]
+
+CLAMPING = (Saturation.SatFinite, Saturation.SatPropagate, Saturation.saturate)
 
 
-def away(mode: Mode, nu: Fraction, odd: bool, negative: bool, sr_bits: int = 0, rbits: int = 0) -> bool:
-    """Decide whether a magnitude goes to the upper neighbour.
+def away(
+    mode: Mode, nu: Fraction, odd: bool, negative: bool, sr_bits: int = 0, rbits: int = 0, eps: float = 0.0
+) -> bool:
+    """Decide whether x goes to its outward neighbour.
 
-    `nu` is the discarded fraction, `odd` whether the lower neighbour's code is odd, `rbits` the random word R of
+    `nu` is the discarded fraction, `odd` whether the inner neighbour's code is odd, `rbits` the random word R of
     N = `sr_bits` bits. The rules are those of `Mode`.
     """
     half, whole = Fraction(1, 2), 1 << sr_bits
@@ -45,6 +49,8 @@ def away(mode: Mode, nu: Fraction, odd: bool, negative: bool, sr_bits: int = 0, 
             return nu > 0
         case Mode.RTO:
             return nu > 0 and not odd
+        case Mode.THR:  # up iff the fraction from the lesser neighbour, 1 - nu for negative x, exceeds eps
+            return nu > 0 and not 1 - nu > eps if negative else nu > eps
         case Mode.SRB:
             return math.floor(nu * 2 * whole) + 2 * rbits + 1 >= 2 * whole
         case Mode.SRC:
@@ -62,13 +68,18 @@ def encode(
     *,
     sr_bits: int = 0,
     rbits: int = 0,
+    eps: float = 0.0,
     saturation: str | Saturation | None = None,
+    ftz_out: bool = False,
+    nan: str = "canonical",
 ) -> int:
     """Return the code that `x` rounds to; x may be any rational, an infinity, a NaN or a signed zero.
 
-    `rbits` is the random word, 0 <= rbits < 2^sr_bits, for the stochastic modes. Rounding comes first, on a grid
-    that goes on above the largest value; range comes second. What the format cannot hold follows its data: NaN by
-    `nan_to`, an infinity by `saturation`, -0 (and a negative value that rounds to zero) becomes +0 without -0.
+    `rbits` is the random word, 0 <= rbits < 2^sr_bits, for the stochastic modes, `eps` the threshold of Threshold.
+    Rounding comes first, on a line that goes on above the largest value; range comes second. What the format cannot hold
+    follows its data: NaN by `nan_to`, 0 by `zero_to`, an infinity by `saturation`, -0 (and a negative value that rounds to
+    zero) becomes +0 without -0. `ftz_out` makes a zero of a subnormal result; with `nan` = "signed" a NaN keeps its sign,
+    if the format's NaNs have one.
     """
     fmt, mode = get_format(fmt), parse_mode(mode)
     rule = parse_saturation(saturation, fmt)
@@ -78,32 +89,64 @@ def encode(
         raise InputError("SR needs sr_bits here, the width of the input's widest word: 32 for float32, 64 for float64")
     if sr_bits < 0 or not 0 <= rbits < 1 << sr_bits:
         raise InputError(f"rbits = {rbits} is no word of sr_bits = {sr_bits} bits")
-    if isinstance(x, float) and math.isnan(x):
-        return {"nan": fmt.nan_code, "max": fmt.code(fmt.top), "zero": 0}[fmt.nan_to] or 0
+    check_eps(eps)
     negative = math.copysign(1.0, x) < 0 if isinstance(x, float) else x < 0
-    limit = fmt.bottom if negative else fmt.top
+    if isinstance(x, float) and math.isnan(x):
+        return _nan(fmt, negative=negative and nan == "signed")
     if isinstance(x, float) and math.isinf(x):
-        return _beyond(fmt, rule, negative, finite=False)
-    number, nu = fmt.floor_ordinal(abs(Fraction(x)))
-    number += away(mode, nu, number % 2 == 1, negative, sr_bits, rbits)
-    if number > limit:
-        return (
-            fmt.code(-fmt.bottom if negative else fmt.top)
-            if mode.inward(negative=negative)
-            else (_beyond(fmt, rule, negative, finite=True))
-        )
-    return fmt.code(-number if negative else number, negative_zero=negative)
+        return _infinity(fmt, rule, negative=negative, negative_nan=negative and nan == "signed")
+    exact = Fraction(x)
+    if not exact and not fmt.has_zero:
+        return _zero(fmt)
+    ordinal, nu = fmt.split(exact)
+    if away(mode, nu, fmt.is_odd(ordinal), negative, sr_bits, rbits, eps):
+        ordinal += -1 if negative else 1
+    if rule is Saturation.wrap:  # the values of an even grid are numbered by their integers
+        return ordinal % (1 << fmt.bits)
+    if -fmt.bottom <= ordinal <= fmt.top:
+        ordinal = 0 if ftz_out and fmt.is_subnormal(ordinal) else ordinal
+        return fmt.code(ordinal, negative_zero=negative and not ordinal)
+    if not ordinal and fmt.bottom < 0:  # a grid without zero: below its smallest value
+        return _zero(fmt)
+    below = ordinal < -fmt.bottom
+    if rule in CLAMPING or mode.inward(negative=below):
+        return fmt.code(-fmt.bottom if below else fmt.top)
+    return _beyond(fmt, rule, below=below, negative_nan=negative and nan == "signed")
 
 
-def _beyond(fmt: Format, rule: Saturation, negative: bool, finite: bool) -> int:
-    """Return the code of a result beyond the range: an infinity if not `finite`, an overflow otherwise."""
-    if rule is Saturation.OvfNaN:
-        assert fmt.nan_code is not None  # parse_saturation refuses OvfNaN without a NaN
-        return fmt.nan_code
-    if rule is Saturation.SatNone or (rule is Saturation.SatPropagate and not finite):
-        assert fmt.inf_code is not None
-        return fmt.inf_code | negative << (fmt.bits - 1)
+def _beyond(fmt: Format, rule: Saturation, *, below: bool, negative_nan: bool) -> int:
+    """Return the code of what lies beyond the range, under a rule that does not clamp it."""
+    if below and not fmt.signed and fmt.negative_to == "min":
+        return fmt.code(-fmt.bottom)
+    if rule is Saturation.OvfNaN or (below and not fmt.signed):
+        return fmt.code_of_nan(negative=negative_nan)
+    return fmt.code_of_inf(negative=below)
+
+
+def _infinity(fmt: Format, rule: Saturation, *, negative: bool, negative_nan: bool) -> int:
+    """Return the code that an infinity becomes."""
+    stays = rule is Saturation.SatPropagate and (fmt.signed or not negative)
+    if stays or rule in (Saturation.SatNone, Saturation.OvfNaN):
+        return _beyond(fmt, rule, below=negative, negative_nan=negative_nan)
     return fmt.code(-fmt.bottom if negative else fmt.top)
+
+
+def _nan(fmt: Format, *, negative: bool) -> int:
+    """Return the code that a NaN becomes."""
+    match fmt.nan_to:
+        case "nan":
+            return fmt.code_of_nan(negative=negative)
+        case "error":
+            raise InputError(f"a NaN has no place in {fmt.name}, whose nan_to is error")
+        case _:
+            return fmt.code(fmt.top if fmt.nan_to == "max" else fmt.ordinal(0.0))
+
+
+def _zero(fmt: Format) -> int:
+    """Return the code that 0 becomes in a format without zero."""
+    if fmt.zero_to == "nan":
+        return fmt.code_of_nan(negative=False)
+    return fmt.code(fmt.top if fmt.zero_to == "max" else -fmt.bottom)
 
 
 def quantize(
@@ -113,11 +156,42 @@ def quantize(
     *,
     sr_bits: int = 0,
     rbits: int = 0,
+    eps: float = 0.0,
     saturation: str | Saturation | None = None,
+    ftz_out: bool = False,
+    nan: str = "canonical",
 ) -> float:
     """Return the value that `x` rounds to: the decoded `encode`."""
     fmt = get_format(fmt)
-    return fmt.decode(encode(x, fmt, mode, sr_bits=sr_bits, rbits=rbits, saturation=saturation))
+    return fmt.decode(
+        encode(x, fmt, mode, sr_bits=sr_bits, rbits=rbits, eps=eps, saturation=saturation, ftz_out=ftz_out, nan=nan)
+    )
+
+
+def flushed(x: float, precision: str | Format) -> float:
+    """Return x, or the zero of its sign if it is a subnormal number of `precision`, the input's own format (FTZ-in)."""
+    return math.copysign(0.0, x) if abs(x) < get_format(precision).smallest_normal else x
+
+
+def scaled(x: float, s: float, order: Order, precision: str | Format) -> float | Fraction:
+    """Return what is rounded in place of x when the scale is s > 0: x / s by the named order of operations.
+
+    fl rounds to nearest even in `precision`, the input's own format: "divide" is fl(x / s), "reciprocal" fl(x fl(1 / s)),
+    "exact" the true quotient, a fraction where it is not zero. NaN and infinities stay as they are.
+    """
+    if not math.isfinite(x) or not x:
+        return x
+    if order == "exact":
+        return Fraction(x) / Fraction(s)
+    if order == "divide":
+        quotient = Fraction(x) / Fraction(s)
+    else:
+        reciprocal = quantize(1 / Fraction(s), precision)
+        if math.isinf(reciprocal):  # 1 / s beyond the range of `precision`
+            return math.copysign(reciprocal, x)
+        quotient = Fraction(x) * Fraction(reciprocal)
+    y = quantize(quotient, precision)
+    return math.copysign(y, x)  # a quotient that underflows keeps its sign
 
 
 def sr_moments(x: float | Fraction, fmt: str | Format) -> tuple[Fraction, Fraction]:

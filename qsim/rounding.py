@@ -10,12 +10,13 @@ import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal, Self
 
 from qsim.errors import InputError, enumerate_names, nearest
 from qsim.formats import Format, get_format
 
-__all__ = ["SHARED_RANK", "Key", "Mode", "Quantizer", "Saturation", "stream"]
+__all__ = ["ORDERS", "SHARED_RANK", "Key", "Mode", "Quantizer", "Saturation", "stream"]
 
 
 class Mode(enum.Enum):
@@ -56,6 +57,9 @@ class Mode(enum.Enum):
     """Away from zero iff nu > 0 and the top bit of R is set: either neighbour with probability 1/2."""
     SR = "Stochastic"
     """StochasticA with the widest word the input has: N = 32 for inputs of up to 32 bits, 64 for float64."""
+    THR = "Threshold"
+    """To the greater neighbour iff the fraction of the way from the lesser one exceeds eps, 0 <= eps < 1 (the threshold
+    quantization function of Liu et al. 2025; eps uniform in [0, 1) makes it stochastic rounding)."""
 
     @property
     def stochastic(self) -> bool:
@@ -63,8 +67,11 @@ class Mode(enum.Enum):
         return self in STOCHASTIC
 
     def inward(self, *, negative: bool) -> bool:
-        """Whether an overflow of this sign becomes the finite extremum, since the mode never rounds beyond it."""
-        return self in (Mode.RTZ, Mode.RTO, Mode.RUP if negative else Mode.RDN)
+        """Whether an overflow of this sign becomes the finite extremum, since the mode never rounds beyond it.
+
+        To-odd rounding is not among these in IEEE P3109 interim report 4.0, 4.7.5 (in Berkeley SoftFloat it is).
+        """
+        return self in (Mode.RTZ, Mode.RUP if negative else Mode.RDN)
 
     def __str__(self) -> str:
         return self.name
@@ -82,18 +89,25 @@ SPELLINGS: Mapping[str, Mode] = {
 
 
 class Saturation(enum.Enum):
-    """What happens, after rounding, to a value beyond the largest finite one."""
+    """What happens, after rounding, to a value beyond the range (IEEE P3109 interim report 4.0, 4.7.5; OCP OFP8).
+
+    Where it says "clamped", the result is the nearest finite value: 0 for a negative one and an unsigned format.
+    """
 
     SatFinite = "SatFinite"
-    """Everything out of range, infinities included, becomes the finite value of largest magnitude."""
+    """Everything out of range is clamped, infinities included."""
     SatPropagate = "SatPropagate"
-    """Finite values are clamped, infinities stay (formats with infinity)."""
+    """Finite values are clamped, infinities stay (formats with infinity; without, P3109's SatPropagate is SatFinite)."""
     SatNone = "SatNone"
-    """Overflow becomes infinity (formats with infinity), or the extremum where the mode rounds toward it."""
+    """Overflow becomes infinity (formats with infinity), or the extremum where the mode rounds toward it; a negative value
+    and an unsigned format: `negative_to` of the format."""
     OvfNaN = "OvfNaN"
-    """Overflow and infinities become NaN (OCP E4M3, non-saturating), or overflow the extremum, as with SatNone."""
+    """Overflow and infinities become NaN (OCP E4M3, non-saturating; P3109's SatNone of a format without infinity), or
+    overflow the extremum, as with SatNone."""
     saturate = "saturate"
-    """Integers: everything out of range, infinities included, is clamped."""
+    """Integers and fixed point: everything out of range is clamped, infinities included."""
+    wrap = "wrap"
+    """Integers and fixed point: the low bits of the rounded value's two's complement; infinities are clamped."""
 
     def __str__(self) -> str:
         return self.value
@@ -110,11 +124,16 @@ def parse_mode(mode: str | Mode) -> Mode:
 
 def saturations(fmt: Format) -> tuple[Saturation, ...]:
     """Return the saturation rules that make sense for `fmt`, its default first."""
-    if fmt.kind == "integer":
-        return (Saturation.saturate,)
+    if fmt.kind in ("integer", "fixed"):
+        symmetric = fmt.bottom == fmt.top  # leaves out a code that wrapping around would reach
+        return (Saturation.saturate,) if symmetric else (Saturation.saturate, Saturation.wrap)
     if fmt.has_inf:
         return (Saturation.SatNone, Saturation.SatFinite, Saturation.SatPropagate)
     return (Saturation.SatFinite, Saturation.OvfNaN) if fmt.has_nan else (Saturation.SatFinite,)
+
+
+WITHOUT_INFINITY = {"SatNone": Saturation.OvfNaN, "SatPropagate": Saturation.SatFinite}
+"""What P3109 means by these rules for a format that has a NaN and no infinity."""
 
 
 def parse_saturation(saturation: str | Saturation | None, fmt: Format) -> Saturation:
@@ -125,6 +144,8 @@ def parse_saturation(saturation: str | Saturation | None, fmt: Format) -> Satura
     for rule in allowed:
         if saturation in (rule, rule.value):
             return rule
+    if Saturation.OvfNaN in allowed and str(saturation) in WITHOUT_INFINITY:
+        return WITHOUT_INFINITY[str(saturation)]
     known = isinstance(saturation, Saturation) or saturation in {rule.value for rule in Saturation}
     problem = f"{saturation} makes no sense for {fmt.name}" if known else f"no saturation is called {saturation!r}"
     raise InputError(f"{problem}; {fmt.name} takes {enumerate_names(rule.value for rule in allowed)}")
@@ -176,25 +197,45 @@ class Key:
 
 # --- A rounding, whole ---------------------------------------------------------------------------------------
 
-Scale = Literal["none", "pow2", "absmax"]
-SCALES = ("none", "pow2", "absmax")
+Scale = Literal["none", "pow2", "absmax", "absmean"]
+SCALES = ("none", "pow2", "absmax", "absmean")
+Per = Literal["tensor", "sample", "channel", "token"] | int | tuple[int, ...]
+PERS = ("tensor", "sample", "channel", "token")
+Order = Literal["divide", "reciprocal", "exact"]
+ORDERS: Mapping[str, str] = {
+    "divide": "fl(x / s)",
+    "reciprocal": "fl(x fl(1 / s))",
+    "exact": "x / s, without a rounding of its own",
+}
+"""What is rounded when there is a scale s; fl rounds to nearest even in the input's own precision."""
+NANS = ("canonical", "signed")
 
 
 @dataclass(frozen=True, slots=True)
 class Quantizer:
-    """Hold everything about one rounding: format, mode, random bits, scale, saturation.
+    """Hold everything about one rounding: format, mode, random bits, saturation, scale, flushing.
 
-    With a scale s the result is s round(fl(x / s)), the division rounded to nearest even in the input's own
-    precision. `scale` is "none", a positive number (frozen), or re-derived from each array: "absmax" takes
-    s = max|x| / max of the format, "pow2" the smallest power of two that is at least that.
-    `Quantizer.parse("FORMAT:MODE")` is the short form.
+    `sr_bits` is N of SRA, SRB and SRC, `eps` that of Threshold. With a scale s the result is fl(s round(fl(x / s))), fl in
+    the input's own precision; `order` names another order of operations, see `ORDERS`. `scale` is "none", a positive number
+    (frozen), or re-derived from each array: "absmax" takes s = max|x| / max of the format, "pow2" the smallest power of two
+    that is at least that, "absmean" the mean of |x|. `per` says which elements share a scale: those of the "tensor", of a
+    "sample" (index of axis 0), of a "channel" (axis 0 too, where a weight has its outputs), of a "token" (all axes but the
+    last), or those of one index of the axis or axes it names. `ftz_in` takes a subnormal number of the input's type for a
+    zero, `ftz_out` makes one of a subnormal result; a NaN result is "canonical", or "signed": it has the sign of the input.
+    `Quantizer.parse("FORMAT:MODE")` is the short form, with N or eps in brackets: "e4m3:SRA(8)".
     """
 
     format: Format
     mode: Mode = Mode.RNE
     sr_bits: int | None = None
+    eps: float | None = None
     scale: Scale | float = "none"
+    per: Per = "tensor"
+    order: Order = "divide"
     saturation: Saturation | None = None
+    ftz_in: bool = False
+    ftz_out: bool = False
+    nan: Literal["canonical", "signed"] = "canonical"
 
     def __init__(
         self,
@@ -202,44 +243,107 @@ class Quantizer:
         mode: str | Mode = Mode.RNE,
         *,
         sr_bits: int | None = None,
+        eps: float | None = None,
         scale: Scale | float = "none",
+        per: Per = "tensor",
+        order: Order = "divide",
         saturation: str | Saturation | None = None,
+        ftz_in: bool = False,
+        ftz_out: bool = False,
+        nan: Literal["canonical", "signed"] = "canonical",
     ) -> None:
         # A plain dataclass __init__ could not take names for formats and modes and hold what they name.
         fmt, parsed = get_format(format), parse_mode(mode)
-        if sr_bits is not None and (parsed not in LIMITED or not isinstance(sr_bits, int) or not 0 <= sr_bits <= 64):
+        if sr_bits is not None and (parsed not in LIMITED or type(sr_bits) is not int or not 0 <= sr_bits <= 64):
             raise InputError(
                 f"sr_bits = {sr_bits!r} with {parsed}: it is the number of random bits of SRA, SRB or SRC, 0 to 64"
             )
         if parsed in LIMITED and sr_bits is None:
             raise InputError(f"{parsed} needs sr_bits, the number of random bits N; SR takes as many as the input has")
+        if (parsed is Mode.THR) != (eps is not None):
+            raise InputError(f"eps = {eps!r} with {parsed}: it is the threshold of the mode Threshold, 0 <= eps < 1")
+        if eps is not None:
+            check_eps(eps)
         if isinstance(scale, str):
             if scale not in SCALES:
                 raise InputError(f"no scale is called {scale!r}; it is {enumerate_names(SCALES)}, or a number")
-        elif not (isinstance(scale, numbers.Real) and math.isfinite(scale) and scale > 0):
+        elif isinstance(scale, bool) or not (isinstance(scale, numbers.Real) and math.isfinite(scale) and scale > 0):
             raise InputError(f"scale = {scale!r} must be a positive finite number")
+        if per not in PERS and not _are_axes(per):
+            raise InputError(f"per = {per!r}; it is {enumerate_names(PERS)}, or the number of an axis, or several")
+        if order not in ORDERS:
+            raise InputError(f"no order of operations is called {order!r}; it is {enumerate_names(ORDERS)}")
+        if nan not in NANS:
+            raise InputError(f"nan = {nan!r}; it is {enumerate_names(NANS)}")
+        for flag, given in (("ftz_in", ftz_in), ("ftz_out", ftz_out)):
+            if not isinstance(given, bool):
+                raise InputError(f"{flag} = {given!r} must be True or False")
         for name, value in {
-            "format": fmt, "mode": parsed, "sr_bits": sr_bits, "scale": scale,
-            "saturation": parse_saturation(saturation, fmt),
+            "format": fmt, "mode": parsed, "sr_bits": sr_bits, "eps": eps, "scale": scale, "per": per, "order": order,
+            "saturation": parse_saturation(saturation, fmt), "ftz_in": ftz_in, "ftz_out": ftz_out, "nan": nan,
         }.items():  # fmt: skip
             object.__setattr__(self, name, value)
 
     @classmethod
     def parse(cls, spelling: str | Self) -> Self:
-        """Return the quantizer that "FORMAT:MODE" (or "FORMAT", meaning RNE) spells."""
+        """Return the quantizer that "FORMAT:MODE" (or "FORMAT", meaning RNE) spells; MODE may be "SRA(8)"."""
         if isinstance(spelling, cls):
             return spelling
-        name, _, mode = str(spelling).partition(":")
-        return cls(name, mode or Mode.RNE)
+        name, mode = split_spelling(str(spelling))
+        return cls(name, **(mode_fields(mode) if mode else {}))
 
     def __str__(self) -> str:
-        bits = f"({self.sr_bits})" if self.sr_bits is not None else ""
-        scale = "" if self.scale == "none" else f", scale {self.scale}"
-        return f"{self.format}:{self.mode}{bits}{scale}, {self.saturation}"
+        argument = self.sr_bits if self.sr_bits is not None else self.eps
+        words = [f"{self.format}:{self.mode}" + (f"({argument})" if argument is not None else "")]
+        if self.scale != "none":
+            words.append(f"scale {self.scale}")
+            words += [f"per {self.per}"] if self.per != "tensor" else []
+            words += [f"order {self.order}"] if self.order != "divide" else []
+        words.append(str(self.saturation))
+        words += [name for name in ("ftz_in", "ftz_out") if getattr(self, name)]
+        words += ["signed NaN"] if self.nan == "signed" else []
+        return ", ".join(words)
 
     def describe(self) -> dict[str, Any]:
-        """Return the fields as plain data, for a report."""
-        return {
+        """Return the fields as plain data, for a report; those that most roundings leave alone only where they are set."""
+        fields = {
             "format": self.format.name, "mode": self.mode.name, "sr_bits": self.sr_bits, "scale": self.scale,
             "saturation": str(self.saturation),
         }  # fmt: skip
+        usual = {"eps": None, "per": "tensor", "order": "divide", "ftz_in": False, "ftz_out": False, "nan": "canonical"}
+        return fields | {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
+
+
+def check_eps(eps: Any) -> None:
+    """Refuse a threshold that is no multiple of 2^-64 in [0, 1), all that a comparison of 64-bit fractions can decide."""
+    if isinstance(eps, bool) or not isinstance(eps, numbers.Real) or not 0 <= float(eps) < 1:
+        raise InputError(f"eps = {eps!r} must be a number with 0 <= eps < 1; RDN is the rounding that never goes up")
+    if Fraction(float(eps)) * 2**64 % 1:
+        raise InputError(f"eps = {eps!r} is no multiple of 2^-64; every number from 2^-12 on is, and so is 0")
+
+
+def split_spelling(spelling: str) -> tuple[str, str]:
+    """Return format and mode of "FORMAT:MODE"; the mode is "" where there is none. A path may hold colons of its own."""
+    name, colon, mode = spelling.rpartition(":")
+    return (name, mode) if colon and ".toml" not in mode else (spelling, "")
+
+
+def mode_fields(spelling: str) -> dict[str, Any]:
+    """Return the fields of a `Quantizer` that "MODE", "MODE(N)" or "Threshold(eps)" spells."""
+    name, bracket, argument = spelling.partition("(")
+    mode = parse_mode(name)
+    if not bracket:
+        return {"mode": mode}
+    field, kind = ("eps", float) if mode is Mode.THR else ("sr_bits", int)
+    try:
+        number = kind(argument[:-1] if argument.endswith(")") else "")
+    except ValueError:
+        raise InputError(
+            f"no rounding mode is called {spelling!r}; such a spelling is SRA(8) or Threshold(0.25)"
+        ) from None
+    return {"mode": mode, field: number}
+
+
+def _are_axes(per: Any) -> bool:
+    axes = per if isinstance(per, tuple) else (per,)
+    return bool(axes) and all(isinstance(axis, int) and not isinstance(axis, bool) for axis in axes)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qsim.errors import InputError
+from qsim.formats import Grid
 from qsim.rounding import Quantizer
 
 __all__ = [
@@ -31,8 +33,10 @@ Floats = NDArray[np.float64]
 def interval_around(x: Floats, q: Quantizer, scale: Floats | float = 1.0) -> tuple[Floats, Floats]:
     """Return the neighbours lo <= x <= hi of each element on the scaled grid of `q`, range or not.
 
-    `scale` broadcasts against `x`. Exact where x / scale is.
+    `scale` broadcasts against `x`. Exact where x / scale is. Raise `InputError` for a format without a grid.
     """
+    if not isinstance(q.format, Grid) or q.format.gap:
+        raise InputError(f"{q.format} has no binary grid, on which alone the interval around a number is computed here")
     scaled = np.abs(x) / scale
     exponent = np.maximum(np.frexp(scaled)[1] - 1, q.format.emin)
     spacing = np.ldexp(1.0, exponent - q.format.man_bits)

@@ -44,6 +44,8 @@ __all__ = [
     "Stochastic",
     "Thresholds",
     "encode_bits",
+    "eps_threshold",
+    "flush",
     "philox4x32_10",
     "round_bits",
     "stochastic_threshold",
@@ -62,7 +64,7 @@ class Parameters(NamedTuple):
     sign: Any  # the sign bit
     inf: Any  # pattern of infinity
     # the grid
-    discard: Any  # bits discarded from a number in the format's normal range
+    discard: Any  # bits discarded from a number in the format's normal range; 0 for an even grid, which has none
     floor: Any  # position of the grid's lowest bit in its even part
     parity: Any  # added to an exponent field, its last bit is that of the code
     quantum: Any  # pattern of the smallest positive value
@@ -74,14 +76,17 @@ class Parameters(NamedTuple):
     inf_pos: Any  # result of an infinity
     inf_neg: Any
     nan: Any  # result of a NaN
-    zero_neg: Any  # result of a negative value that rounds to zero
+    nan_sign: Any  # the sign bit where a NaN keeps its sign; else 0
+    zero_pos: Any  # result of a positive value that rounds to zero
+    zero_neg: Any  # of a negative one
     # the codes
-    normal: Any  # pattern of the smallest normal value; above all patterns for integers
+    normal: Any  # pattern of the smallest normal value; above all patterns for integers and fixed point
     rebias: Any  # exponent field of the carrier less that of the code, times 2^man_bits
     code_sign: Any  # the code's sign bit
     code_mask: Any  # all bits of a code
     code_inf: Any
     code_nan: Any
+    code_nan_sign: Any  # the code's sign bit where NaNs have one; else 0
     twos: Any  # 1 where negative codes are two's complement, 0 for sign and magnitude
 
 
@@ -157,7 +162,7 @@ def stochastic_threshold(bits: Any, source: Any) -> Any:
     spread = (source.all_or_none if kept > word(0) else word(0)) if source.all_or_none > word(0) else kept
     odd = word(word(kept & source.last) ^ source.flip) > word(0)
     extra = word(1) if odd else word(0)
-    sticky = extra if source.all_or_none == word(0) else word(1)
+    sticky = extra if source.all_or_none == word(0) else (word(1) if kept > word(0) else word(0))
     return word(word(~word(spread | source.half)) + extra), sticky
 
 
@@ -185,10 +190,10 @@ def round_bits(u: Any, even: Any, odd: Any, sticky: Any, p: Any) -> Any:
     up = word(1) if (f >= t if more > word(0) else f > t) else word(0)
     y = word(word(low + up) << places) if inside else (p.quantum if up > word(0) else word(0))
     limit = p.bottom if negative else p.top
-    signed = word(y | word(u & p.sign)) if y > word(0) else (p.zero_neg if negative else word(0))
+    signed = word(y | word(u & p.sign)) if y > word(0) else (p.zero_neg if negative else p.zero_pos)
     ranged = (p.over_neg if negative else p.over_pos) if y > limit else signed
     finite = (p.inf_neg if negative else p.inf_pos) if a == p.inf else ranged
-    return p.nan if a > p.inf else finite
+    return word(p.nan | word(u & p.nan_sign)) if a > p.inf else finite
 
 
 @portable
@@ -204,8 +209,28 @@ def encode_bits(u: Any, p: Any) -> Any:
     magnitude = word(word(a >> p.discard) - p.rebias) if a >= p.normal else counted
     ranged = p.code_inf if a == p.inf else magnitude
     mirrored = word(word(word(0) - ranged) & p.code_mask) if p.twos > word(0) else word(ranged | p.code_sign)
-    signed = mirrored if u >= p.sign else ranged
-    return p.code_nan if a > p.inf else signed
+    negative = u >= p.sign
+    signed = mirrored if negative else ranged
+    return word(p.code_nan | (p.code_nan_sign if negative else word(0))) if a > p.inf else signed
+
+
+@portable
+def eps_threshold(eps: Any, negative: Any) -> Any:
+    """Return the threshold of Threshold(eps / 2^W), with W the word's width, and whether it is sticky.
+
+    The fraction is that of the way from the lesser neighbour. For a negative number it is 1 - nu, and that does not exceed
+    eps iff the word of nu reaches 2^W - eps, lost bits or not.
+    """
+    word = type(eps)
+    return (word(~eps) if negative else eps), (word(0) if negative else word(1))
+
+
+@portable
+def flush(u: Any, limit: Any, p: Any) -> Any:
+    """Return pattern `u`, or the zero of its sign (`p.zero_neg` or `p.zero_pos`) where its magnitude is below `limit`."""
+    word = type(u)
+    small = word(u & word(p.sign - word(1))) < limit
+    return (p.zero_neg if u >= p.sign else p.zero_pos) if small else u
 
 
 M0, M1 = uint64(0xD2511F53), uint64(0xCD9E8D57)

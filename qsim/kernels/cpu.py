@@ -12,9 +12,21 @@ import numpy as np
 from numpy import uint32, uint64
 
 from qsim.kernels.compiled import compiled
-from qsim.kernels.core import HALF, LOW, encode_bits, philox4x32_10, round_bits, stochastic_threshold
+from qsim.kernels.core import (
+    HALF,
+    LOW,
+    encode_bits,
+    eps_threshold,
+    flush,
+    philox4x32_10,
+    round_bits,
+    stochastic_threshold,
+)
 
-__all__ = ["count", "encode", "fill", "round_by_thresholds", "round_by_words", "round_rows32", "round_rows64"]
+__all__ = [
+    "count", "encode", "fill", "flush_all", "round_by_eps", "round_by_thresholds", "round_by_words", "round_rows32",
+    "round_rows64",
+]  # fmt: skip
 
 BUFFER = 1024
 """Random words held at a time: 4 KiB, well inside the first-level cache."""
@@ -38,6 +50,21 @@ def round_by_words(x: Any, words: Any, y: Any, source: Any, p: Any) -> None:
     for i in range(x.size):
         threshold, sticky = stochastic_threshold(words[i], source)
         y[i] = round_bits(x[i], threshold, threshold, sticky, p)
+
+
+@compiled
+def round_by_eps(x: Any, eps: Any, y: Any, p: Any) -> None:
+    """Round `x` into `y` by Threshold; element i has the threshold `eps[i]` / 2^W, W the width of its word."""
+    for i in range(x.size):
+        threshold, sticky = eps_threshold(eps[i], x[i] >= p.sign)
+        y[i] = round_bits(x[i], threshold, threshold, sticky, p)
+
+
+@compiled
+def flush_all(x: Any, y: Any, limit: Any, p: Any) -> None:
+    """Copy `x` to `y` with zeros in place of what is of smaller magnitude than the pattern `limit`."""
+    for i in range(x.size):
+        y[i] = flush(x[i], limit, p)
 
 
 @compiled

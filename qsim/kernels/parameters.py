@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from qsim.errors import InputError
-from qsim.formats import Format
+from qsim.formats import Format, Grid
 from qsim.kernels.core import Parameters, Stochastic, Thresholds
 from qsim.rounding import Mode, Saturation
 
@@ -43,8 +43,17 @@ class Carrier:
         return (2 * self.bias + 1) << self.fraction_bits
 
     def holds(self, fmt: Format) -> bool:
-        """Whether every value of `fmt` is a number of the carrier, and a normal one if it is a normal one of `fmt`."""
-        return fmt.man_bits <= self.fraction_bits and fmt.emin >= 1 - self.bias and fmt.emax <= self.bias
+        """Whether the core can round to `fmt` in this carrier.
+
+        Every value is a number of the carrier, a normal one if it is a normal one of `fmt`, on a grid without a gap.
+        """
+        return (
+            isinstance(fmt, Grid)
+            and not fmt.gap
+            and fmt.man_bits <= self.fraction_bits
+            and fmt.emin >= 1 - self.bias
+            and fmt.emax <= self.bias
+        )
 
 
 CARRIERS = {
@@ -57,62 +66,101 @@ CARRIERS = {
 }  # fmt: skip
 
 
-@functools.lru_cache(maxsize=1024)
-def parameters(fmt: Format, saturation: Saturation, dtype: np.dtype[Any], mode: Mode = Mode.RNE) -> Parameters:
-    """Return what the core must know to round a `dtype` array to `fmt`; of `mode`, whether an overflow stays inside.
+class Ends(NamedTuple):
+    """Hold the patterns of what becomes of numbers that are not values of the format."""
 
-    Raise `InputError` if the carrier cannot hold the values of the format.
-    """
-    carrier = CARRIERS[dtype]
-    if not carrier.holds(fmt):
-        raise InputError(f"{dtype} cannot hold the values of {fmt.name}; convert the input to float64")
-    bits = carrier.pattern
-    sign = 1 << (carrier.width - 1)
-    field_of_emin = fmt.emin + carrier.bias
-    floor = field_of_emin + carrier.fraction_bits - fmt.man_bits
+    over_pos: int
+    over_neg: int
+    inf_pos: int
+    inf_neg: int
+    nan: int
+    nan_sign: int
+    zero_pos: int
+    zero_neg: int
+
+
+def ends(fmt: Format, saturation: Saturation, carrier: Carrier, mode: Mode, *, signed_nan: bool) -> Ends:
+    """Return what becomes of overflows, infinities, NaN and zeros under a saturation rule, as patterns of the carrier."""
+    bits, sign = carrier.pattern, 1 << (carrier.width - 1)
     clamped = (bits(fmt.max), bits(fmt.min))
-    infinities = (carrier.infinity, carrier.infinity | sign)
+    unbounded = (carrier.infinity, carrier.infinity | sign)
+    nans = (carrier.nan, carrier.nan | (sign if signed_nan and fmt.has_neg_zero else 0))
     match saturation:
         case Saturation.OvfNaN:
-            over = infinite = (carrier.nan, carrier.nan)
+            over = infinite = nans
         case Saturation.SatNone:
-            over = infinite = infinities
+            over = infinite = unbounded
         case Saturation.SatPropagate:
-            over, infinite = clamped, infinities
+            over, infinite = clamped, unbounded
         case _:
             over = infinite = clamped
+    if not fmt.signed:  # the lower end of the range is no mirror of the upper one
+        below = clamped[1] if fmt.negative_to == "min" else nans[0]
+        over, infinite = ((high, low if low == clamped[1] else below) for high, low in (over, infinite))
+        if saturation is Saturation.SatPropagate:
+            infinite = (infinite[0], clamped[1])
     over_pos, over_neg = (
         inside if mode.inward(negative=negative) else beyond
         for negative, inside, beyond in zip((False, True), clamped, over, strict=True)
     )
-    integer = fmt.kind == "integer"
+    if fmt.has_zero:
+        zeros = (0, sign if fmt.has_neg_zero else 0)
+    else:
+        zeros = ({"min": clamped[1], "max": clamped[0], "nan": carrier.nan}[fmt.zero_to],) * 2
+    return Ends(
+        over_pos=over_pos, over_neg=over_neg, inf_pos=infinite[0], inf_neg=infinite[1],
+        # NaN is refused before the kernel where `nan_to` is "error".
+        nan={"nan": carrier.nan, "max": clamped[0], "zero": 0, "error": carrier.nan}[fmt.nan_to],
+        nan_sign=sign if signed_nan and fmt.nan_to == "nan" and fmt.has_neg_zero else 0,
+        zero_pos=zeros[0], zero_neg=zeros[1],
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=1024)
+def parameters(
+    fmt: Format,
+    saturation: Saturation,
+    dtype: np.dtype[Any],
+    mode: Mode = Mode.RNE,
+    *,
+    signed_nan: bool = False,
+) -> Parameters:
+    """Return what the core must know to round a `dtype` array to `fmt`; of `mode`, whether an overflow stays inside.
+
+    Under `wrap` the result is the rounded number itself, however large. Raise `InputError` if the carrier cannot hold the
+    values of the format.
+    """
+    carrier = CARRIERS[dtype]
+    if not (isinstance(fmt, Grid) and carrier.holds(fmt)):
+        raise InputError(f"{dtype} cannot hold the values of {fmt.name}; convert the input to float64")
+    bits = carrier.pattern
+    field_of_emin = fmt.emin + carrier.bias
+    floor = field_of_emin + carrier.fraction_bits - fmt.man_bits
+    wrap = saturation is Saturation.wrap
     fields = Parameters(
         fraction_bits=carrier.fraction_bits,
         last=carrier.width - 1,
-        sign=sign,
+        sign=1 << (carrier.width - 1),
         inf=carrier.infinity,
-        discard=carrier.fraction_bits - fmt.man_bits,
+        discard=0 if fmt.even else carrier.fraction_bits - fmt.man_bits,
         floor=floor,
         # Only the exponent field is left of the pattern at s = fraction_bits. The lower neighbour's code is then
         # field - (floor - fraction_bits) + 1: with man_bits = 0 since code 1 is the smallest normal value, and with
-        # man_bits >= 1 since s reaches fraction_bits only at field = floor - fraction_bits, just above code 1.
-        parity=(floor + carrier.fraction_bits + 1) % 2,
+        # man_bits >= 1 since s reaches fraction_bits only at field = floor - fraction_bits, just above code 1. Without a
+        # zero all codes are one less.
+        parity=(floor + carrier.fraction_bits + fmt.has_zero) % 2,
         quantum=bits(fmt.smallest_subnormal),
-        top=bits(fmt.max),
-        bottom=bits(-fmt.min),
-        over_pos=over_pos,
-        over_neg=over_neg,
-        inf_pos=infinite[0],
-        inf_neg=infinite[1],
-        nan={"nan": carrier.nan, "max": bits(fmt.max), "zero": 0}[fmt.nan_to],
-        zero_neg=sign if fmt.has_neg_zero else 0,
-        normal=carrier.infinity if integer else field_of_emin << carrier.fraction_bits,
-        rebias=0 if integer else (field_of_emin - 1) << fmt.man_bits,
+        top=carrier.infinity - 1 if wrap else bits(fmt.max),
+        bottom=carrier.infinity - 1 if wrap else bits(-fmt.min) if fmt.signed else 0,
+        **ends(fmt, saturation, carrier, mode, signed_nan=signed_nan)._asdict(),
+        normal=carrier.infinity if fmt.even else field_of_emin << carrier.fraction_bits,
+        rebias=0 if fmt.even else (field_of_emin - fmt.has_zero) << fmt.man_bits,
         code_sign=1 << (fmt.bits - 1),
         code_mask=(1 << fmt.bits) - 1,
         code_inf=fmt.inf_code or 0,
         code_nan=fmt.nan_code or 0,
-        twos=int(integer),
+        code_nan_sign=fmt.has_neg_zero << (fmt.bits - 1),
+        twos=int(fmt.even),
     )
     return Parameters(*(carrier.word(value) for value in fields))
 

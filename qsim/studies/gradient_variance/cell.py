@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim import theory
-from qsim.arrays import Counts, derive_scale, quantize_draws
+from qsim.arrays import Counts, quantize_draws
 from qsim.autograd import POINTS, Numerics, Var, tree_map, value_and_grad
 from qsim.formats import get_format
 from qsim.measure import Estimate, GroupedBias, ratio, sample_mean
 from qsim.rounding import Mode, Quantizer
+from qsim.scales import derive_scale
 from qsim.studies.gradient_variance.point import ModelSpec, Point, point
 
 __all__ = ["ALL", "LAST", "Cell", "Fault", "compute", "estimate", "variance_of"]
@@ -282,8 +283,8 @@ def variance_of(x: Floats, q: Quantizer | None) -> Floats | float:
     """Return the variance of a site's rounding of the tensor `x`; a re-derived scale is that of `x`."""
     if q is None:
         return 0.0
-    scale = derive_scale(x.reshape(1, -1), q)
-    return theory.sr_variance(x, q, 1.0 if scale is None else float(scale[0, 0]))
+    scale = derive_scale(x, q)
+    return theory.sr_variance(x, q, 1.0 if scale is None else scale)
 
 
 def _at2(at: Point, q: Quantizer, chosen: NDArray[np.int64], below: str, last: str) -> Floats:

@@ -1,0 +1,14 @@
+"""What a number format is, how it is built from a few fields, and where it gets its name.
+
+`format` has the two kinds of format, `build` makes them from their fields, `catalogue` finds them by name: the entries of
+`formats/*.toml`, spellings such as e4m2fn or Q3.4, and files of the user's own.
+"""
+
+from qsim.formats.build import SUFFIX, fixed_format, float_format, integer_format, p3109_format, table_format
+from qsim.formats.catalogue import catalogue, get_format, load_formats
+from qsim.formats.format import SPECIALS, WIDEST_TABLE, Format, Grid, Specials, Table
+
+__all__ = [
+    "SPECIALS", "SUFFIX", "WIDEST_TABLE", "Format", "Grid", "Specials", "Table", "catalogue", "fixed_format",
+    "float_format", "get_format", "integer_format", "load_formats", "p3109_format", "table_format",
+]  # fmt: skip

@@ -1,0 +1,229 @@
+"""From the few fields that define a format to the `Format`: floats, integers, fixed point, P3109, tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from qsim.errors import InputError, enumerate_names
+from qsim.formats.format import SPECIALS, WIDEST_TABLE, Grid, Specials, Table
+
+__all__ = [
+    "SUBNORMALS", "SUFFIX", "fixed_format", "float_format", "integer_format", "p3109_format", "table_format", "why_not_float",
+]  # fmt: skip
+
+SUFFIX: Mapping[str, Specials] = {"": "ieee", "fn": "fn", "fnuz": "fnuz", "f": "f"}
+"""The letters of a parametric spelling."""
+
+Subnormals = Literal["gradual", "normal", "half"]
+
+SUBNORMALS: Mapping[str, str] = {
+    "gradual": "exponent field 0 means 0.m 2^(1 - bias), as in IEEE 754",
+    "normal": "exponent field 0 means 1.m 2^(-bias), but for m = 0, which is zero (DLFloat)",
+    "half": "exponent field 0 means 0.m 2^(-bias), as the CFloat8 whitepaper prints it: a gap below the smallest normal number",
+}
+
+NAN_TO = ("nan", "max", "zero", "error")
+
+
+def float_format(
+    name: str,
+    exp_bits: int,
+    man_bits: int,
+    specials: Specials,
+    source: str,
+    aliases: tuple[str, ...] = (),
+    *,
+    bias: int | None = None,
+    signed: bool = True,
+    zero: bool = True,
+    subnormals: Subnormals = "gradual",
+    **cannot_hold: Any,
+) -> Grid:
+    """Return the float format of these fields; raise `InputError` if they contradict each other.
+
+    `bias` is by default 2^(exp_bits - 1) - 1, one more for "fnuz" and "extended". With `signed` false there is no sign bit;
+    with `zero` false, for unsigned formats, the code 0 is the smallest power of two (E8M0). `subnormals` says what exponent
+    field 0 means, see `SUBNORMALS`. `nan_to`, `negative_to` and `zero_to` are as in `Format`.
+    """
+    if specials not in SPECIALS:
+        raise InputError(f"{name}: specials {specials!r} is not one of {enumerate_names(SPECIALS)}")
+    problem = why_not_float(exp_bits, man_bits, specials, signed=signed)
+    if problem:
+        unsigned = "" if signed else "u"
+        possible = [
+            f"e{exp_bits}m{man_bits}{letters}{unsigned}"
+            for letters, special in SUFFIX.items()
+            if not why_not_float(exp_bits, man_bits, special, signed=signed)
+        ]
+        raise InputError(f"{name}: {problem}" + (f"; {enumerate_names(possible)} can exist" if possible else ""))
+    if subnormals not in SUBNORMALS:
+        raise InputError(f"{name}: subnormals {subnormals!r} is not one of {enumerate_names(SUBNORMALS)}")
+    if not zero and (signed or man_bits or subnormals != "gradual"):
+        raise InputError(f"{name}: only an unsigned format without mantissa bits can do without a zero")
+    if subnormals != "gradual" and not man_bits:
+        raise InputError(f"{name}: without mantissa bits there are no subnormals to be {subnormals!r}")
+    if bias is None:
+        bias = (1 << (exp_bits - 1)) - (specials not in ("fnuz", "extended"))
+    if not -4096 <= bias <= 32768:
+        raise InputError(f"{name}: bias {bias} is beyond -4096 .. 32768, far outside the exponents of a float64")
+    codes = 1 << (exp_bits + man_bits)  # magnitudes, from zero
+    all_ones = {"ieee": 1 << man_bits, "fn": 1, "fnuz": 0, "f": 0, "extended": 1 if signed else 2}[specials]
+    top = codes - all_ones - 1
+    inf_code = {"ieee": codes - (1 << man_bits), "extended": top + 1}.get(specials)
+    nan_code = {
+        "ieee": codes - (1 << man_bits) // 2,  # the quiet NaN without payload
+        "fn": codes - 1,
+        "fnuz": codes,  # the code of -0
+        "extended": codes if signed else codes - 1,
+    }.get(specials)
+    whole = 1 << man_bits
+    return Grid(
+        name=name, kind="float", bits=signed + exp_bits + man_bits, exp_bits=exp_bits, man_bits=man_bits,
+        emin=(1 - bias if subnormals == "gradual" else -bias) - (not zero), top=top + (not zero),
+        bottom=top if signed else -int(not zero), specials=specials, nan_code=nan_code, inf_code=inf_code,
+        has_zero=zero, has_neg_zero=signed and specials in ("ieee", "fn", "f"), source=source, aliases=aliases,
+        gap=0 if subnormals == "gradual" else whole, gap_at=whole - 1 if subnormals == "half" else 0,
+        **_cannot_hold(name, cannot_hold, nan=nan_code is not None, signed=signed, zero=zero, default="max"),
+    )  # fmt: skip
+
+
+def why_not_float(exp_bits: int, man_bits: int, specials: Specials, *, signed: bool = True) -> str:
+    """Say why no float format has these fields; "" if one can."""
+    if not 1 <= exp_bits <= 16 or not 0 <= man_bits <= 52 or exp_bits + man_bits > 63:
+        return f"needs 1 to 11 exponent bits and 0 to 52 mantissa bits, not {exp_bits} and {man_bits}"
+    if exp_bits > 11 and specials not in ("fn", "fnuz", "extended"):  # P3109 has up to 16
+        return f"needs 1 to 11 exponent bits and 0 to 52 mantissa bits, not {exp_bits} and {man_bits}"
+    if specials == "ieee" and (exp_bits < 2 or man_bits < 1):
+        return "IEEE-like specials need 2 exponent bits, for a finite normal value, and 1 mantissa bit, for a NaN"
+    if specials in ("fn", "extended") and exp_bits + man_bits < 2:
+        return "no positive value is left beside the special ones"
+    if specials == "fnuz" and not signed:
+        return "a format without sign has no code of -0 for NaN to take"
+    return ""
+
+
+def p3109_format(width: int, precision: int, *, signed: bool, extended: bool, source: str) -> Grid:
+    """Return IEEE P3109's Binary{K}p{P}{s|u}{e|f}: K = `width` bits, precision P, one zero, one NaN.
+
+    The bias is 2^(K - P - 1), or 2^(K - P) without sign. NaN is the code of -0, or all ones without sign; the infinities of
+    an extended format are the largest codes below it.
+    """
+    domain = "e" if extended else "f"
+    name = f"Binary{width}p{precision}{'s' if signed else 'u'}{domain}"
+    if not 3 <= width <= 16 or not 1 <= precision <= width - signed:
+        raise InputError(f"no format is called {name!r}: K is 3 to 16, and P 1 to {'K - 1' if signed else 'K'}")
+    specials: Specials = "extended" if extended else ("fnuz" if signed else "fn")
+    exp_bits = width - precision + (not signed)
+    return float_format(name, exp_bits, precision - 1, specials, source, bias=1 << (exp_bits - 1), signed=signed)
+
+
+def integer_format(
+    name: str,
+    bits: int,
+    source: str,
+    aliases: tuple[str, ...] = (),
+    *,
+    signed: bool = True,
+    symmetric: bool = False,
+    frac_bits: int = 0,
+    **cannot_hold: Any,
+) -> Grid:
+    """Return the integer of `bits` bits, in two's complement if `signed`; `symmetric` leaves out the most negative value.
+
+    With `frac_bits` it is a fixed-point number: code times 2^-frac_bits.
+    """
+    if not 2 - (not signed) <= bits <= 32:
+        raise InputError(f"{name}: integers have 2 to 32 bits (1 to 32 without sign), not {bits}")
+    if symmetric and not signed:
+        raise InputError(f"{name}: an unsigned integer cannot be symmetric")
+    if not -1000 <= frac_bits <= 1000:
+        raise InputError(f"{name}: {frac_bits} fraction bits are far outside the exponents of a float64")
+    man_bits = bits - signed
+    top = (1 << man_bits) - 1
+    return Grid(
+        name=name, kind="fixed" if frac_bits else "integer", bits=bits, exp_bits=0, man_bits=man_bits,
+        emin=man_bits - frac_bits, top=top, bottom=top + (not symmetric) if signed else 0, specials="", nan_code=None,
+        inf_code=None, has_zero=True, has_neg_zero=False, source=source, aliases=aliases,
+        **_cannot_hold(name, cannot_hold, nan=False, signed=signed, zero=True, default="zero"),
+    )  # fmt: skip
+
+
+def fixed_format(name: str, int_bits: int, frac_bits: int, source: str, *, signed: bool) -> Grid:
+    """Return the fixed-point format Qm.n (sign + m + n bits) or UQm.n (m + n bits): m = `int_bits`, n = `frac_bits`."""
+    if not 1 <= int_bits + frac_bits <= 32 - signed:
+        least = "at least one bit beside the sign" if signed else "at least one bit"
+        raise InputError(f"no format is called {name!r}: it needs {least}, and 32 at most in all")
+    return integer_format(name, signed + int_bits + frac_bits, source, signed=signed, frac_bits=frac_bits)
+
+
+def table_format(
+    name: str,
+    values: Sequence[float],
+    source: str,
+    aliases: tuple[str, ...] = (),
+    *,
+    codes: Sequence[int] | None = None,
+    bits: int | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    **cannot_hold: Any,
+) -> Table:
+    """Return the format of any finite list of float64 values; value i has code i, or `codes[i]`; a NaN marks the NaN's code.
+
+    `bits` is by default as many as the largest code needs. `above` and `below` say where the line would go on beyond the
+    ends, for the rounding of what lies between; by default everything beyond an end is out of range.
+    """
+    codes = range(len(values)) if codes is None else codes
+    if len(codes) != len(values) or len(set(codes)) != len(values):
+        raise InputError(f"{name}: {len(values)} values need as many codes, all different; there are {len(set(codes))}")
+    if bits is None:
+        bits = max(max(codes, default=0).bit_length(), 1)
+    if not 1 <= bits <= WIDEST_TABLE or not all(0 <= code < 1 << bits for code in codes):
+        raise InputError(f"{name}: codes of {bits} bits are 0 .. {(1 << min(max(bits, 1), WIDEST_TABLE)) - 1}")
+    nans = [code for value, code in zip(values, codes, strict=True) if math.isnan(value)]
+    pairs = sorted((value, code) for value, code in zip(values, codes, strict=True) if not math.isnan(value))
+    points = tuple(value + 0.0 for value, _ in pairs)  # + 0.0 makes -0 a plain 0
+    if any(map(math.isinf, points)) or len(nans) > 1:
+        raise InputError(f"{name}: a table has finite values, and at most one NaN")
+    if len(points) < 2 or len(set(points)) != len(points):
+        raise InputError(f"{name}: a table has at least two values, all different")
+    if (above is not None and not points[-1] < above < math.inf) or (
+        below is not None and not -math.inf < below < points[0]
+    ):
+        raise InputError(f"{name}: above and below are finite and lie beyond the values, not {above!r} and {below!r}")
+    bottom = sum(value < 0 for value in points)
+    zero = 0.0 in points
+    return Table(
+        name=name, kind="table", bits=bits, top=len(points) - bottom - 1, bottom=bottom, points=points,
+        codes=tuple(code for _, code in pairs), nan_code=nans[0] if nans else None, inf_code=None, has_zero=zero,
+        has_neg_zero=False, above=above, below=below, source=source, aliases=aliases,
+        **_cannot_hold(name, cannot_hold, nan=bool(nans), signed=bottom > 0, zero=zero, default="zero" if zero else "max"),
+    )  # fmt: skip
+
+
+def _cannot_hold(
+    name: str, given: Mapping[str, Any], *, nan: bool, signed: bool, zero: bool, default: str
+) -> dict[str, Any]:
+    """Return the fields that say what becomes of what the format cannot hold: `given`, and defaults."""
+    allowed = {
+        "nan_to": tuple(word for word in NAN_TO if (word != "nan" or nan) and (word != "zero" or zero)),
+        "negative_to": () if signed else ("nan", "min") if nan else ("min",),
+        "zero_to": () if zero else ("min", "max", "nan") if nan else ("min", "max"),
+    }
+    fields = {
+        "nan_to": "nan" if nan else default,
+        "negative_to": next(iter(allowed["negative_to"]), ""),
+        "zero_to": next(iter(allowed["zero_to"]), ""),
+    }
+    for key, word in given.items():
+        if word is None:
+            continue
+        if key not in allowed:
+            raise TypeError(f"{key} is no field of a format")
+        if word not in allowed[key]:
+            choices = enumerate_names(map(repr, allowed[key])) if allowed[key] else "left out"
+            raise InputError(f"{name}: {key} = {word!r}; for this format it is {choices}")
+        fields[key] = word
+    return fields

@@ -1,0 +1,256 @@
+"""Where formats come from: the files of `formats/*.toml`, a user's own file, and spellings that say their fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from qsim.errors import InputError, enumerate_names, nearest
+from qsim.folders import folder
+from qsim.formats.build import (
+    SUFFIX,
+    fixed_format,
+    float_format,
+    integer_format,
+    p3109_format,
+    table_format,
+)
+from qsim.formats.format import SPECIALS, Format, Grid
+
+__all__ = ["catalogue", "get_format", "load_formats"]
+
+# --- From a TOML file to formats ---------------------------------------------------------------------------
+
+COMMON: Mapping[str, Any] = {"name": str, "kind": str, "source": str}
+CANNOT_HOLD: Mapping[str, Any] = {"nan_to": str, "negative_to": str, "zero_to": str}
+
+NEEDED: Mapping[str, Mapping[str, Any]] = {
+    "float": {"exp_bits": int, "man_bits": int, "specials": str},
+    "integer": {"bits": list[int]},
+    "p3109": {"bits": list[int]},
+    "table": {"values": list[float]},
+}
+OPTIONAL: Mapping[str, Mapping[str, Any]] = {
+    "float": {"aliases": list[str], "bias": int, "signed": bool, "zero": bool, "subnormals": str, **CANNOT_HOLD},
+    "integer": {"aliases": list[str], "signed": bool, "symmetric": bool, "frac_bits": int, **CANNOT_HOLD},
+    "p3109": {},
+    "table": {"aliases": list[str], "bits": int, "codes": list[int], "above": float, "below": float, **CANNOT_HOLD},
+}
+"""The keys of an entry, by kind, with their types. A number may be written as a string in C99's hexadecimal notation."""
+
+
+def load_formats(path: Path) -> list[Format]:
+    """Read the formats of one TOML file; raise `InputError` naming the file, the entry and the key that is wrong."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+    entries = data.pop("format", None)
+    if data or not isinstance(entries, list):
+        stray = f"unknown key {next(iter(data))!r}" if data else "no [[format]] entry"
+        raise InputError(f"{path}: {stray}; a format file holds [[format]] entries only")
+    return [fmt for number, entry in enumerate(entries, 1) for fmt in _entry(path, number, entry)]
+
+
+def _entry(path: Path, number: int, entry: Any) -> Iterator[Format]:
+    where = f"{path}: format {number}"
+    if not isinstance(entry, dict):
+        raise InputError(f"{where} is not a table of keys; write [[format]] above its keys")
+    if isinstance(entry.get("name"), str):
+        where += f" ({entry['name']})"
+    kind = entry.get("kind")
+    if not isinstance(kind, str) or kind not in NEEDED:
+        raise InputError(f"{where}: kind is {kind!r}; it must be {enumerate_names(map(repr, NEEDED))}")
+    types = {**COMMON, **NEEDED[kind], **OPTIONAL[kind]}
+    fields = {}
+    for key, value in entry.items():
+        if key not in types:
+            raise InputError(f"{where}: unknown key {key!r}; did you mean {nearest(key, types)}?")
+        fields[key] = _typed(where, key, value, types[key])
+    for key in (*COMMON, *NEEDED[kind]):
+        if key not in fields:
+            raise InputError(f"{where}: key {key!r} is missing")
+    if not fields["name"]:
+        raise InputError(f"{where}: name is empty; give it one")
+    del fields["kind"]
+    try:
+        yield from _formats(kind, fields)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _typed(where: str, key: str, value: Any, expected: Any) -> Any:
+    """Return `value` if it is of the type `expected`; numbers as floats where floats are expected."""
+    item = expected.__args__[0] if hasattr(expected, "__args__") else expected
+    if item is not expected:
+        if not isinstance(value, list) or not value:
+            raise InputError(f"{where}: {key} = {value!r} must be a list of {item.__name__} that is not empty")
+        return tuple(_typed(where, key, one, item) for one in value)
+    if expected is float and type(value) in (int, float, str):
+        try:
+            number = _hexadecimal(value) if isinstance(value, str) else float(value)
+        except (ValueError, OverflowError):
+            hint = "; a string is hexadecimal, such as '0x1.8p-3'" if isinstance(value, str) else ""
+            raise InputError(
+                f"{where}: {key} has {value!r}, which is no number that a float64 can hold{hint}"
+            ) from None
+        if isinstance(value, int) and int(number) != value:
+            raise InputError(f"{where}: {key} has {value!r}, which is no number that a float64 can hold")
+        return number
+    if type(value) is not expected:
+        raise InputError(f"{where}: {key} = {value!r} must be of type {expected.__name__}")
+    return value
+
+
+def _hexadecimal(text: str) -> float:
+    """Return the number in C99's hexadecimal notation; refuse decimals, and digits that a float64 has no room for."""
+    match = re.fullmatch(r"[+-]?0x([0-9a-f]*)\.?([0-9a-f]*)(?:p([+-]?\d{1,5}))?", text, re.IGNORECASE | re.ASCII)
+    if not match:
+        raise ValueError(text)
+    number = float.fromhex(text)
+    digits = int(f"{match[1]}{match[2]}" or "0", 16)
+    if abs(Fraction(number)) != digits * Fraction(2) ** (int(match[3] or 0) - 4 * len(match[2])):
+        raise ValueError(text)
+    return number
+
+
+def _formats(kind: str, fields: dict[str, Any]) -> Iterator[Format]:
+    """Yield the formats of one entry: one, or one a width."""
+    match kind:
+        case "float":
+            yield float_format(**fields)
+        case "table":
+            yield table_format(**fields)
+        case "p3109":
+            for width in fields["bits"]:
+                for signed in (True, False):
+                    for precision in range(1, width + (not signed)):
+                        for extended in (True, False):
+                            fmt = p3109_format(
+                                width, precision, signed=signed, extended=extended, source=fields["source"]
+                            )
+                            yield dataclasses.replace(fmt, family=fields["name"])
+        case _:
+            name, aliases = fields.pop("name"), fields.pop("aliases", ())
+            for bits in fields.pop("bits"):
+                named, *others = (text.replace("{bits}", str(bits)) for text in (name, *aliases))
+                fmt = integer_format(named, bits, aliases=tuple(others), **fields)
+                yield dataclasses.replace(fmt, family=name if named != name else "")
+
+
+@functools.cache
+def catalogue() -> Mapping[str, Format]:
+    """Return the formats of the `formats/` folder by name, in file order; refuse a name or alias used twice."""
+    return _collect(sorted(folder("formats").glob("*.toml")))
+
+
+def _collect(paths: list[Path]) -> dict[str, Format]:
+    formats: dict[str, Format] = {}
+    owner: dict[str, Path] = {}
+    for path in paths:
+        for fmt in load_formats(path):
+            for name in (fmt.name, *fmt.aliases):
+                if name in owner:
+                    raise InputError(f"{path}: the name {name!r} is already taken by an entry of {owner[name]}")
+                owner[name] = path
+            formats[fmt.name] = fmt
+    return formats
+
+
+@functools.cache
+def _aliases() -> Mapping[str, Format]:
+    return {alias: fmt for fmt in catalogue().values() for alias in fmt.aliases}
+
+
+# --- From a spelling to a format ---------------------------------------------------------------------------
+
+FLOAT = re.compile(
+    r"(?:float(?P<bits>\d{1,3})_)?e(?P<exp>\d{1,3})m(?P<man>\d{1,3})(?:b(?P<bias>-?\d{1,5}))?"
+    r"(?P<suffix>fnuz|fn|f|)(?P<unsigned>u?)", re.ASCII,
+)  # fmt: skip
+FILE = re.compile(r"(?P<path>.+?\.toml)(?:#(?P<entry>.*))?", re.DOTALL)
+FIXED = re.compile(r"(?P<unsigned>U?)Q(?P<int>\d{1,3})\.(?P<frac>\d{1,3})", re.ASCII)
+
+
+def get_format(name: str | Format) -> Format:
+    """Return the format called `name`: a catalogue name or alias, a spelling that says its fields, or a file.
+
+    eXmY[bB][fn|fnuz|f][u] is sign + X exponent bits + Y mantissa bits, the exponent bias B if it is not the usual one, with
+    LLVM's suffix letters: none for IEEE-like specials, `fn` (no infinity, all-ones NaN), `fnuz` (and unsigned zero), `f`
+    (finite only), and `u` for no sign. Qm.n is sign + m integer + n fraction bits, UQm.n the same without a sign.
+    `FILE.toml#NAME` is an entry of a file of your own, and `FILE.toml` its only entry.
+    Raise `InputError` for any other spelling, with the nearest ones that exist.
+    """
+    if isinstance(name, Format):
+        return name
+    if not isinstance(name, str):
+        raise InputError(f"a format is named by a string or is a qsim.Format, not {type(name).__name__}")
+    known = catalogue().get(name) or _aliases().get(name)
+    if known:
+        return known
+    if match := FILE.fullmatch(name):
+        return _of_file(Path(match["path"]), match["entry"] or "")
+    return _spelled(name)
+
+
+def _of_file(path: Path, name: str) -> Format:
+    """Return the format called `name` of the file at `path`; "" means its only one."""
+    formats = _collect([path])
+    for fmt in formats.values():
+        if name in (fmt.name, *fmt.aliases) or (not name and len(formats) == 1):
+            return fmt
+    problem = f"has no format called {name!r}" if name else f"has {len(formats)} formats"
+    choices = enumerate_names(f"{path}#{known}" for known in nearest_keys(name, formats))
+    raise InputError(f"{path}: {problem}; name one, such as {choices}")
+
+
+def nearest_keys(name: str, formats: Mapping[str, Format]) -> list[str]:
+    """Return at most three names of `formats`, those that contain `name` first."""
+    return sorted(formats, key=lambda known: name not in known)[:3]
+
+
+@functools.lru_cache(maxsize=1024)
+def _spelled(name: str) -> Format:
+    if match := FIXED.fullmatch(name):
+        unsigned = bool(match["unsigned"])
+        layout = f"{'' if unsigned else 'sign, '}{match['int']} integer and {match['frac']} fraction bits"
+        source = f"parametric: {layout}, two's complement" if not unsigned else f"parametric: {layout}"
+        return fixed_format(name, int(match["int"]), int(match["frac"]), source, signed=not unsigned)
+    match = FLOAT.fullmatch(name)
+    if not match:
+        raise InputError(f"no format is called {name!r}; did you mean {nearest(name, {**catalogue(), **_aliases()})}?")
+    exp_bits, man_bits, signed = int(match["exp"]), int(match["man"]), not match["unsigned"]
+    bits = signed + exp_bits + man_bits
+    bias = f"b{int(match['bias'])}" if match["bias"] else ""
+    short = f"e{exp_bits}m{man_bits}{bias}{match['suffix']}{match['unsigned']}"
+    if match["bits"] and int(match["bits"]) != bits:
+        layout = f"sign + {exp_bits} + {man_bits}" if signed else f"{exp_bits} + {man_bits}"
+        raise InputError(
+            f"no format is called {name!r}: {layout} bits are {bits}, which is spelled float{bits}_{short}"
+        )
+    source = f"parametric: {'sign, ' if signed else ''}{exp_bits} exponent and {man_bits} mantissa bits"
+    specials = SUFFIX[match["suffix"]]
+    fmt = float_format(
+        short, exp_bits, man_bits, specials, f"{source}{f', bias {bias[1:]}' if bias else ''}; {SPECIALS[specials]}",
+        bias=int(match["bias"]) if match["bias"] else None, signed=signed, zero=signed or man_bits > 0,
+    )  # fmt: skip
+    for known in catalogue().values():  # float8_e4m3fn and e4m3fn are one format, under its catalogue name
+        if isinstance(known, Grid) and known.family == "" and _same(fmt, known):
+            return known
+    if short in _aliases():  # float8_e4m3 is IEEE-like, while e4m3 is OCP's
+        return dataclasses.replace(fmt, name=f"float{bits}_{short}")
+    return fmt
+
+
+def _same(fmt: Grid, known: Grid) -> bool:
+    """Return whether two formats have the same values with the same codes."""
+    fields = ("kind", "bits", "exp_bits", "man_bits", "emin", "specials", "top", "bottom", "gap")
+    return all(getattr(fmt, field) == getattr(known, field) for field in fields)

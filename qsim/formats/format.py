@@ -1,0 +1,460 @@
+"""What a number format is: a finite set of values with codes. Nothing here knows how to round.
+
+The values are numbered along the line by **ordinals**, ..., -1, 0, 1, ..., from `-bottom` to `top`. There are two kinds
+of line:
+
+* `Grid`: zero is 0, and a negative value has the negative of its mirror's ordinal. The values 1, 2, ... are evenly spaced
+  by 2^(emin - man_bits) below 2^(emin + 1), then with a spacing that doubles in every binade; for integers and fixed point
+  it never does. The grid goes on beyond the range, so that rounding comes first and range second.
+* `Table`: any finite list of values, each with a code. 0 is the smallest value that is not negative. There is nothing
+  beyond its ends unless its entry says where the next value would be.
+"""
+
+from __future__ import annotations
+
+import abc
+import bisect
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsim.errors import InputError
+
+__all__ = ["SPECIALS", "WIDEST_TABLE", "Format", "Grid", "Specials", "Table"]
+
+Specials = Literal["ieee", "fn", "fnuz", "f", "extended"]
+
+SPECIALS: Mapping[str, str] = {
+    "ieee": "infinities and NaNs in the top binade, as in IEEE 754",
+    "fn": "no infinity; the all-ones code is NaN (LLVM: FN)",
+    "fnuz": "no infinity, no negative zero; the code of -0 is NaN (LLVM: FNUZ)",
+    "f": "finite values only",
+    "extended": "infinities, one NaN, no negative zero (P3109: extended)",
+}
+
+WIDEST_TABLE = 16
+"""Formats of more bits than this have no `values()`: the table would not fit a page of memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format(abc.ABC):
+    """Describe a number format: its values, their codes, and what becomes of what it cannot hold.
+
+    Two formats are equal when all their fields are.
+    """
+
+    name: str
+    kind: Literal["float", "integer", "fixed", "table"]
+    bits: int
+    #: Ordinals of the largest and (negated) of the smallest finite value.
+    top: int
+    bottom: int
+    #: The code a NaN is given, and that of +infinity; `None` where there is none.
+    nan_code: int | None
+    inf_code: int | None
+    #: Whether 0 is a value, and whether -0 is told from +0.
+    has_zero: bool
+    has_neg_zero: bool
+    #: What a NaN becomes: "nan", "max" (the largest value), "zero", or "error": it is refused.
+    nan_to: Literal["nan", "max", "zero", "error"]
+    #: Formats without negative values: what one becomes that the saturation does not clamp; else "".
+    negative_to: Literal["", "nan", "min"] = ""
+    #: Formats without zero: what 0 becomes, the smallest or the largest value or NaN; else "".
+    zero_to: Literal["", "min", "max", "nan"] = ""
+    #: The standard or document that defines it.
+    source: str = field(compare=False)
+    aliases: tuple[str, ...] = field(default=(), compare=False)
+    #: The name of the catalogue's entry where it stands for many formats: "int{bits}".
+    family: str = field(default="", compare=False)
+
+    @property
+    def signed(self) -> bool:
+        """Whether there are negative values."""
+        return self.bottom > 0
+
+    @property
+    def has_inf(self) -> bool:
+        """Whether the format holds infinities."""
+        return self.inf_code is not None
+
+    @property
+    def has_nan(self) -> bool:
+        """Whether the format holds a NaN."""
+        return self.nan_code is not None
+
+    @property
+    def max(self) -> float:
+        """Largest finite value."""
+        return self._float(self.top)
+
+    @property
+    def min(self) -> float:
+        """Smallest finite value (the most negative)."""
+        return self._float(-self.bottom)
+
+    @property
+    @abc.abstractmethod
+    def smallest_subnormal(self) -> float:
+        """Smallest positive value."""
+
+    @property
+    @abc.abstractmethod
+    def smallest_normal(self) -> float:
+        """Smallest positive value of full precision; where there is no such notion, the smallest positive value."""
+
+    @property
+    @abc.abstractmethod
+    def eps(self) -> float:
+        """Spacing of the values just above 1; NaN where 1 is not below the largest value."""
+
+    @abc.abstractmethod
+    def value(self, ordinal: int) -> Fraction:
+        """Return the exact value that `ordinal` numbers."""
+
+    @abc.abstractmethod
+    def split(self, x: Fraction) -> tuple[int, Fraction]:
+        """Return the ordinal of x's neighbour toward zero, and the fraction in [0, 1) of the way to the outward one.
+
+        The outward neighbour of x >= 0 has the next ordinal, that of x < 0 the previous one. Where x lies between a
+        negative and a positive value without zero between them, the neighbour on the other side of zero is the inner one.
+        """
+
+    @abc.abstractmethod
+    def code(self, ordinal: int, *, negative_zero: bool = False) -> int:
+        """Return the code of the finite value that `ordinal` numbers."""
+
+    @abc.abstractmethod
+    def _ordinal_of(self, code: int) -> int | None:
+        """Return the ordinal of a code, 0 for -0; `None` for special values and codes without a value."""
+
+    @abc.abstractmethod
+    def decode_array(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+        """Return `decode` of every code, 0 <= code < 2^bits; NaN for a code without a value."""
+
+    def is_odd(self, ordinal: int) -> bool:
+        """Return whether the value's code is odd: "even" in ties-to-even means an even code."""
+        return self.code(ordinal) % 2 == 1
+
+    def is_subnormal(self, ordinal: int) -> bool:
+        """Return whether the value is a subnormal number; zero is none."""
+        return isinstance(self, Grid) and 0 < abs(ordinal) < self.first_normal
+
+    def code_of_inf(self, *, negative: bool) -> int:
+        """Return the code of an infinity."""
+        assert self.inf_code is not None  # asked only of formats with infinities
+        return self.inf_code | (negative and self.signed) << (self.bits - 1)
+
+    def code_of_nan(self, *, negative: bool) -> int:
+        """Return the code a NaN is given; formats with a -0 have a NaN of either sign, others have one."""
+        assert self.nan_code is not None  # asked only of formats with a NaN
+        return self.nan_code | (negative and self.has_neg_zero) << (self.bits - 1)
+
+    def ordinal(self, value: float | Fraction) -> int:
+        """Return the ordinal of `value`; raise `InputError` if the format does not hold it."""
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{value!s} has no ordinal; the finite values of {self.name} have")
+        number, rest = self.split(Fraction(value))
+        if rest or not -self.bottom <= number <= self.top or not (number or self.has_zero or value):
+            raise InputError(f"{self.name} does not hold {value!s}; qsim.quantize rounds a value to it")
+        return number
+
+    def neighbours(self, value: float | Fraction) -> tuple[float, float]:
+        """Return the largest value of the format <= `value` and the smallest >= `value`.
+
+        Both are `value` itself where the format holds it. Raise `InputError` outside [min, max].
+        """
+        if not self.min <= value <= self.max:
+            raise InputError(f"{value!s} is outside the range [{self.min!r}, {self.max!r}] of {self.name}")
+        inner, rest = self.split(Fraction(value))
+        outer = inner + (0 if not rest else -1 if value < 0 else 1)
+        low, high = sorted((inner, outer))
+        return self._float(low), self._float(high)
+
+    def decode(self, code: int) -> float:
+        """Return the value of `code`, exactly; NaN and infinities as such.
+
+        Raise `InputError` for a number that is no code, and for a value beyond the range of a float64.
+        """
+        if not 0 <= code < 1 << self.bits:
+            raise InputError(f"{code} is no code of {self.name}: codes are 0 .. {(1 << self.bits) - 1}")
+        number = self._ordinal_of(code)
+        negative = self.signed and code >= 1 << (self.bits - 1)
+        if number is not None:
+            result = self._float(number)
+            return -result if negative and not result and self.has_neg_zero else result
+        if self.has_inf and code == self.code_of_inf(negative=negative):
+            return -math.inf if negative else math.inf
+        if not self.is_code(code):
+            raise InputError(f"{code} is no code of {self.name}: no value has it")
+        return math.nan
+
+    def is_code(self, code: int) -> bool:
+        """Return whether `code`, 0 <= code < 2^bits, stands for something: a value, an infinity or a NaN."""
+        return self.has_nan or self._ordinal_of(code) is not None
+
+    def values(self) -> NDArray[np.float64]:
+        """Return all values in code order, shape (2^bits,), float64: index i holds the value of code i.
+
+        A code without a value has NaN. Raise `InputError` above 16 bits.
+        """
+        if self.bits > WIDEST_TABLE:
+            raise InputError(f"{self.name} has 2^{self.bits} values; a table is made up to {WIDEST_TABLE} bits")
+        return _values(self)
+
+    def _float(self, ordinal: int) -> float:
+        """Return the value of `ordinal` as a float; refuse what a float64 does not hold."""
+        exact = self.value(ordinal)
+        try:
+            rounded = float(exact)
+        except OverflowError:
+            rounded = math.inf
+        if rounded != exact:
+            raise InputError(f"{self.name} reaches beyond the range of a float64; `value` and `code` are exact")
+        return rounded
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@functools.lru_cache(maxsize=256)
+def _values(fmt: Format) -> NDArray[np.float64]:
+    table = fmt.decode_array(np.arange(1 << fmt.bits))
+    table.flags.writeable = False
+    return table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid(Format):
+    """Describe a format on a binary grid: a float, an integer, a fixed-point number.
+
+    `man_bits` counts stored bits (no hidden bit), `precision` = man_bits + 1.
+    """
+
+    #: Stored exponent bits; 0 for integers and fixed point.
+    exp_bits: int
+    #: Stored mantissa bits; for integers and fixed point the bits below the sign.
+    man_bits: int
+    #: Exponent of the smallest normal number; the grid is even below 2^(emin + 1).
+    emin: int
+    #: How special values are coded; "" for integers and fixed point.
+    specials: Specials | Literal[""]
+    #: Ordinal after which the line skips `gap` points of the grid: formats whose lowest binades are not gradual.
+    gap_at: int = 0
+    gap: int = 0
+
+    @property
+    def even(self) -> bool:
+        """Whether the spacing is the same everywhere: integers and fixed point, whose codes are two's complement."""
+        return self.kind != "float"
+
+    @property
+    def precision(self) -> int:
+        """Significand bits, the hidden one included."""
+        return self.man_bits + 1
+
+    @property
+    def bias(self) -> int:
+        """Exponent bias: the exponent field of 1 (or what it would be)."""
+        return 1 - self.emin - (not self.has_zero) - bool(self.gap)
+
+    @property
+    def emax(self) -> int:
+        """Exponent of the largest finite value."""
+        return _log2(self.value(self.top))
+
+    @property
+    def lsb(self) -> int:
+        """Exponent of the spacing in the even part of the grid, 2^lsb."""
+        return self.emin - self.man_bits
+
+    @property
+    def smallest_subnormal(self) -> float:
+        """Smallest positive value."""
+        return self._float(1)
+
+    @property
+    def smallest_normal(self) -> float:
+        """Smallest positive value of full precision; for integers and fixed point the spacing."""
+        return self._float(self.first_normal)
+
+    @property
+    def first_normal(self) -> int:
+        """Ordinal of the smallest positive value of full precision."""
+        return 1 if self.even or (self.gap and not self.gap_at) else 1 << self.man_bits
+
+    @property
+    def eps(self) -> float:
+        """Spacing of the values just above 1: for floats 2^-man_bits, twice that if 1 is subnormal; NaN if max <= 1."""
+        if self.value(self.top) <= 1:
+            return math.nan
+        return float(Fraction(2) ** (self.lsb if self.even else max(self.emin, 0) - self.man_bits))
+
+    def value(self, ordinal: int) -> Fraction:
+        """Return the exact value on the format's grid that `ordinal` numbers, range or not.
+
+        With n = |ordinal| and M = 2^man_bits: n 2^(emin - man_bits) while n < M, and
+        (M + n mod M) 2^(emin + n div M - 1 - man_bits) above. A gap adds its length to the n beyond it.
+        """
+        whole = 1 << self.man_bits
+        number = abs(ordinal) + (self.gap if abs(ordinal) > self.gap_at else 0)
+        binade, step = (0, number) if self.even else divmod(number, whole)
+        if binade:
+            step, binade = step + whole, binade - 1
+        magnitude = step * Fraction(2) ** (binade + self.lsb)
+        return -magnitude if ordinal < 0 else magnitude
+
+    def split(self, x: Fraction) -> tuple[int, Fraction]:
+        """Return the ordinal of x's neighbour toward zero, and the fraction in [0, 1) of the way to the outward one."""
+        magnitude = abs(x)
+        binades = max(_log2(magnitude) - self.emin, 0) if magnitude and not self.even else 0
+        steps, rest = divmod(magnitude / Fraction(2) ** (binades + self.lsb), 1)
+        # Within binade b >= 1 the steps run from M to 2M - 1 while the ordinals run from M b to M (b + 1) - 1.
+        number = int(steps) + binades * (1 << self.man_bits)
+        if self.gap and number >= self.gap_at:
+            if number > self.gap_at + self.gap:
+                number -= self.gap
+            else:
+                number = self.gap_at
+                low, high = self.value(number), self.value(number + 1)
+                rest = (magnitude - low) / (high - low)
+        return (-number if x < 0 else number), rest
+
+    def code(self, ordinal: int, *, negative_zero: bool = False) -> int:
+        """Return the code of the finite value that `ordinal` numbers."""
+        if self.even:
+            return ordinal & ((1 << self.bits) - 1)
+        sign = (ordinal < 0 or (negative_zero and self.has_neg_zero)) << (self.bits - 1)
+        return int(sign) | (abs(ordinal) - (not self.has_zero))
+
+    def is_odd(self, ordinal: int) -> bool:
+        """Return whether the value's code is odd: "even" in ties-to-even means an even code."""
+        return bool(ordinal) and (ordinal - (not self.has_zero)) % 2 == 1
+
+    def _ordinal_of(self, code: int) -> int | None:
+        half = 1 << (self.bits - 1)
+        negative = self.signed and code >= half
+        if self.even:
+            number = code - 2 * half if negative else code
+        else:
+            number = -(code - half) if negative else code + (not self.has_zero)
+            if negative and not number:
+                return 0 if self.has_neg_zero else None
+        return number if -self.bottom <= number <= self.top else None
+
+    def decode_array(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+        """Return `decode` of every code, 0 <= code < 2^bits; NaN for a code without a value."""
+        _ = self.max, self.smallest_subnormal  # refuses what float64 does not reach
+        words = np.asarray(codes).astype(np.uint64)
+        half = 1 << (self.bits - 1)
+        negative = words >= half if self.signed else np.zeros(words.shape, bool)
+        if self.even:
+            number = words.astype(np.int64) - 2 * half * negative
+            inside = (number >= -self.bottom) & (number <= self.top)
+            return np.where(inside, np.ldexp(number.astype(np.float64), self.lsb), np.nan)
+        field = np.where(negative, words & np.uint64(half - 1), words).astype(np.int64)  # without the sign
+        number = field + (not self.has_zero)
+        point = number + self.gap * (number > self.gap_at)
+        binade = point >> self.man_bits
+        step = point - (np.maximum(binade - 1, 0) << self.man_bits)
+        with np.errstate(over="ignore"):  # of the codes of infinity and NaN, which follow
+            magnitude = np.ldexp(step.astype(np.float64), np.maximum(binade - 1, 0) + self.lsb)
+        magnitude[(number > self.top) | (negative & (number == 0) & (not self.has_neg_zero))] = np.nan
+        if self.inf_code is not None:
+            magnitude[field == self.inf_code] = np.inf
+        signed: NDArray[np.float64] = np.where(negative, -magnitude, magnitude)
+        return signed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table(Format):
+    """Describe a format by the list of its values, in ascending order, and their codes."""
+
+    points: tuple[float, ...]
+    codes: tuple[int, ...]
+    #: Where the line would go on above the largest and below the smallest value; `None`: nowhere.
+    above: float | None = None
+    below: float | None = None
+
+    @property
+    def smallest_subnormal(self) -> float:
+        """Smallest positive value."""
+        return next((value for value in self.points if value > 0), math.nan)
+
+    @property
+    def smallest_normal(self) -> float:
+        """Smallest positive value; a table knows no precision."""
+        return self.smallest_subnormal
+
+    @property
+    def eps(self) -> float:
+        """Distance from 1 to the next value; NaN where 1 is not a value, or is the last."""
+        if 1.0 not in self.points[:-1]:
+            return math.nan
+        return self.points[self.points.index(1.0) + 1] - 1.0
+
+    @property
+    def line(self) -> tuple[float, ...]:
+        """The points, with those where the line would go on."""
+        ends = [() if end is None else (end,) for end in (self.below, self.above)]
+        return (*ends[0], *self.points, *ends[1])
+
+    def value(self, ordinal: int) -> Fraction:
+        """Return the exact value that `ordinal` numbers, or where the line would go on next to an end."""
+        at = ordinal + self.bottom
+        if at == -1 and self.below is not None:
+            return Fraction(self.below)
+        if at == len(self.points) and self.above is not None:
+            return Fraction(self.above)
+        if not 0 <= at < len(self.points):
+            raise InputError(f"{self.name} has no value of ordinal {ordinal}; it has {-self.bottom} .. {self.top}")
+        return Fraction(self.points[at])
+
+    def split(self, x: Fraction) -> tuple[int, Fraction]:
+        """Return the ordinal of x's neighbour toward zero, and the fraction in [0, 1) of the way to the outward one.
+
+        Beyond the line it is the first ordinal that no value has, and the fraction 0.
+        """
+        line, first = self.line, -self.bottom - (self.below is not None)
+        lower = bisect.bisect_right(line, x) - 1
+        upper = bisect.bisect_left(line, x)
+        if not 0 <= lower <= upper < len(line):
+            return (-self.bottom - 1 if upper == 0 else self.top + 1), Fraction(0)
+        inner, outer = (upper, lower) if x < 0 else (lower, upper)
+        if inner == outer:
+            return first + inner, Fraction(0)
+        start, end = Fraction(line[inner]), Fraction(line[outer])
+        return first + inner, (x - start) / (end - start)
+
+    def code(self, ordinal: int, *, negative_zero: bool = False) -> int:
+        """Return the code of the finite value that `ordinal` numbers."""
+        del negative_zero  # no table tells -0 from +0
+        at = ordinal + self.bottom
+        if not 0 <= at < len(self.codes):  # the next value beyond an end, whose parity a tie may ask for
+            return self.codes[-1] + 1 if at > 0 else self.codes[0] + 1
+        return self.codes[at]
+
+    def _ordinal_of(self, code: int) -> int | None:
+        return self.codes.index(code) - self.bottom if code in self.codes else None
+
+    def decode_array(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+        """Return `decode` of every code, 0 <= code < 2^bits; NaN for a code without a value."""
+        table: NDArray[np.float64] = np.full(1 << self.bits, np.nan)
+        table[list(self.codes)] = self.points
+        values: NDArray[np.float64] = table[np.asarray(codes)]
+        return values
+
+    def is_code(self, code: int) -> bool:
+        """Return whether `code` stands for something: a value or the NaN."""
+        return code in self.codes or code == self.nan_code
+
+
+def _log2(value: Fraction) -> int:
+    """Return floor(log2(value)) for value > 0, exactly."""
+    guess = value.numerator.bit_length() - value.denominator.bit_length()
+    return guess if Fraction(2) ** guess <= value else guess - 1

@@ -1,0 +1,220 @@
+"""Rounding to a list of values in place of a grid: find the interval, and divide.
+
+Only the discarded fraction is had in another way than in `core`; what it is compared with is the same. With x between the
+neighbours lo < hi, all in units of the last place of lo and hi, and d the distance from the inner neighbour (lo for x >= 0,
+hi for x < 0), of which the part below the unit fills one word and the rest is dropped:
+
+    d = integer . fraction word            hi - lo = D < 2^63
+    f = floor(d 2^64 / D)                  64 steps of long division, one bit of the fraction word taken in at each
+
+The remainder, and what was dropped, say whether f is exact. Everything is in 64-bit words; float32 is widened before.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.extending import register_jitable as portable
+from numpy import uint64
+
+from qsim.errors import InputError
+from qsim.formats import Format, Table
+from qsim.kernels.compiled import compiled
+from qsim.kernels.core import discarded, eps_threshold, lost, significand, stochastic_threshold
+from qsim.kernels.parameters import CARRIERS, ends
+from qsim.rounding import Mode, Saturation
+
+__all__ = ["Line", "line", "round_by_eps", "round_by_thresholds", "round_by_words"]
+
+FLOAT64 = CARRIERS[np.dtype(np.float64)]
+ONE, BOTH = uint64(1), uint64(3)
+ROOM = 62
+"""The neighbours of every interval are integers of less than this many bits, in units of their last place."""
+
+
+class Line(NamedTuple):
+    """Hold a line of values, with what `core.Parameters` has of ends and special values."""
+
+    fraction_bits: Any
+    last: Any
+    sign: Any
+    inf: Any
+    top: Any
+    bottom: Any
+    over_pos: Any
+    over_neg: Any
+    inf_pos: Any
+    inf_neg: Any
+    nan: Any
+    nan_sign: Any
+    zero_pos: Any
+    zero_neg: Any
+    has_zero: Any
+    # the points, in ascending order
+    keys: Any  # their patterns, made to ascend as words
+    patterns: Any
+    odd: Any  # 1 where the code is odd
+    first: Any  # numbers of the first and the last point that are values; the line may go on by one at either end
+    final: Any
+    # the intervals; number i lies between the points i and i + 1
+    unit: Any  # position of the last place of its ends
+    low: Any  # the ends, in units of that
+    high: Any
+
+
+@portable
+def key(u: Any, p: Any) -> Any:
+    """Return a word that ascends with the number whose pattern is `u`; both zeros have one."""
+    word = type(u)
+    a = word(u & word(p.sign - word(1)))
+    return word(~u) if (u >= p.sign and a > word(0)) else word(a | p.sign)
+
+
+@portable
+def count_below(keys: Any, k: Any, ties: Any) -> Any:
+    """Return how many of the ascending `keys` are below `k`, or equal to it where `ties` is 1."""
+    low, high = 0, len(keys)
+    while low < high:
+        middle = (low + high) // 2
+        inside = keys[middle] <= k if ties else keys[middle] < k
+        low, high = (middle + 1, high) if inside else (low, middle)
+    return low
+
+
+@portable
+def divide(d: Any, fraction: Any, size: Any) -> Any:
+    """Return floor((d + fraction / 2^64) 2^64 / size), for 0 <= d < size < 2^63, and whether a remainder is left."""
+    word = type(d)
+    quotient, rest, bits = word(0), d, fraction
+    for _ in range(64):
+        rest = word(word(rest << word(1)) | word(bits >> word(63)))
+        bits = word(bits << word(1))
+        step = word(1) if rest >= size else word(0)
+        rest = word(rest - word(size * step))
+        quotient = word(word(quotient << word(1)) | step)
+    return quotient, (word(1) if rest > word(0) else word(0))
+
+
+@portable
+def round_bits(u: Any, even: Any, odd: Any, sticky: Any, p: Any) -> Any:
+    """Return the pattern of the value that the float64 pattern `u` rounds to; arguments as in `core.round_bits`.
+
+    But `sticky` has a bit for each threshold, the low one for `even`: on a grid nothing is lost of a fraction near a half, here
+    every fraction may have a remainder.
+    """
+    word = type(u)
+    a = word(u & word(p.sign - word(1)))
+    negative = u >= p.sign and a > word(0)
+    k = key(u, p)
+    points = len(p.keys)
+    inner = count_below(p.keys, k, 0) if negative else count_below(p.keys, k, 1) - 1
+    interval = inner - 1 if negative else inner
+    between = 0 <= interval < points - 1
+    i = min(max(interval, 0), points - 2)
+    # |x| in units of the interval: an integer, and the fraction word
+    position = max(word(a >> p.fraction_bits), word(1))
+    s = word(max(p.unit[i], position) - position)
+    m = significand(a, p)
+    whole = word(word(m << min(word(max(p.unit[i], position) - p.unit[i]), p.last)) >> min(s, p.last))
+    d = word(whole + p.high[i]) if negative else word(whole - p.low[i])
+    f, rest = divide(d, discarded(m, s, p), word(p.high[i] - p.low[i]))
+    is_odd = p.odd[min(max(inner, 0), points - 1)]
+    t = odd if is_odd > word(0) else even
+    more = word(word(rest | lost(m, s, p)) & word(sticky >> is_odd))
+    up = f >= t if more > word(0) else f > t
+    outward = (inner - 1 if negative else inner + 1) if up else inner
+    # Not between two points, x is on the first or the last one, or beyond it.
+    end = min(max(inner, 0), points - 1)
+    above = inner == points if negative else inner >= 0
+    beyond = end if p.keys[end] == k else (points if above else -1)
+    reached = outward if between else beyond
+    value = p.patterns[min(max(reached, 0), points - 1)]
+    signed = value if value > word(0) else (p.zero_neg if u >= p.sign else p.zero_pos)
+    ranged = p.over_pos if reached > p.final else (p.over_neg if reached < p.first else signed)
+    settled = (p.zero_neg if u >= p.sign else p.zero_pos) if (a == word(0) and p.has_zero == word(0)) else ranged
+    finite = (p.inf_neg if u >= p.sign else p.inf_pos) if a == p.inf else settled
+    return word(p.nan | word(u & p.nan_sign)) if a > p.inf else finite
+
+
+@compiled
+def round_by_thresholds(x: Any, y: Any, t: Any, p: Any) -> None:
+    """Round every pattern of `x` into `y` with the same `Thresholds`: the deterministic modes."""
+    for i in range(x.size):
+        negative = x[i] >= p.sign
+        even = t.even_neg if negative else t.even_pos
+        odd = t.odd_neg if negative else t.odd_pos
+        # 0 and half are exceeded by any remainder; half - 1 and the largest word stand for "from half on" and "never".
+        sticky = uint64(uint64(uint64(~even) & ONE) | uint64(uint64(uint64(~odd) & ONE) << ONE))
+        y[i] = round_bits(x[i], even, odd, sticky, p)
+
+
+@compiled
+def round_by_words(x: Any, words: Any, y: Any, source: Any, p: Any) -> None:
+    """Round `x` into `y` stochastically; element i takes the bits of `words[i]` that `source` says."""
+    for i in range(x.size):
+        threshold, sticky = stochastic_threshold(words[i], source)
+        y[i] = round_bits(x[i], threshold, threshold, uint64(sticky * BOTH), p)
+
+
+@compiled
+def round_by_eps(x: Any, eps: Any, y: Any, p: Any) -> None:
+    """Round `x` into `y` by Threshold; element i has the threshold `eps[i]` / 2^64."""
+    for i in range(x.size):
+        threshold, sticky = eps_threshold(eps[i], x[i] >= p.sign)
+        y[i] = round_bits(x[i], threshold, threshold, uint64(sticky * BOTH), p)
+
+
+@functools.lru_cache(maxsize=64)
+def line(fmt: Format, saturation: Saturation, mode: Mode = Mode.RNE, *, signed_nan: bool = False) -> Line:
+    """Return what the kernel must know to round float64 to `fmt`, any format of few values; `mode` as in `parameters`.
+
+    Raise `InputError` if two neighbours differ too much in magnitude for the integers of the kernel.
+    """
+    above = fmt.top + (not isinstance(fmt, Table) or fmt.above is not None)
+    below = fmt.bottom + (not isinstance(fmt, Table) or fmt.below is not None)
+    ordinals = range(-below, above + 1)
+    values = [fmt.value(ordinal) for ordinal in ordinals]
+    intervals = [_interval(fmt, *ends_of) for ends_of in itertools.pairwise(values)]
+    unit, low, high = (np.array(column, np.uint64) for column in zip(*intervals, strict=True))
+    patterns = np.array([float(value) for value in values]).view(np.uint64)
+    sign = np.uint64(1 << (FLOAT64.width - 1))
+    words = ends(fmt, saturation, FLOAT64, mode, signed_nan=signed_nan)._asdict()
+    return Line(
+        fraction_bits=np.uint64(FLOAT64.fraction_bits),
+        last=np.uint64(FLOAT64.width - 1),
+        sign=sign,
+        inf=np.uint64(FLOAT64.infinity),
+        top=np.uint64(FLOAT64.pattern(abs(fmt.max))),
+        bottom=np.uint64(FLOAT64.pattern(abs(min(fmt.min, 0.0)))),
+        **{name: np.uint64(word) for name, word in words.items()},
+        has_zero=np.uint64(fmt.has_zero),
+        keys=np.where((patterns >= sign) & (patterns != sign), ~patterns, patterns | sign),
+        patterns=patterns,
+        odd=np.array([fmt.is_odd(ordinal) for ordinal in ordinals], np.uint64),
+        first=below - fmt.bottom,
+        final=below + fmt.top,
+        unit=unit,
+        low=low,
+        high=high,
+    )
+
+
+def _interval(fmt: Format, low: Fraction, high: Fraction) -> tuple[int, int, int]:
+    """Return the position of the last place of two neighbours, and both in units of it, in two's complement."""
+    unit = min(_last_place(end) for end in (low, high) if end)
+    whole = [int(end / Fraction(2) ** unit) for end in (low, high)]
+    if max(map(abs, whole)).bit_length() > ROOM:
+        raise InputError(
+            f"{fmt.name}: its values {float(low)!r} and {float(high)!r} are neighbours of too different magnitude for the "
+            f"64-bit arithmetic of arrays; qsim.reference rounds to them"
+        )
+    return unit + FLOAT64.bias + FLOAT64.fraction_bits, whole[0] % 2**64, whole[1] % 2**64
+
+
+def _last_place(value: Fraction) -> int:
+    """Return the exponent of the last set bit of a dyadic number that is not zero."""
+    return (value.numerator & -value.numerator).bit_length() - value.denominator.bit_length()

@@ -1,0 +1,165 @@
+"""Scales: which number s the elements of an array are divided by before a rounding and multiplied by after it.
+
+fl(.) is rounding to nearest even in the input's own precision. float16 and bfloat16 are computed in float32 and rounded once
+more: 24 bits are at least twice theirs and two more, so that a quotient or product rounded twice is one rounded once
+(Figueroa 1995; below the normal range the quotient is farther from any midpoint still).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qsim.errors import InputError
+from qsim.formats import Grid, get_format
+from qsim.kernels.division import divide_all
+from qsim.rounding import Mode, Per, Quantizer, Saturation
+
+__all__ = ["apply_scale", "derive_scale", "given_scale", "number_format", "remove_scale"]
+
+
+def number_format(dtype: np.dtype[Any]) -> Grid:
+    """Return the format of an array's numbers: float16, bfloat16, float32 and float64 have the names of their types."""
+    fmt = get_format(dtype.name)
+    assert isinstance(fmt, Grid)
+    return fmt
+
+
+def _wide(x: NDArray[Any]) -> NDArray[Any]:
+    """Return `x` in the type that is computed in."""
+    return x if x.dtype.itemsize >= 4 else x.astype(np.float32)
+
+
+def _fl(y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return `y`, computed in the type of `_wide`, rounded to nearest even in `dtype`."""
+    return y if y.dtype == dtype else y.astype(dtype).astype(y.dtype)
+
+
+def shared_axes(per: Per, ndim: int) -> tuple[int, ...]:
+    """Return the axes along which a scale is shared; raise `InputError` for an axis that is not there."""
+    if per == "tensor":
+        return tuple(range(ndim))
+    if isinstance(per, str):
+        if not ndim:
+            raise InputError(f"per = {per!r} needs an array with axes; a single number is its own tensor")
+        kept = tuple(range(ndim - 1)) if per == "token" else (0,)
+    else:
+        kept = per if isinstance(per, tuple) else (per,)
+        for axis in kept:
+            if not -ndim <= axis < ndim:
+                raise InputError(f"per = {per!r} names the axis {axis} of an array of {ndim} axes")
+    return tuple(axis for axis in range(ndim) if axis not in {k % ndim for k in kept})
+
+
+@np.errstate(all="ignore")  # infinities, NaN and underflows are looked at here
+def derive_scale(x: NDArray[Any], q: Quantizer, lead: int = 0) -> NDArray[Any] | None:
+    """Return the scale of `x`, in its dtype and of a shape that broadcasts against it; `None` for no scaling.
+
+    "absmax": fl(max|x| / max), or the float above it, so that fl(max|x| / s) <= max. "pow2": the smallest power of two s
+    with s max >= max|x|. "absmean": fl of the mean of |x|, the sum exact. NaN and infinities do not count. The scale is 1
+    where no element but zeros is left, and where it would not be a normal number. The first `lead` axes have scales of their
+    own whatever `q.per` says. Raise `InputError` for a frozen scale that the dtype rounds to zero or infinity.
+    """
+    if q.scale == "none":
+        return None
+    wide = _wide(x)
+    number = wide.dtype.type
+    if not isinstance(q.scale, str):
+        return given_scale(q.scale, x, lead)
+    axes = tuple(lead + axis for axis in shared_axes(q.per, x.ndim - lead))
+    finite = np.where(np.isfinite(wide), np.abs(wide), number(0))
+    largest = finite.max(axis=axes, keepdims=True, initial=0)
+    limit = number(q.format.max if q.format.max > 0 else -q.format.min)
+    limit = np.nextafter(limit, number(0)) if float(limit) > q.format.max > 0 else limit
+    if q.scale == "absmean":
+        derived = _fl(_mean(finite, np.isfinite(wide), axes), x.dtype)
+    elif q.scale == "pow2":
+        # Both are fraction * 2^exponent with fractions in [1/2, 1), so s = 2^(difference), or twice that.
+        (fraction, exponent), (part, shift) = np.frexp(largest), np.frexp(limit)
+        derived = np.ldexp(np.ones_like(largest), exponent - shift + (fraction > part))
+    else:
+        derived = _fl(largest / limit, x.dtype)
+        # The division rounds, and the largest element must not come out above the largest value.
+        above = _fl(largest / np.where(derived > 0, derived, number(1)), x.dtype) > limit
+        derived = np.where(above, np.nextafter(derived.astype(x.dtype), x.dtype.type(np.inf)).astype(number), derived)
+    smallest, beyond = number_format(x.dtype).smallest_normal, number_format(x.dtype).max
+    usable = (largest > 0) & (derived >= number(smallest)) & (derived <= number(beyond))
+    scale: NDArray[Any] = np.where(usable, derived, number(1)).astype(x.dtype)
+    return scale
+
+
+def given_scale(scale: ArrayLike, x: NDArray[Any], lead: int = 0) -> NDArray[Any]:
+    """Return a frozen scale in the dtype of `x`, with `lead` axes before its own; refuse what is not positive there."""
+    array = np.asarray(scale)
+    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
+        raise InputError(f"scale of {array.dtype} must be positive finite numbers")
+    with np.errstate(over="ignore"):
+        frozen = array.astype(x.dtype)
+    wide = _wide(frozen)
+    if not np.all((wide > 0) & np.isfinite(wide)):
+        raise InputError(
+            f"scale = {scale!r} must be positive, and within the range of {x.dtype}, in which x is divided by it"
+        )
+    try:
+        np.broadcast_to(frozen, x.shape[lead:] if frozen.ndim else x.shape)
+    except ValueError:
+        raise InputError(f"scale of shape {frozen.shape} does not broadcast to the shape {x.shape} of x") from None
+    return frozen.reshape((1,) * (x.ndim - frozen.ndim) + frozen.shape)
+
+
+def _mean(finite: NDArray[Any], counted: NDArray[np.bool_], axes: tuple[int, ...]) -> NDArray[Any]:
+    """Return the mean along `axes`: the exact sum, rounded once to float64, over the count, in float64."""
+    kept = [axis for axis in range(finite.ndim) if axis not in axes]
+    shape = tuple(1 if axis in axes else size for axis, size in enumerate(finite.shape))
+    rows = np.transpose(finite, (*kept, *axes)).reshape(math.prod(shape), -1)
+    counts = np.transpose(counted, (*kept, *axes)).reshape(math.prod(shape), -1).sum(axis=1)
+    sums = [_sum(row) for row in rows.astype(np.float64)]
+    means: NDArray[Any] = (np.array(sums) / np.maximum(counts, 1)).reshape(shape).astype(finite.dtype)
+    return means
+
+
+def _sum(row: NDArray[np.float64]) -> float:
+    """Return the correctly rounded sum, infinity where it is beyond the range."""
+    try:
+        return math.fsum(row)
+    except OverflowError:
+        return math.inf
+
+
+@np.errstate(all="ignore")
+def apply_scale(x: NDArray[Any], s: NDArray[Any], q: Quantizer, bits: int) -> NDArray[Any]:
+    """Return what is rounded in place of `x`: x / s in the order that `q` names; float64 rounded to odd for "exact".
+
+    `bits` is the number of random bits. Raise `InputError` where a quotient rounded to odd would not tell the same as the
+    true one.
+    """
+    wide, scale = _wide(x), _wide(s)
+    if q.order == "divide":
+        return _fl(wide / scale, x.dtype)
+    if q.order == "reciprocal":
+        return _fl(wide * _fl(wide.dtype.type(1) / scale, x.dtype), x.dtype)
+    fmt = q.format
+    bits = max(bits, 1) + (q.mode is not Mode.SRA and q.mode is not Mode.SR)  # where a bit below the last one decides
+    if q.mode is Mode.THR or not isinstance(fmt, Grid) or fmt.gap or fmt.man_bits + bits > 51 or fmt.lsb - bits < -1073:
+        raise InputError(
+            f"order = 'exact' divides to 53 bits, too few to decide {q.mode} to {fmt.name} with {bits} bits beyond its own; "
+            f"take fewer random bits, or another order"
+        )
+    u = np.ascontiguousarray(wide, np.float64).view(np.uint64)
+    v = np.ascontiguousarray(np.broadcast_to(scale, x.shape), np.float64).view(np.uint64)
+    y = np.empty(x.shape, np.float64)
+    divide_all(u.reshape(-1), v.reshape(-1), y.view(np.uint64).reshape(-1))
+    return y
+
+
+@np.errstate(all="ignore")
+def remove_scale(y: NDArray[Any], s: NDArray[Any], q: Quantizer) -> NDArray[Any]:
+    """Return fl(y s), in the dtype of `y`; where the rounding saturates, the product does not overflow either."""
+    product: NDArray[Any] = _wide(y) * _wide(s)
+    if q.saturation in (Saturation.SatFinite, Saturation.saturate):
+        limit = product.dtype.type(number_format(y.dtype).max)
+        product = np.clip(product, -limit, limit)
+    return product.astype(y.dtype, copy=False)
