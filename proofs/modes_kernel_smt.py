@@ -6,13 +6,14 @@ from qsim.kernels.parameters import parameters, stochastic, thresholds
 from qsim.prove import Method, Theorem, all_held
 from qsim.prove import specification as spec
 from qsim.prove.specification import FLOAT32, evaluate, rounded
-from qsim.rounding import Mode, saturations
+from qsim.rounding import Mode, Saturation, saturations
 
 THEOREM = Theorem(
-    statement="With the thresholds of each deterministic mode, and with those that stochastic_threshold makes of the N top "
-    "bits of a word for SRA, SRB, SRC and SRE, the source of round_bits and encode_bits means the value and the code of "
-    "qsim.reference for every float32, under every saturation of the format; and no shift in it reaches 64",
-    hypotheses=("SRB and SRC have N < 32 random bits, SRE has N >= 1",),
+    statement="With the thresholds of each deterministic mode, with those that stochastic_threshold makes of the N top bits "
+    "of a word for SRA, SRB, SRC and SRE, and with that which eps_threshold makes of eps for Threshold, the source of "
+    "round_bits and encode_bits means the value and the code of qsim.reference for every float32, under every saturation of "
+    "the format but wrap; and no shift in it reaches 64",
+    hypotheses=("SRB and SRC have N < 32 random bits, SRE has N >= 1", "eps is a multiple of 2^-32"),
     idea="As for nearest rounding: the source is read as terms over bit-vectors, the reference written over an exact integer, "
     "and a solver shows that no input, and no word, tells the two apart.",
     method=Method.SMT,
@@ -20,8 +21,8 @@ THEOREM = Theorem(
     needs=("z3",),
 )
 
-FORMATS = ("float8_e4m3fn", "float8_e5m2", "e4m0fn", "int4")
-DETERMINISTIC = tuple(mode for mode in Mode if not mode.stochastic)
+FORMATS = ("float8_e4m3fn", "float8_e5m2", "e4m0fn", "int4", "uint4", "Binary6p3ue", "float8_e4m3fnuz")
+DETERMINISTIC = tuple(mode for mode in Mode if not mode.stochastic and mode is not Mode.THR)
 RANDOM = ((Mode.SRA, 8), (Mode.SRB, 0), (Mode.SRB, 8), (Mode.SRC, 0), (Mode.SRC, 8), (Mode.SRC, 31), (Mode.SRE, 8))
 
 
@@ -40,6 +41,10 @@ def prove_one(fmt, saturation, mode, n=0):
         t, sticky = reader.call(core.stochastic_threshold, w, smt.constants(stochastic(mode, n, FLOAT32.dtype)))
         even = odd = t
         away = spec.stochastic(smt.word(n, 32), r, mode)
+    elif mode is Mode.THR:
+        t, sticky = reader.call(core.eps_threshold, w, negative)
+        even = odd = t
+        away = spec.threshold(w)
     else:
         chosen = smt.constants(thresholds(mode, FLOAT32.dtype))
         even, odd = (
@@ -53,6 +58,7 @@ def prove_one(fmt, saturation, mode, n=0):
     def counterexample(at):
         got = evaluate(core, at(u), at(even), at(odd), p, at(sticky))
         drawn = {"sr_bits": n, "rbits": at(r)} if mode.stochastic else {}
+        drawn |= {"eps": at(w) / 2**32} if mode is Mode.THR else {}
         return spec.contrast(at(u), got, fmt, mode, saturation, **drawn)
 
     return smt.decide(
@@ -67,9 +73,10 @@ def prove(*, quick=False):
         (fmt, rule, *choice)
         for fmt in map(get_format, names)
         for rule in saturations(fmt)[: 1 if quick else None]
-        for choice in (*((mode,) for mode in DETERMINISTIC), *RANDOM)
+        if rule is not Saturation.wrap  # which comes after the kernel
+        for choice in (*((mode,) for mode in (*DETERMINISTIC, Mode.THR)), *RANDOM)
     ]
-    words = f"{len(DETERMINISTIC)} deterministic modes and {len(RANDOM)} stochastic ones with all words"
+    words = f"{len(DETERMINISTIC)} deterministic modes, Threshold with all eps, {len(RANDOM)} stochastic ones with all words"
     tail = " (a quick run)" if quick else ""
     return all_held(
         (prove_one(*case) for case in cases), f"all 2^32 float32 inputs, {words}, to {', '.join(names)}{tail}"

@@ -28,7 +28,7 @@ from qsim.rounding import Mode, Saturation
 
 __all__ = [
     "FLOAT32", "FLOAT64", "Result", "Step", "contrast", "deterministic", "evaluate", "nearest_even", "result", "rounded",
-    "steps", "stochastic", "value",
+    "steps", "stochastic", "threshold", "value",
 ]  # fmt: skip
 
 FLOAT32, FLOAT64 = CARRIERS[np.dtype(np.float32)], CARRIERS[np.dtype(np.float64)]
@@ -82,12 +82,14 @@ def evaluate(core: ModuleType, u: int, even: int, odd: int, p: Parameters, stick
 
 
 def contrast(
-    u: int, got: Result, fmt: Format, mode: Mode, saturation: Saturation, carrier: Carrier = FLOAT32, **word: int
+    u: int, got: Result, fmt: Format, mode: Mode, saturation: Saturation, carrier: Carrier = FLOAT32, **drawn: Any
 ) -> str:
-    """Say what a kernel made of the pattern `u`, and what the reference makes of it; `word` has sr_bits and rbits."""
+    """Say what a kernel made of the pattern `u`, and what the reference makes of it; `drawn` has sr_bits and rbits, or eps."""
     x = value(u, carrier)
-    code = reference.encode(x, fmt, mode, saturation=saturation, **word)
-    given = "".join(f", {name} = {value:#x}" for name, value in word.items())
+    code = reference.encode(x, fmt, mode, saturation=saturation, **drawn)
+    given = "".join(
+        f", {name} = {value:#x}" if isinstance(value, int) else f", {name} = {value!r}" for name, value in drawn.items()
+    )
     return (
         f"{x!r} (pattern {u:#010x}{given}) by {mode}, {saturation}: the kernel gives {value(got.value, carrier)!r} with "
         f"code {got.code:#04x}, the reference {fmt.decode(code)!r} with code {code:#04x}"
@@ -104,13 +106,13 @@ def steps(fmt: Format, saturation: Saturation) -> Iterator[Step]:
     the midpoint if n is odd, and just above it if n is even. That is exact arithmetic, whether or not the midpoint is
     a float32.
     """
-    for sign, limit in ((1, fmt.top), (-1, fmt.bottom)):
+    for sign, limit in ((1, fmt.top), (-1, max(fmt.bottom, 0))):
         minus = 0 if sign > 0 else 1 << 31
         first = 0
         for n in range(limit + 2):
             following = FLOAT32.infinity
             if n <= limit:  # beyond `limit` there is one step, that of an overflow
-                reached = bisect.bisect_left if n % 2 else bisect.bisect_right
+                reached = bisect.bisect_left if fmt.is_odd(n) else bisect.bisect_right
                 midpoint = (fmt.value(n) + fmt.value(n + 1)) / 2
                 following = reached(range(FLOAT32.infinity), midpoint, key=lambda u: Fraction(value(u)))
             if following > first:
@@ -179,6 +181,19 @@ def stochastic(sr_bits: Any, rbits: Any, mode: Mode = Mode.SRA) -> Away:
     return away
 
 
+def threshold(eps: Any) -> Away:
+    """Return the rule of Threshold for eps = `eps` / 2^W, a word of W bits, unknown or not."""
+    import z3
+
+    def away(rest: Any, k: Any, odd: Any, negative: Any) -> Any:  # noqa: ARG001 - no tie to break
+        interval = z3.BitVecVal(1, rest.size()) << k
+        reached = z3.ZeroExt(rest.size() - eps.size(), eps) << k
+        below = z3.And(rest != 0, z3.ULE((interval - rest) << eps.size(), reached))
+        return z3.If(negative, below, z3.UGT(rest << eps.size(), reached))
+
+    return away
+
+
 def rounded(
     u: Any, fmt: Format, saturation: Saturation, away: Away, carrier: Carrier = FLOAT32, mode: Mode = Mode.RNE
 ) -> tuple[Any, Any]:
@@ -210,11 +225,12 @@ def rounded(
         n = z3.If(above, word(number), n)
         lower = z3.If(above, z3.BitVecVal(this, wide), lower)
         k = z3.If(above, z3.BitVecVal((following - this).bit_length() - 1, wide), k)
-    ordinal = z3.If(away(x - lower, k, n & 1 == 1, z3.UGE(u, 1 << (width - 1))), n + 1, n)
+    odd = n & 1 == 1 if fmt.has_zero else z3.And(n & 1 == 0, n != 0)
+    ordinal = z3.If(away(x - lower, k, odd, z3.UGE(u, 1 << (width - 1))), n + 1, n)
 
     def signed(sign: int, kind: int) -> Any:
         """Return the term of the value (`kind` 0) or of the code (1) for the numbers of one sign."""
-        beyond = fmt.bottom if sign < 0 else fmt.top
+        beyond = max(fmt.bottom, 0) if sign < 0 else fmt.top
         term = word(on_grid(beyond + 1, sign, fmt, saturation, carrier, mode)[kind])
         for number in range(beyond, -1, -1):
             term = z3.If(ordinal == number, word(on_grid(number, sign, fmt, saturation, carrier, mode)[kind]), term)
