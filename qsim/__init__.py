@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from qsim.autograd import numerics, value_and_grad
     from qsim.errors import InputError
     from qsim.formats import Format, catalogue, get_format
+    from qsim.packing import pack, unpack
     from qsim.rounding import Key, Mode, Quantizer, Saturation
+    from qsim.scales import derive_scale
 
 __version__ = "0.1.0"
 
@@ -26,12 +28,14 @@ HOME = {
     "InputError": "errors",
     "Key": "rounding", "Mode": "rounding", "Quantizer": "rounding", "Saturation": "rounding",
     "decode": "arrays", "encode": "arrays", "quantize": "arrays",
+    "derive_scale": "scales",
+    "pack": "packing", "unpack": "packing",
     "numerics": "autograd", "value_and_grad": "autograd",
 }  # fmt: skip
 
 __all__ = [
-    "Format", "InputError", "Key", "Mode", "Quantizer", "Saturation", "catalogue", "decode", "encode", "get_format",
-    "numerics", "quantize", "value_and_grad",
+    "Format", "InputError", "Key", "Mode", "Quantizer", "Saturation", "catalogue", "decode", "derive_scale", "encode",
+    "get_format", "numerics", "pack", "quantize", "unpack", "value_and_grad",
 ]  # fmt: skip
 
 

@@ -260,8 +260,10 @@ class Quantizer:
             )
         if parsed in LIMITED and sr_bits is None:
             raise InputError(f"{parsed} needs sr_bits, the number of random bits N; SR takes as many as the input has")
-        if (parsed is Mode.THR) != (eps is not None):
-            raise InputError(f"eps = {eps!r} with {parsed}: it is the threshold of the mode Threshold, 0 <= eps < 1")
+        if parsed is Mode.THR and eps is None:
+            raise InputError("Threshold needs eps, 0 <= eps < 1, as in Threshold(0.25)")
+        if parsed is not Mode.THR and eps is not None:
+            raise InputError(f"eps = {eps!r} with {parsed}: it belongs to the mode Threshold")
         if eps is not None:
             check_eps(eps)
         if isinstance(scale, str):

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import qsim
-from qsim.cli import formats, prove, report, show
+from qsim.cli import formats, plot, prove, quantize, report, show
 from qsim.errors import InputError, nearest
 
 __all__ = ["main"]
 
-COMMANDS = (formats, show, prove, report)
+COMMANDS = (formats, show, plot, quantize, prove, report)
 
 EPILOG = """\
 exit codes: 0 done, and every verdict as expected; 1 a mismatch, or another verdict;

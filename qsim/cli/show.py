@@ -6,37 +6,34 @@ import argparse
 import itertools
 import math
 import textwrap
-from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
-from qsim.cli.formats import describe
-from qsim.cli.text import WIDTH, as_json, columns, exact, number, table
-from qsim.formats import SPECIALS, Format, get_format
-from qsim.rounding import Saturation, saturations
+from qsim import reference
+from qsim.cli.formats import SPELLINGS, count, describe, landmarks
+from qsim.cli.text import WIDTH, as_float, as_json, columns, exact, number, spans, table
+from qsim.errors import InputError
+from qsim.formats import SPECIALS, Format, Grid, Table, get_format
+from qsim.formats.build import SUBNORMALS
+from qsim.rounding import WITHOUT_INFINITY, Mode, Saturation, saturations
 
-__all__ = ["add", "run", "show"]
+__all__ = ["HELP", "add", "becomes", "entries", "run", "show"]
+
+HELP = f"a name that `qsim formats` lists, or {SPELLINGS}"
+"""What may stand where a command takes a format."""
 
 WIDEST_LISTED = 8
 """Formats of more bits than this are shown without their values."""
-
-RULES: Mapping[Saturation, str] = {
-    Saturation.SatFinite: "to the largest finite value of that sign; infinities too",
-    Saturation.SatPropagate: "to the largest finite value of that sign; infinities stay",
-    Saturation.SatNone: "to infinity; infinities stay",
-    Saturation.OvfNaN: "to NaN; infinities too",
-    Saturation.saturate: "to the largest or smallest value; infinities too",
-}
-"""What becomes, after rounding, of a value beyond the range."""
-
-NAN_TO: Mapping[str, str] = {"nan": "stays NaN", "max": "becomes the largest value", "zero": "becomes 0"}
 
 
 def add(subparsers: Any) -> None:
     """Register the command."""
     parser = subparsers.add_parser(
-        "show", help="show one format, and its values", description="Show one format, and up to 8 bits its values."
-    )
-    parser.add_argument("format", metavar="FORMAT", help="a name that `qsim formats` lists, or eXmY[fn|fnuz|f]")
+        "show", help="show one format, and its values",
+        description="Show one format: its range, its special values, what becomes of what it cannot hold, and up to 8 bits "
+        "all its values.",
+    )  # fmt: skip
+    parser.add_argument("format", metavar="FORMAT", help=HELP)
     parser.add_argument("--json", action="store_true", help='print a JSON object; NaN is "nan", infinity "inf"')
     parser.set_defaults(run=run)
 
@@ -49,29 +46,33 @@ def run(args: argparse.Namespace) -> int:
 
 
 def data(fmt: Format, asked: str) -> dict[str, Any]:
-    """Return `fmt` as plain data: what `qsim formats` has, the codes of the special values, and the values."""
+    """Return `fmt` as plain data: what `qsim formats` has, the codes of special values, what becomes of what, the values.
+
+    In "values" stands, for each code, a number, or a string where JSON or a float64 has none, or `None` for an unused code.
+    """
     return {
         "asked": asked,
         **describe(fmt),
         "nan_code": fmt.nan_code,
         "nan_codes": [list(span) for span in nan_codes(fmt)],
         "inf_code": fmt.inf_code,
-        "values": fmt.values().tolist() if fmt.bits <= WIDEST_LISTED else None,
+        "unused_codes": [list(span) for span in unused_codes(fmt)],
+        "becomes": becomes(fmt),
+        "values": [plain(value) for value in decoded(fmt)] if fmt.bits <= WIDEST_LISTED else None,
     }
 
 
-def nan_codes(fmt: Format) -> list[tuple[int, int]]:
-    """Return the codes that are NaN, as (first, last) of each run."""
-    half = 1 << (fmt.bits - 1)
-    if fmt.specials == "fnuz":
-        return [(half, half)]
-    first = (fmt.top if fmt.inf_code is None else fmt.inf_code) + 1
-    return [(sign | first, sign | (half - 1)) for sign in (0, half)] if fmt.has_nan else []
+def plain(value: Fraction | float | None) -> float | str | None:
+    """Return a value as what JSON has for it: a float, or the product that is exact where no float64 is."""
+    if not isinstance(value, Fraction):
+        return value
+    held = as_float(value)
+    return exact(value) if held is None else held
 
 
 def show(fmt: Format, asked: str) -> str:
     """Return everything in force for `fmt`, which was asked for as `asked`, for reading."""
-    paragraphs = [entries(facts(fmt, asked)), entries(range_of(fmt)), entries(specials(fmt)), entries(conversions(fmt))]
+    paragraphs = [entries(facts(fmt, asked)), entries(range_of(fmt)), entries(specials(fmt)), conversions(fmt)]
     if fmt.bits <= WIDEST_LISTED:
         paragraphs.append(values(fmt))
     return "\n\n".join(paragraphs)
@@ -86,62 +87,126 @@ def entries(pairs: list[tuple[str, str]]) -> str:
     )
 
 
+# --- What it is ------------------------------------------------------------------------------------------------------
+
+
 def facts(fmt: Format, asked: str) -> list[tuple[str, str]]:
     """Return what `fmt` is."""
     lines = [("format", fmt.name + (f", which {asked} stands for" if asked != fmt.name else ""))]
     if fmt.aliases:
         lines.append(("also called", ", ".join(fmt.aliases)))
-    lines.append(("defined by", fmt.source))
-    if fmt.kind == "integer":
-        return [*lines, ("bits", f"{fmt.bits}, two's complement")]
-    return [
-        *lines,
-        ("bits", f"{fmt.bits}: sign, {fmt.exp_bits} exponent, {fmt.man_bits} mantissa"),
-        ("precision", f"{fmt.precision} (significant bits, the hidden one included)"),
-        ("exponent", f"emin {fmt.emin}, emax {fmt.emax}, bias {fmt.bias}"),
-    ]
+    if fmt.family:
+        lines.append(("one of", fmt.family))
+    lines += [("defined by", fmt.source), ("bits", layout(fmt))]
+    if isinstance(fmt, Table):
+        how = "to nearest is by distance, stochastic is linear between neighbours; ties to even, and to odd, go by the codes"
+        lines.append(("rounding", f"{how} as given"))
+        if beyond := [f"{word} at {number(end)}" for word, end in (("above", fmt.above), ("below", fmt.below)) if end]:
+            lines.append(("", f"the line goes on {' and '.join(beyond)}"))
+    elif isinstance(fmt, Grid) and fmt.kind == "float":
+        facts_of = describe(fmt)
+        lines += [
+            ("precision", f"{fmt.precision} (significant bits, the hidden one included)"),
+            ("exponent", "emin {emin}, emax {emax}, bias {bias}".format(**facts_of)),
+            ("exponent field 0", field_0(fmt)),
+        ]
+    return lines
+
+
+def layout(fmt: Format) -> str:
+    """Return the width of `fmt` and what its bits are."""
+    if isinstance(fmt, Table):
+        return f"{fmt.bits}, a code for each of a list of values"
+    assert isinstance(fmt, Grid)
+    if fmt.kind == "float":
+        return f"{fmt.bits}: {'sign' if fmt.signed else 'no sign'}, {fmt.exp_bits} exponent, {fmt.man_bits} mantissa"
+    complement = "two's complement" if fmt.signed else "unsigned"
+    symmetric = " without the most negative number" if fmt.signed and fmt.top == fmt.bottom else ""
+    times = f"; the value is the integer times 2^{fmt.lsb}" if fmt.kind == "fixed" else ""
+    return f"{fmt.bits}, {complement}{symmetric}{times}"
+
+
+def field_0(fmt: Grid) -> str:
+    """Return what exponent field 0 means."""
+    if not fmt.has_zero:
+        return f"2^{fmt.emin}, the smallest value, for there is no zero"
+    if not fmt.man_bits:
+        return "zero; without mantissa bits there are no subnormal numbers"
+    kind = "gradual" if not fmt.gap else "half" if fmt.gap_at else "normal"
+    return SUBNORMALS[kind].removeprefix("exponent field 0 means ")
 
 
 def range_of(fmt: Format) -> list[tuple[str, str]]:
     """Return the landmarks of the range: as decimals that read back exactly, and by powers of two."""
-    landmarks = {"max": fmt.max, "min": fmt.min}
-    if fmt.kind == "float":
-        landmarks["smallest normal"] = fmt.smallest_normal
-        if fmt.man_bits:
-            landmarks["smallest subnormal"] = fmt.smallest_subnormal
-    landmarks["eps"] = fmt.eps
-    shown = [number(value) for value in landmarks.values()]
+    marks = landmarks(fmt)
+    names = {"max": "max", "min": "min", "smallest_subnormal": "smallest positive", "eps": "eps"}
+    if isinstance(fmt, Grid) and fmt.even:
+        del names["smallest_subnormal"]
+        marks["eps"] = marks["smallest_subnormal"]
+        names["eps"] = "spacing"
+    elif fmt.kind == "float":
+        names |= {"smallest_normal": "smallest normal", "smallest_subnormal": "smallest subnormal"}
+        if marks["smallest_normal"] == marks["smallest_subnormal"]:
+            del names["smallest_subnormal"]
+    order = ("max", "min", "smallest_normal", "smallest_subnormal", "eps")
+    found = [(names[key], value) for key in order if key in names and (value := marks[key]) is not None]
+    shown = [number(value) for _, value in found]
     width = max(map(len, shown))
-    return [
-        (name, text.ljust(width) + "  = " + "-" * (value < 0) + exact(abs(value)))
-        for (name, value), text in zip(landmarks.items(), shown, strict=True)
+    lines = [
+        (name, f"{text:{width}}  = {exact(value)}" if value else text)
+        for (name, value), text in zip(found, shown, strict=True)
     ]
-
-
-def specials(fmt: Format) -> list[tuple[str, str]]:
-    """Return the codes of the special values."""
-    if fmt.kind == "integer":
-        return [("special values", "none")]
-    half = 1 << (fmt.bits - 1)
-    signed = f"+0 is {code(fmt, 0)}, -0 is {code(fmt, half)}" if fmt.has_neg_zero else f"{code(fmt, 0)}; there is no -0"
-    lines = [("special values", SPECIALS[fmt.specials] if fmt.specials else ""), ("zero", signed)]
-    if fmt.inf_code is not None:
-        lines.append(("infinity", f"{code(fmt, fmt.inf_code)}, -infinity {code(fmt, fmt.inf_code | half)}"))
-    if fmt.nan_code is not None:
-        runs = (code(fmt, a) + (f" .. {code(fmt, b)}" if b > a else "") for a, b in nan_codes(fmt))
-        lines.append(("NaN", f"{', '.join(runs)}; results have {code(fmt, fmt.nan_code)}"))
+    lines.append(("finite values", f"{count(fmt)}" + " (0 and -0 are one)" * fmt.has_neg_zero))
+    if not in_float64(fmt):
+        why = "for it reaches beyond the normal numbers of float64"
+        lines.append(("arrays", f"none are rounded to it, {why}; qsim.reference rounds to it, exactly"))
     return lines
 
 
-def conversions(fmt: Format) -> list[tuple[str, str]]:
-    """Return what becomes of what the format does not hold."""
-    default, *others = saturations(fmt)
-    return [
-        ("NaN in", NAN_TO[fmt.nan_to]),
-        ("-0 in", "stays -0" if fmt.has_neg_zero else "becomes 0, as do negative values that round to zero"),
-        ("beyond the range", f"{default}, the default: {RULES[default]}"),
-        *(("", f"{rule}: {RULES[rule]}") for rule in others),
-    ]
+def in_float64(fmt: Format) -> bool:
+    """Return whether the values of `fmt` are numbers of a float64, its normal ones normal there."""
+    if not isinstance(fmt, Grid) or fmt.kind != "float":
+        return True
+    widest = get_format("float64")
+    assert isinstance(widest, Grid)
+    return fmt.emin >= widest.emin and fmt.emax <= widest.emax
+
+
+# --- Codes -----------------------------------------------------------------------------------------------------------
+
+
+def nan_codes(fmt: Format) -> list[tuple[int, int]]:
+    """Return the codes that are NaN, as (first, last) of each run."""
+    if fmt.nan_code is None:
+        return []
+    half = 1 << (fmt.bits - fmt.signed)
+    first = (fmt.code(fmt.top) if fmt.inf_code is None else fmt.inf_code) + 1
+    if isinstance(fmt, Table) or first >= half:
+        return [(fmt.nan_code, fmt.nan_code)]
+    return [(sign | first, sign | (half - 1)) for sign in ((0, half) if fmt.signed else (0,))]
+
+
+def unused_codes(fmt: Format) -> list[tuple[int, int]]:
+    """Return the codes that stand for nothing, as (first, last) of each run."""
+    if isinstance(fmt, Table):
+        return spans([code for code in range(1 << fmt.bits) if not fmt.is_code(code)])
+    half = 1 << (fmt.bits - 1)
+    return [(half, half)] if not fmt.is_code(half) else []  # of symmetric integers
+
+
+def decoded(fmt: Format) -> list[Fraction | float | None]:
+    """Return what every code stands for: a number, exactly; -0.0, an infinity or a NaN as a float; `None` for nothing."""
+    table: list[Fraction | float | None] = [None] * (1 << fmt.bits)
+    for first, last in nan_codes(fmt):
+        table[first : last + 1] = [math.nan] * (last - first + 1)
+    for ordinal in range(-fmt.bottom, fmt.top + 1):
+        table[fmt.code(ordinal)] = fmt.value(ordinal)
+    if fmt.has_neg_zero:
+        table[fmt.code(0, negative_zero=True)] = -0.0
+    if fmt.has_inf:
+        for negative in (True, False):  # of an unsigned format both are the one infinity
+            table[fmt.code_of_inf(negative=negative)] = -math.inf if negative else math.inf
+    return table
 
 
 def code(fmt: Format, number: int) -> str:
@@ -149,13 +214,134 @@ def code(fmt: Format, number: int) -> str:
     return f"0x{number:0{-(-fmt.bits // 4)}x}"
 
 
+def runs(fmt: Format, spans: list[tuple[int, int]]) -> str:
+    """Return runs of codes for reading."""
+    return ", ".join(code(fmt, a) + (f" .. {code(fmt, b)}" if b > a else "") for a, b in spans)
+
+
+def specials(fmt: Format) -> list[tuple[str, str]]:
+    """Return the codes of the special values."""
+    special = SPECIALS[fmt.specials] if isinstance(fmt, Grid) and fmt.specials else "a NaN" if fmt.has_nan else "none"
+    lines = [("special values", special)]
+    if not fmt.has_zero:
+        lines.append(("zero", "there is none"))
+    elif fmt.has_neg_zero:
+        lines.append(("zero", f"+0 is {code(fmt, fmt.code(0))}, -0 is {code(fmt, fmt.code(0, negative_zero=True))}"))
+    else:
+        lines.append(("zero", f"{code(fmt, fmt.code(0))}; there is no -0"))
+    if fmt.has_inf:
+        negative = (
+            f", -infinity {code(fmt, fmt.code_of_inf(negative=True))}" if fmt.signed else "; there is no -infinity"
+        )
+        lines.append(("infinity", code(fmt, fmt.code_of_inf(negative=False)) + negative))
+    if fmt.nan_code is not None:
+        lines.append(("NaN", f"{runs(fmt, nan_codes(fmt))}; results have {code(fmt, fmt.nan_code)}"))
+    if unused := unused_codes(fmt):
+        lines.append(("unused codes", runs(fmt, unused)))
+    return lines
+
+
+# --- What it cannot hold ---------------------------------------------------------------------------------------------
+
+
+def conversions(fmt: Format) -> str:
+    """Return what becomes of what the format may not hold, a column a saturation, and whose word it is."""
+    found = becomes(fmt)
+    rules = [f"{rule} (default)" if not at else rule for at, rule in enumerate(found)]
+    rows = [
+        [name, *cells]
+        for name, *cells in zip(next(iter(found.values())), *map(dict.values, found.values()), strict=True)
+    ]
+    lines = [table(["in", *rules], rows), ""]
+    fields = [f'{key} = "{word}"' for key in ("nan_to", "zero_to", "negative_to") if (word := getattr(fmt, key))]
+    pairs = [("as data", ", ".join(fields))]
+    if Saturation.OvfNaN in saturations(fmt):
+        spelled = ", ".join(f"{name} for {rule}" for name, rule in WITHOUT_INFINITY.items())
+        pairs.append(("also taken", f"{spelled}, as IEEE P3109 names them for a format without infinity"))
+    if Saturation.wrap in saturations(fmt):
+        pairs.append(("wrap", f"the low {fmt.bits} bits of the rounded integer"))
+    return "\n".join([*lines, entries(pairs)])
+
+
+def becomes(fmt: Format) -> dict[str, dict[str, str]]:
+    """Return, for each saturation, the default first, and each input what `qsim.reference` makes of it, in words.
+
+    The words are "NaN", "infinity", "0", "max", "min", their like with "-", "refused" and "wrapped".
+    """
+    span = fmt.value(fmt.top) - fmt.value(-fmt.bottom)
+    line = (
+        [Fraction(end) for end in fmt.line] if isinstance(fmt, Table) else [fmt.value(-fmt.bottom), fmt.value(fmt.top)]
+    )
+    above, below = line[-1] + 8 * span, line[0] - 8 * span
+    over, under, zero = "rounds above max", "rounds below min", "-0, or rounds to it"
+    if isinstance(fmt, Grid):
+        under = under if fmt.signed else "rounds below 0"
+        zero = zero if fmt.has_zero else "0, or rounds to it"
+    else:
+        zero = zero if fmt.has_zero else "0"
+    inputs: dict[str, tuple[float | Fraction, Mode]] = {
+        "NaN": (math.nan, Mode.RNE),
+        "infinity": (math.inf, Mode.RNE),
+        over: (above, Mode.RNE),
+        f"{over}, RTZ RDN": (above, Mode.RTZ),
+        zero: (-0.0, Mode.RNE),
+        under: (below, Mode.RNE),
+        f"{under}, RTZ RUP": (below, Mode.RTZ),
+        "-infinity": (-math.inf, Mode.RNE),
+    }
+    found = {
+        str(rule): {name: outcome(fmt, x, mode, rule) for name, (x, mode) in inputs.items()}
+        for rule in saturations(fmt)
+    }
+    for general in (over, under):
+        special = next(name for name in inputs if name.startswith(f"{general}, "))
+        if all(words[special] == words[general] for words in found.values()):
+            found = {
+                rule: {name: word for name, word in words.items() if name != special} for rule, words in found.items()
+            }
+    return found
+
+
+def outcome(fmt: Format, x: float | Fraction, mode: Mode, rule: Saturation) -> str:
+    """Return in a word what `x` becomes."""
+    if rule is Saturation.wrap and isinstance(x, Fraction):
+        return "wrapped"
+    try:
+        found = reference.encode(x, fmt, mode, saturation=rule)
+    except InputError:
+        return "refused"
+    words: dict[int, str] = {fmt.code(-fmt.bottom): "min", fmt.code(fmt.top): "max"}
+    if fmt.has_zero:
+        words |= {fmt.code(0, negative_zero=True): "-0", fmt.code(0): "0"}
+    if fmt.has_inf:
+        words |= {fmt.code_of_inf(negative=True): "-infinity", fmt.code_of_inf(negative=False): "infinity"}
+    if fmt.has_nan:
+        words[fmt.code_of_nan(negative=False)] = "NaN"
+    return words[found]
+
+
+# --- Its values ------------------------------------------------------------------------------------------------------
+
+
 def values(fmt: Format) -> str:
     """Return the table of all values, in code order down the columns."""
-    fields = {"s": 1, "exp": fmt.exp_bits, "man": fmt.man_bits} if fmt.kind == "float" else {"bits": fmt.bits}
-    fields = {name: width for name, width in fields.items() if width}
+    fields = {"bits": fmt.bits}
+    if isinstance(fmt, Grid) and fmt.kind == "float":
+        fields = {"s": int(fmt.signed), "exp": fmt.exp_bits, "man": fmt.man_bits}
+        fields = {name: width for name, width in fields.items() if width}
+    powers = isinstance(fmt, Grid) and fmt.kind == "float" and not fmt.man_bits
     rows = []
-    for at, value in enumerate(fmt.values().tolist()):
+    for at, value in enumerate(decoded(fmt)):
         bits = iter(f"{at:0{fmt.bits}b}")
         split = ("".join(itertools.islice(bits, width)) for width in fields.values())
-        rows.append((code(fmt, at), *split, f"{'' if math.copysign(1, value) < 0 else ' '}{number(value)}"))
+        rows.append((code(fmt, at), *split, shown(value, powers=powers)))
     return columns(table(("code", *fields, "value"), rows, right="value" if fmt.kind == "integer" else ""))
+
+
+def shown(value: Fraction | float | None, *, powers: bool) -> str:
+    """Return one value of the table, a blank for the sign of a positive one; as a power of two if all are."""
+    if value is None:
+        return " unused"
+    by_powers = isinstance(value, Fraction) and (powers or as_float(value) is None)
+    text = exact(value) if by_powers else number(value)
+    return text if text.startswith("-") else f" {text}"

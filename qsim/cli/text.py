@@ -5,32 +5,73 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from decimal import Decimal, localcontext
+from fractions import Fraction
 from typing import Any
 
-__all__ = ["WIDTH", "as_json", "columns", "exact", "number", "table"]
+__all__ = ["WIDTH", "as_float", "as_json", "columns", "exact", "number", "spans", "table"]
 
 WIDTH = 100
 
 
-def number(value: float) -> str:
-    """Return the shortest decimal that reads back as `value`; whole numbers without their ".0"."""
-    return repr(value).removesuffix(".0")
+def number(value: float | Fraction) -> str:
+    """Return the shortest decimal that reads back as `value`; whole numbers without their ".0".
+
+    What a float64 does not hold is only near the number that stands there, which then starts with "~".
+    """
+    if isinstance(value, float | int):
+        return repr(value).removesuffix(".0")
+    held = as_float(value)
+    if held is not None:
+        return repr(held).removesuffix(".0")
+    with localcontext(prec=20):
+        return f"~{Decimal(value.numerator) / value.denominator:.2e}"
 
 
-def exact(value: float) -> str:
-    """Return a positive `value` as a product with a power of two: "2^-9", "1.75*2^8", "(2-2^-7)*2^127"."""
-    fraction, exponent = math.frexp(value)
-    fraction, exponent = 2 * fraction, exponent - 1  # 1 <= fraction < 2
-    if fraction == 1:
-        return f"2^{exponent}"
-    missing, places = math.frexp(2 - fraction)
-    if missing == 0.5 and places < -1:
-        return f"(2-2^{places - 1})*2^{exponent}"
-    return f"{number(fraction)}*2^{exponent}"
+def as_float(value: Fraction) -> float | None:
+    """Return `value` as a float64; `None` if none is equal to it."""
+    try:
+        held = float(value)
+    except OverflowError:
+        return None
+    return held if held == value else None
+
+
+def exact(value: float | Fraction) -> str:
+    """Return a number with a power of two in it: "2^-9", "1.75*2^8", "2^128-2^120", "-11680265*2^-24"."""
+    ratio = Fraction(value)
+    if not ratio:
+        return "0"
+    sign, top = "-" * (ratio < 0), abs(ratio.numerator)
+    low = (top & -top).bit_length() - ratio.denominator.bit_length()  # the exponent of its last bit
+    odd = top >> (top & -top).bit_length() - 1
+    bits = odd.bit_length()
+    high = low + bits - 1
+    if bits == 1:
+        return f"{sign}2^{low}"
+    if bits > 3 and odd == (1 << bits) - 1:
+        difference = "-".join({0: "1", 1: "2"}.get(power, f"2^{power}") for power in (high + 1, low))
+        return f"-({difference})" if sign else difference
+    if bits > 8:
+        return f"{sign}{odd}" + (f"*2^{low}" if low else "")
+    return f"{sign}{odd / (1 << bits - 1)}*2^{high}"
+
+
+def spans(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return ascending integers as (first, last) of each run of consecutive ones."""
+    present = set(numbers)
+    firsts = (n for n in numbers if n - 1 not in present)
+    lasts = (n for n in numbers if n + 1 not in present)
+    return list(zip(firsts, lasts, strict=True))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> str:
-    """Return `rows` under `header`, two blanks between columns; `right` names the columns that are set to the right."""
+    """Return `rows` under `header`, two blanks between columns; `right` names the columns that are set to the right.
+
+    A column without a word in it is left out.
+    """
+    kept = [at for at in range(len(header)) if not rows or any(row[at] for row in rows)]
+    header, rows = [header[at] for at in kept], [[row[at] for at in kept] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     ruler = ["-" * width for width in widths]
     return "\n".join(

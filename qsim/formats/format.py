@@ -209,7 +209,10 @@ class Format(abc.ABC):
 
     def _float(self, ordinal: int) -> float:
         """Return the value of `ordinal` as a float; refuse what a float64 does not hold."""
-        exact = self.value(ordinal)
+        return self._in_float64(self.value(ordinal))
+
+    def _in_float64(self, exact: Fraction) -> float:
+        """Return `exact` as a float; refuse what a float64 does not hold."""
         try:
             rounded = float(exact)
         except OverflowError:
@@ -293,7 +296,7 @@ class Grid(Format):
         """Spacing of the values just above 1: for floats 2^-man_bits, twice that if 1 is subnormal; NaN if max <= 1."""
         if self.value(self.top) <= 1:
             return math.nan
-        return float(Fraction(2) ** (self.lsb if self.even else max(self.emin, 0) - self.man_bits))
+        return self._in_float64(Fraction(2) ** (self.lsb if self.even else max(self.emin, 0) - self.man_bits))
 
     def value(self, ordinal: int) -> Fraction:
         """Return the exact value on the format's grid that `ordinal` numbers, range or not.

@@ -168,12 +168,29 @@ def round_by_eps(x: Any, eps: Any, y: Any, p: Any) -> None:
         y[i] = round_bits(x[i], threshold, threshold, uint64(sticky * BOTH), p)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=1024)
 def line(fmt: Format, saturation: Saturation, mode: Mode = Mode.RNE, *, signed_nan: bool = False) -> Line:
     """Return what the kernel must know to round float64 to `fmt`, any format of few values; `mode` as in `parameters`.
 
     Raise `InputError` if two neighbours differ too much in magnitude for the integers of the kernel.
     """
+    words = ends(fmt, saturation, FLOAT64, mode, signed_nan=signed_nan)._asdict()
+    return Line(
+        fraction_bits=np.uint64(FLOAT64.fraction_bits),
+        last=np.uint64(FLOAT64.width - 1),
+        sign=np.uint64(1 << (FLOAT64.width - 1)),
+        inf=np.uint64(FLOAT64.infinity),
+        top=np.uint64(FLOAT64.pattern(abs(fmt.max))),
+        bottom=np.uint64(FLOAT64.pattern(abs(min(fmt.min, 0.0)))),
+        **{name: np.uint64(word) for name, word in words.items()},
+        has_zero=np.uint64(fmt.has_zero),
+        **_points(fmt),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _points(fmt: Format) -> dict[str, Any]:
+    """Return the fields of `Line` that are the same for every saturation and mode."""
     above = fmt.top + (not isinstance(fmt, Table) or fmt.above is not None)
     below = fmt.bottom + (not isinstance(fmt, Table) or fmt.below is not None)
     ordinals = range(-below, above + 1)
@@ -182,25 +199,16 @@ def line(fmt: Format, saturation: Saturation, mode: Mode = Mode.RNE, *, signed_n
     unit, low, high = (np.array(column, np.uint64) for column in zip(*intervals, strict=True))
     patterns = np.array([float(value) for value in values]).view(np.uint64)
     sign = np.uint64(1 << (FLOAT64.width - 1))
-    words = ends(fmt, saturation, FLOAT64, mode, signed_nan=signed_nan)._asdict()
-    return Line(
-        fraction_bits=np.uint64(FLOAT64.fraction_bits),
-        last=np.uint64(FLOAT64.width - 1),
-        sign=sign,
-        inf=np.uint64(FLOAT64.infinity),
-        top=np.uint64(FLOAT64.pattern(abs(fmt.max))),
-        bottom=np.uint64(FLOAT64.pattern(abs(min(fmt.min, 0.0)))),
-        **{name: np.uint64(word) for name, word in words.items()},
-        has_zero=np.uint64(fmt.has_zero),
-        keys=np.where((patterns >= sign) & (patterns != sign), ~patterns, patterns | sign),
-        patterns=patterns,
-        odd=np.array([fmt.is_odd(ordinal) for ordinal in ordinals], np.uint64),
-        first=below - fmt.bottom,
-        final=below + fmt.top,
-        unit=unit,
-        low=low,
-        high=high,
-    )
+    return {
+        "keys": np.where((patterns >= sign) & (patterns != sign), ~patterns, patterns | sign),
+        "patterns": patterns,
+        "odd": np.array([fmt.is_odd(ordinal) for ordinal in ordinals], np.uint64),
+        "first": below - fmt.bottom,
+        "final": below + fmt.top,
+        "unit": unit,
+        "low": low,
+        "high": high,
+    }
 
 
 def _interval(fmt: Format, low: Fraction, high: Fraction) -> tuple[int, int, int]:
