@@ -26,13 +26,13 @@ DETERMINISTIC = tuple(mode for mode in Mode if not mode.stochastic and mode is n
 RANDOM = ((Mode.SRA, 8), (Mode.SRB, 0), (Mode.SRB, 8), (Mode.SRC, 0), (Mode.SRC, 8), (Mode.SRC, 31), (Mode.SRE, 8))
 
 
-def prove_one(fmt, saturation, mode, n=0):
+def prove_one(fmt, saturation, mode, n=0, nan="canonical"):
     """Ask for an input, and a word of `n` bits, that the kernel and the reference treat differently."""
     import z3
 
     from qsim.prove import smt
 
-    p = parameters(fmt, saturation, FLOAT32.dtype, mode)
+    p = parameters(fmt, saturation, FLOAT32.dtype, mode, signed_nan=nan == "signed")
     words, reader = smt.constants(p), smt.Reader()
     u, w = z3.BitVecs("u w", 32)
     r = z3.LShR(w, smt.word(32 - n, 32))
@@ -53,12 +53,13 @@ def prove_one(fmt, saturation, mode, n=0):
         sticky, away = chosen.sticky, spec.deterministic(mode)
     y = reader.call(core.round_bits, u, even, odd, sticky, words)
     code = reader.call(core.encode_bits, y, words)
-    right_value, right_code = rounded(u, fmt, saturation, away, FLOAT32, mode)
+    right_value, right_code = rounded(u, fmt, saturation, away, FLOAT32, mode, nan)
 
     def counterexample(at):
         got = evaluate(core, at(u), at(even), at(odd), p, at(sticky))
         drawn = {"sr_bits": n, "rbits": at(r)} if mode.stochastic else {}
         drawn |= {"eps": at(w) / 2**32} if mode is Mode.THR else {}
+        drawn |= {"nan": nan} if nan == "signed" else {}
         return spec.contrast(at(u), got, fmt, mode, saturation, **drawn)
 
     return smt.decide(
@@ -74,9 +75,12 @@ def prove(*, quick=False):
         for fmt in map(get_format, names)
         for rule in saturations(fmt)[: 1 if quick else None]
         if rule is not Saturation.wrap  # which comes after the kernel
-        for choice in (*((mode,) for mode in (*DETERMINISTIC, Mode.THR)), *RANDOM)
+        for choice in (*((mode,) for mode in (*DETERMINISTIC, Mode.THR)), *RANDOM, (Mode.RNE, 0, "signed"))
     ]
-    words = f"{len(DETERMINISTIC)} deterministic modes, Threshold with all eps, {len(RANDOM)} stochastic ones with all words"
+    words = (
+        f"{len(DETERMINISTIC)} deterministic modes, Threshold with all eps, {len(RANDOM)} stochastic ones with all words, "
+        f"signed NaN"
+    )
     tail = " (a quick run)" if quick else ""
     return all_held(
         (prove_one(*case) for case in cases), f"all 2^32 float32 inputs, {words}, to {', '.join(names)}{tail}"

@@ -89,7 +89,8 @@ def encode(
         raise InputError("SR needs sr_bits here, the width of the input's widest word: 32 for float32, 64 for float64")
     if sr_bits < 0 or not 0 <= rbits < 1 << sr_bits:
         raise InputError(f"rbits = {rbits} is no word of sr_bits = {sr_bits} bits")
-    check_eps(eps)
+    if eps:
+        check_eps(eps)
     negative = math.copysign(1.0, x) < 0 if isinstance(x, float) else x < 0
     if isinstance(x, float) and math.isnan(x):
         return _nan(fmt, negative=negative and nan == "signed")

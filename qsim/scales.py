@@ -74,6 +74,7 @@ def derive_scale(x: NDArray[Any], q: Quantizer, lead: int = 0) -> NDArray[Any] |
     largest = finite.max(axis=axes, keepdims=True, initial=0)
     limit = number(q.format.max if q.format.max > 0 else -q.format.min)
     limit = np.nextafter(limit, number(0)) if float(limit) > q.format.max > 0 else limit
+    limit = min(limit, number(number_format(x.dtype).max))  # beyond it no quotient can be
     if q.scale == "absmean":
         derived = _fl(_mean(finite, np.isfinite(wide), axes), x.dtype)
     elif q.scale == "pow2":
@@ -114,8 +115,9 @@ def _mean(finite: NDArray[Any], counted: NDArray[np.bool_], axes: tuple[int, ...
     """Return the mean along `axes`: the exact sum, rounded once to float64, over the count, in float64."""
     kept = [axis for axis in range(finite.ndim) if axis not in axes]
     shape = tuple(1 if axis in axes else size for axis, size in enumerate(finite.shape))
-    rows = np.transpose(finite, (*kept, *axes)).reshape(math.prod(shape), -1)
-    counts = np.transpose(counted, (*kept, *axes)).reshape(math.prod(shape), -1).sum(axis=1)
+    table = (math.prod(shape), math.prod(finite.shape[axis] for axis in axes))
+    rows = np.transpose(finite, (*kept, *axes)).reshape(table)
+    counts = np.transpose(counted, (*kept, *axes)).reshape(table).sum(axis=1)
     sums = [_sum(row) for row in rows.astype(np.float64)]
     means: NDArray[Any] = (np.array(sums) / np.maximum(counts, 1)).reshape(shape).astype(finite.dtype)
     return means
@@ -140,7 +142,10 @@ def apply_scale(x: NDArray[Any], s: NDArray[Any], q: Quantizer, bits: int) -> ND
     if q.order == "divide":
         return _fl(wide / scale, x.dtype)
     if q.order == "reciprocal":
-        return _fl(wide * _fl(wide.dtype.type(1) / scale, x.dtype), x.dtype)
+        product = wide * _fl(wide.dtype.type(1) / scale, x.dtype)
+        return _fl(np.where(wide == 0, wide, product), x.dtype)  # a zero stays one where 1 / s is beyond the range
+    if q.saturation is Saturation.wrap:
+        raise InputError("order = 'exact' divides to 53 bits, too few for a large number that wraps around; take another order")
     fmt = q.format
     bits = max(bits, 1) + (q.mode is not Mode.SRA and q.mode is not Mode.SR)  # where a bit below the last one decides
     if q.mode is Mode.THR or not isinstance(fmt, Grid) or fmt.gap or fmt.man_bits + bits > 51 or fmt.lsb - bits < -1073:

@@ -2,44 +2,177 @@
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
 
+import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
 
 from qsim.errors import InputError
-from qsim.formats import SUFFIX, Format, catalogue, get_format, integer_format
+from qsim.formats import SUFFIX, Format, Grid, Table, catalogue, float_format, get_format, table_format
 from qsim.kernels.parameters import CARRIERS
 
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+FLOAT16, BFLOAT16, FLOAT32, FLOAT64 = map(np.dtype, (np.float16, ml_dtypes.bfloat16, np.float32, np.float64))
+
+# --- Formats ---------------------------------------------------------------------------------------------------------
+
+P3109_FAMILY = "Binary{K}p{P}{s|u}{e|f}"
 
 
-def _parametric() -> list[Format]:
+def _spellings(unsigned: str = "") -> list[Format]:
     """Return the formats of all spellings eXmY of up to 16 bits that can exist and have no name of their own."""
     found = {}
     for exp_bits in range(1, 12):
         for man_bits in range(16 - exp_bits):
             for letters in SUFFIX:
+                bits = (not unsigned) + exp_bits + man_bits
                 try:
-                    fmt = get_format(f"float{1 + exp_bits + man_bits}_e{exp_bits}m{man_bits}{letters}")
+                    fmt = get_format(f"float{bits}_e{exp_bits}m{man_bits}{letters}{unsigned}")
                 except InputError:
                     continue
                 found[fmt.name] = fmt
     return [fmt for name, fmt in found.items() if name not in catalogue()]
 
 
-CATALOGUE = list(catalogue().values())
-PARAMETRIC = _parametric()
-INTEGERS = [integer_format(f"int{bits}", bits, "drawn by a test") for bits in range(2, 33)]
-_PARAMETRIC = ("e4m2fn", "e4m1fn", "e4m0fn", "e4m3fnuz", "e5m0fn", "e3m4", "e3m0f", "e1m2fn", "e2m2fnuz")
-SMALL = [*(fmt for fmt in CATALOGUE if fmt.bits <= 8), *map(get_format, _PARAMETRIC)]
-"""Formats of up to 8 bits: the named ones, and parametric ones with every kind of special values."""
+CATALOGUE = [fmt for fmt in catalogue().values() if fmt.family != P3109_FAMILY]
+"""The named formats, but for the family of P3109."""
+P3109 = [fmt for fmt in catalogue().values() if fmt.family == P3109_FAMILY and fmt.bits <= 8]
+"""The formats of P3109 of up to 8 bits."""
+WIDE_P3109 = [fmt for fmt in catalogue().values() if fmt.family == P3109_FAMILY and fmt.bits > 8]
+"""Those of 9 to 16 bits."""
+INTEGERS = [fmt for fmt in CATALOGUE if fmt.family == "int{bits}"]
+PARAMETRIC = _spellings()
+UNSIGNED = _spellings("u")
+BIASED = [*map(get_format, ("e4m3b11f", "e4m3b20fn", "e3m2b-3fnuz", "e2m3b9", "e5m2b0fu", "e4m0b30fnu", "e3m4b126fn"))]
+"""Spellings with a bias, one so large that float32 holds the values as subnormal numbers."""
+FIXED = [*map(get_format, ("Q3.4", "Q0.7", "Q2.1", "Q7.8", "Q0.31", "UQ0.8", "UQ2.3", "UQ8.8", "UQ0.1"))]
+TABLES = [
+    *(fmt for fmt in CATALOGUE if isinstance(fmt, Table)),
+    table_format("shuffled", [0.5, -3.0, 0.0, 1e6, -0.03], "a test", codes=[3, 0, 6, 5, 1]),
+    table_format("open ends", [-1.0, 0.0, 1.0], "a test", above=2.5, below=-7.0),
+    table_format("positive", [0.25, 0.5, 4.0, float("nan")], "a test", above=8.0, zero_to="nan"),
+    table_format("all below zero", [-2.0, -1.0, -0.125], "a test", bits=5, zero_to="min"),
+    table_format("neighbours", [1.0, 1 + 2.0**-52, 1 + 2.0**-51, 0.9], "a test", nan_to="max"),
+]
+"""The named tables; codes in any order; lines that go on; without zero; on one side of it; of neighbouring floats."""
+FAR_TABLES = [table_format("far", [0.5, -3.0, 0.0, 1e30, -1e-30, 5e-324], "a test", codes=[3, 0, 6, 5, 1, 4])]
+"""Tables with neighbours of very different magnitude: only the reference rounds to them."""
+GAPPED = [
+    get_format("dlfloat16"),
+    get_format("cfloat8_1_4_3_half"),
+    float_format("e3m2 normal", 3, 2, "fn", "a test", subnormals="normal"),
+    float_format("e3m2 half", 3, 2, "ieee", "a test", subnormals="half"),
+    float_format("e2m3u normal", 2, 3, "f", "a test", subnormals="normal", signed=False),
+]
+"""Formats whose lowest binade is not gradual."""
+EXTENDED = [
+    float_format("e3m2 extended", 3, 2, "extended", "a test", bias=2),
+    float_format("e3m2u extended", 3, 2, "extended", "a test", bias=6, signed=False),
+    float_format("e4m0u extended", 4, 0, "extended", "a test", bias=5, signed=False),
+    float_format("e4m0u extended without zero", 4, 0, "extended", "a test", bias=5, signed=False, zero=False),
+]
+"""Formats like the extended ones of P3109, with other biases, and one without a zero."""
+_SPELLED = (
+    "e4m2fn", "e4m1fn", "e4m0fn", "e2m3fnuz", "e5m0fn", "e4m2", "e3m0f", "e1m2fn", "e2m2fnuz",
+    "e3m3u", "e4m0fu", "e3m2fnu", "e3m0fnu", "e4m2b3fn", "e5m0b9fnuz", "Q3.4", "Q0.5", "UQ2.3",
+)  # fmt: skip
+SMALL = [
+    *(fmt for fmt in CATALOGUE if fmt.bits <= 8),
+    *map(get_format, _SPELLED),
+    *(fmt for fmt in (*TABLES, *GAPPED, *EXTENDED) if fmt.bits <= 8 and fmt.name not in catalogue()),
+]
+"""Formats of up to 8 bits: the named ones, and others with every kind of special values and of line; none twice or of P3109."""
+
+assert len({fmt.name for fmt in SMALL}) == len(SMALL)
 
 
+@st.composite
+def any_floats(draw: st.DrawFn) -> Grid:
+    """Return a float format of up to 16 bits: any exponent and mantissa bits, bias and policy for special values."""
+    exp_bits = draw(st.integers(1, 11))
+    man_bits = draw(st.integers(0, 15 - exp_bits))
+    signed, specials = draw(st.booleans()), draw(st.sampled_from(["ieee", "fn", "fnuz", "f", "extended"]))
+    zero = signed or man_bits > 0 or draw(st.booleans())
+    subnormals = draw(st.sampled_from(["gradual"] * 3 + ["normal", "half"])) if man_bits else "gradual"
+    nan_to, negative_to, zero_to = (draw(st.sampled_from([None, *words])) for words in WORDS)
+    usual = 1 << (exp_bits - 1)
+    bias = draw(st.one_of(st.none(), st.integers(usual - 60, usual + 60)))
+    words = {
+        "nan_to": nan_to,
+        "negative_to": None if signed else negative_to,
+        "zero_to": None if zero else zero_to,
+    }
+    name = f"drawn e{exp_bits}m{man_bits}b{bias} {specials} {signed=} {zero=} {subnormals}"
+    try:
+        return float_format(
+            name,
+            exp_bits,
+            man_bits,
+            specials,
+            "a test",
+            bias=bias,
+            signed=signed,
+            zero=zero,
+            subnormals=subnormals,
+            **words,
+        )
+    except InputError:  # these fields contradict each other; this one exists for all
+        return float_format(name, exp_bits, man_bits + 1, "f", "a test", bias=bias)
+
+
+WORDS = (("max", "zero"), ("min",), ("min", "max"))
+"""What a NaN, a negative number and 0 may become, in most formats that do not hold them."""
+
+
+@functools.cache
+def held(carrier: np.dtype, fmt: Format) -> bool:
+    """Return whether every value of `fmt` is a number of `carrier`, by its values at the ends and of most digits."""
+    number = get_format(carrier.name)
+    if isinstance(fmt, Table):
+        values = [Fraction(value) for value in fmt.points]
+    else:
+        whole = 1 << fmt.man_bits
+        inner = [
+            n for n in (1, whole - 1, whole, 2 * whole - 1, fmt.gap_at, fmt.gap_at + 1, fmt.top - 1) if 0 < n < fmt.top
+        ]
+        values = [fmt.value(ordinal) for ordinal in (*inner, fmt.top, -fmt.bottom)]
+    return all(abs(value) <= number.max and not number.split(value)[1] for value in values)
+
+
+def rounded_in(carrier: np.dtype, fmt: Format) -> bool:
+    """Return whether numbers of `carrier` can be rounded to values of `fmt`: it holds them, float64 not as subnormals."""
+    on_a_line = isinstance(fmt, Table) or bool(fmt.gap)
+    return held(carrier, fmt) and (on_a_line or CARRIERS[FLOAT64].holds(fmt))
+
+
+_GROUPS = {
+    "floats": [fmt for fmt in CATALOGUE if fmt.kind == "float"],
+    "integers": [*FIXED, *(fmt for fmt in CATALOGUE if fmt.kind == "integer")],
+    "spelled": PARAMETRIC,
+    "unsigned": [*UNSIGNED, *BIASED, *EXTENDED],
+    "P3109": P3109,
+    "lines": [*TABLES, *GAPPED],
+}
+
+
+@functools.cache
 def formats(carrier: np.dtype = FLOAT64) -> st.SearchStrategy[Format]:
-    """Return any format that `carrier` holds: named ones, parametric ones of up to 16 bits, integers."""
-    groups = ([fmt for fmt in group if CARRIERS[carrier].holds(fmt)] for group in (CATALOGUE, PARAMETRIC, INTEGERS))
-    return st.one_of(map(st.sampled_from, groups))
+    """Return any format that numbers of `carrier` can be rounded to: of every kind, named, spelled and drawn."""
+    groups = ([fmt for fmt in group if rounded_in(carrier, fmt)] for group in _GROUPS.values())
+    drawn = any_floats().filter(lambda fmt: rounded_in(carrier, fmt))
+    return st.one_of(*map(st.sampled_from, groups), drawn)
+
+
+@functools.cache
+def core_formats(carrier: np.dtype = FLOAT64) -> st.SearchStrategy[Grid]:
+    """Return any format that the core itself rounds to in `carrier`, a type of 32 or 64 bits: no table and no gap."""
+    groups = ([fmt for fmt in group if CARRIERS[carrier].holds(fmt)] for group in _GROUPS.values())
+    drawn = any_floats().filter(CARRIERS[carrier].holds)
+    return st.one_of(*(st.sampled_from(group) for group in groups if group), drawn)
+
+
+# --- Numbers and words -----------------------------------------------------------------------------------------------
 
 
 def words(bits: int) -> st.SearchStrategy[int]:
@@ -49,19 +182,36 @@ def words(bits: int) -> st.SearchStrategy[int]:
 
 def patterns(carrier: np.dtype) -> st.SearchStrategy[np.generic]:
     """Return a float of any bit pattern: NaNs with payloads, infinities, signed zeros and subnormals included."""
-    carrier_word = CARRIERS[carrier].word
-    return words(8 * carrier.itemsize).map(lambda pattern: carrier_word(pattern).view(carrier))
+    word = np.dtype(f"u{carrier.itemsize}").type
+    return words(8 * carrier.itemsize).map(lambda pattern: word(pattern).view(carrier))
+
+
+def ordinals(fmt: Format) -> range:
+    """Return the ordinals from a step beyond the smallest to a step beyond the largest that are followed by a value."""
+    if isinstance(fmt, Table):  # whose line ends where its entry says so
+        return range(-fmt.bottom - (fmt.below is not None), fmt.top + (fmt.above is not None))
+    return range(-fmt.bottom - 2, fmt.top + 2)
+
+
+def nearest_float(value: Fraction) -> float:
+    """Return the float64 nearest to `value`; the largest one for what lies beyond it."""
+    most = Fraction(np.finfo(np.float64).max)
+    return float(max(-most, min(value, most)))
 
 
 @st.composite
 def near_thresholds(draw: st.DrawFn, fmt: Format, carrier: np.dtype) -> np.generic:
-    """Return a grid value of `fmt`, the middle of an interval or a float next to these, up to a step beyond `max`."""
-    ordinal = draw(st.integers(0, max(fmt.top, fmt.bottom) + 1))
+    """Return a value of `fmt`, the middle of an interval or a float next to these, up to a step beyond the range.
+
+    Or its negative, whatever the format is; as near as `carrier` holds it.
+    """
+    at = ordinals(fmt)
+    ordinal = draw(st.integers(at.start, at.stop - 1))
     lower, upper = fmt.value(ordinal), fmt.value(ordinal + 1)
-    exact = draw(st.sampled_from([lower, (lower + upper) / 2]))
+    exact = draw(st.sampled_from([lower, (lower + upper) / 2, upper]))
     steps = draw(st.integers(-1, 1))
-    with np.errstate(over="ignore"):  # what lies beyond the largest float is infinity
-        value = carrier.type(float(min(exact, Fraction(np.finfo(np.float64).max))))
+    with np.errstate(over="ignore", under="ignore"):  # what lies beyond the largest float is infinity
+        value = np.array(nearest_float(exact)).astype(carrier)[()]
         value = np.nextafter(value, carrier.type(steps * np.inf)) if steps else value
     return draw(st.sampled_from([value, -value]))
 
@@ -69,3 +219,29 @@ def near_thresholds(draw: st.DrawFn, fmt: Format, carrier: np.dtype) -> np.gener
 def inputs(fmt: Format, carrier: np.dtype) -> st.SearchStrategy[np.generic]:
     """Return what a rounding of `carrier` numbers to `fmt` should be tried on."""
     return st.one_of(patterns(carrier), near_thresholds(fmt, carrier))
+
+
+# --- A definition of its own -----------------------------------------------------------------------------------------
+
+
+def posit(code: int, bits: int = 8) -> Fraction | None:
+    """Return the value of a posit (es = 2), `None` for NaR: sign, regime, exponent, fraction, as the standard (2022) reads.
+
+    A negative code is decoded as minus its two's complement. A run of k ones (zeros) means the regime k - 1 (-k), which
+    counts four binades each; then two exponent bits and the fraction follow, and bits that are cut off are zeros.
+    """
+    if code == 0:
+        return Fraction(0)
+    if code == 1 << (bits - 1):
+        return None
+    if code >> (bits - 1):
+        magnitude = posit((1 << bits) - code, bits)
+        assert magnitude is not None
+        return -magnitude
+    digits = f"{code:0{bits - 1}b}"
+    run = len(digits) - len(digits.lstrip(digits[0]))
+    rest = digits[run + 1 :]
+    regime = run - 1 if digits[0] == "1" else -run
+    exponent = int(f"{rest[:2]:0<2}", 2)
+    fraction = Fraction(int(rest[2:] or "0", 2), 1 << len(rest[2:]))
+    return Fraction(2) ** (4 * regime + exponent) * (1 + fraction)

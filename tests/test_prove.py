@@ -14,6 +14,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import z3
+from covered import covers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import SMALL, inputs
@@ -25,13 +26,18 @@ from qsim.formats import Format, get_format
 from qsim.kernels import core, cpu
 from qsim.kernels.parameters import parameters, stochastic
 from qsim.prove import Proof, find, frame, run, settle, smt, specification
-from qsim.prove.exhaustive import first_difference
 from qsim.prove.specification import FLOAT32, FLOAT64
 from qsim.rounding import Mode, Saturation, saturations
 from qsim.verdicts import Outcome, Verdict
 
-THEOREMS = [proof.name for proof in find()]
-HALF = 1 << 31
+SWEEP = "deterministic_kernel_exhaustive"
+"""The theorem that tests/test_sweeps.py runs: format by format, and in full with a bar."""
+THEOREMS = [proof.name for proof in find() if proof.name != SWEEP]
+SMT = sys.modules["qsim_proof_modes_kernel_smt"]
+SMT_FORMATS = [get_format(name) for name in SMT.FORMATS]
+SMT_MODES = {*SMT.DETERMINISTIC, Mode.THR, *(mode for mode, _ in SMT.RANDOM), Mode.SR}
+"""SR is a theorem of its own, to E4M3 of float32 and float64."""
+SMT_INPUTS = "all float32 and all words, eps and N of a list"
 GRIDS = [fmt for fmt in SMALL if specification.FLOAT32.holds(fmt)]
 """The small formats that the core rounds float32 to."""
 
@@ -236,6 +242,7 @@ def test_the_command_refuses(proofs, capsys) -> None:
 # --- The theorems ----------------------------------------------------------------------------------------------------
 
 
+@covers("proved", formats=SMT_FORMATS[:1], modes=SMT_MODES, saturations="default", inputs=SMT_INPUTS)
 @pytest.mark.parametrize("name", THEOREMS)
 def test_the_theorem_holds(name) -> None:
     """The theorem comes out as its file expects, in a quick run."""
@@ -243,6 +250,7 @@ def test_the_theorem_holds(name) -> None:
     assert entry.as_expected, entry.error or str(entry.verdict)
 
 
+@covers("proved", formats=SMT_FORMATS, modes=SMT_MODES, saturations="all but wrap", inputs=SMT_INPUTS, when="on demand")
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", THEOREMS)
 def test_the_theorem_holds_in_full(name) -> None:
@@ -343,34 +351,6 @@ def contradiction(text: str) -> bool:
     found = re.search(r"the kernel gives (\S+) with code (\S+), the reference (\S+) with code (\S+)", text)
     assert found, text
     return found.group(1, 2) != found.group(3, 4)
-
-
-@pytest.mark.parametrize("thresholds", [(HALF - 1, HALF), (HALF, HALF), (HALF - 1, HALF - 1), (HALF + 1, HALF - 1)])
-def test_exhaustion_refutes_other_thresholds(thresholds) -> None:
-    """The walk over the patterns finds a tie rule that is turned round or missing, and a threshold off by one."""
-    proof, module = loaded("rne_kernel_e4m3_exhaustive")
-    module.EVEN, module.ODD = thresholds
-    expected = thresholds != (HALF + 1, HALF - 1)  # E4M3 inputs next above a midpoint are further than 2^-32 away
-    verdict = proof.run(quick=True)
-    assert (verdict.outcome is Outcome.REFUTED) is expected
-    assert not expected or contradiction(verdict.counterexample)
-
-
-def test_exhaustion_refutes_other_steps(monkeypatch) -> None:
-    """The walk finds a specification that the reference does not share."""
-    proof, module = loaded("rne_kernel_e4m3_exhaustive")
-    steps = specification.steps
-
-    def moved(fmt, saturation):
-        first, second, *rest = steps(fmt, saturation)
-        yield specification.Step(first.first, first.last + 1, first.result)
-        yield specification.Step(second.first + 1, second.last, second.result)
-        yield from rest
-
-    module.steps = moved
-    assert "the reference and the step function disagree" in refuted(proof)
-    module.steps = lambda fmt, saturation: list(steps(fmt, saturation))[1:]
-    assert "do not tile" in refuted(proof)
 
 
 # --- Mutants of the kernel, for the solver ---------------------------------------------------------------------------
@@ -605,20 +585,3 @@ def test_the_steps_are_the_reference(fmt) -> None:
             for u in (step.first, step.last):
                 code = reference.encode(specification.value(u), fmt, Mode.RNE, saturation=saturation)
                 assert step.result.code == code
-
-
-@pytest.mark.parametrize("fmt", GRIDS, ids=str)
-def test_the_kernel_is_right_near_every_threshold(fmt) -> None:
-    """The kernel agrees with the steps of every small format near their ends: what E4M3's theorem says in full."""
-    for saturation in rules(fmt):
-        p = parameters(fmt, saturation, FLOAT32.dtype)
-        assert first_difference(specification.steps(fmt, saturation), HALF, HALF - 1, p, reach=1000) is None
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("name", ["float8_e5m2", "bfloat16", "float16"])
-def test_the_kernel_is_right_for_every_float32(name) -> None:
-    """The kernel agrees with the steps on all 2^32 inputs, for formats that no theorem names."""
-    fmt = get_format(name)
-    steps = specification.steps(fmt, Saturation.SatNone)
-    assert first_difference(steps, HALF, HALF - 1, parameters(fmt, Saturation.SatNone, FLOAT32.dtype)) is None

@@ -16,17 +16,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qsim.errors import InputError
-from qsim.formats import Format, get_format
+from qsim.formats import catalogue, float_format, get_format, table_format
 from qsim.rounding import (
+    ORDERS,
     SHARED_RANK,
     STREAM_FIELDS,
     Key,
     Mode,
     Quantizer,
     Saturation,
+    check_eps,
+    mode_fields,
     parse_mode,
     parse_saturation,
     saturations,
+    split_spelling,
     stream,
 )
 
@@ -60,31 +64,63 @@ def test_which_modes_are_stochastic() -> None:
 
 def test_which_overflows_stay_inside() -> None:
     """An overflow becomes the extremum in the modes that never round beyond it, for the sign they do not."""
-    assert [mode.name for mode in Mode if mode.inward(negative=False)] == ["RTZ", "RDN", "RTO"]
-    assert [mode.name for mode in Mode if mode.inward(negative=True)] == ["RTZ", "RUP", "RTO"]
+    assert [mode.name for mode in Mode if mode.inward(negative=False)] == ["RTZ", "RDN"]
+    assert [mode.name for mode in Mode if mode.inward(negative=True)] == ["RTZ", "RUP"]
+
+
+def test_there_is_every_mode() -> None:
+    """The modes of the field are there, in order."""
+    names = "RNE RNA RNZ RNP RNN RTZ RUP RDN RAZ RTO SRA SRB SRC SRE SR THR"
+    assert [mode.name for mode in Mode] == names.split()
+    assert parse_mode("Threshold") is Mode.THR
 
 
 # --- Saturation ------------------------------------------------------------------------------------------------------
 
+OWN_TABLE = table_format("with a NaN", [0.0, 1.0, float("nan")], "a test")
+
 ALLOWED = {
     "float8_e5m2": ["SatNone", "SatFinite", "SatPropagate"],
     "bfloat16": ["SatNone", "SatFinite", "SatPropagate"],
+    "Binary8p4se": ["SatNone", "SatFinite", "SatPropagate"],
+    "Binary8p4ue": ["SatNone", "SatFinite", "SatPropagate"],
+    "Binary8p4sf": ["SatFinite", "OvfNaN"],
+    "Binary8p4uf": ["SatFinite", "OvfNaN"],
     "float8_e4m3fn": ["SatFinite", "OvfNaN"],
-    "e4m3fnuz": ["SatFinite", "OvfNaN"],
+    "float8_e4m3fnuz": ["SatFinite", "OvfNaN"],
+    "float8_e8m0fnu": ["SatFinite", "OvfNaN"],
+    "dlfloat16": ["SatFinite", "OvfNaN"],
     "float4_e2m1fn": ["SatFinite"],
-    "int8": ["saturate"],
+    "e3m3fu": ["SatFinite"],
+    "posit8": ["SatFinite", "OvfNaN"],
+    "nf4": ["SatFinite"],
+    "int8": ["saturate", "wrap"],
+    "uint8": ["saturate", "wrap"],
+    "Q3.4": ["saturate", "wrap"],
+    "UQ0.8": ["saturate", "wrap"],
+    "int8sym": ["saturate"],
+    "ternary": ["saturate"],
 }
 """The rules that make sense, the default first."""
+
+SYNONYMS = {"SatNone": "OvfNaN", "SatPropagate": "SatFinite"}
+"""What P3109's names mean for a format with a NaN and without infinity."""
 
 
 @pytest.mark.parametrize(("fmt", "rule"), [*itertools.product(ALLOWED, Saturation)], ids=str)
 def test_saturation_by_kind_of_format(fmt: str, rule: Saturation) -> None:
-    """A rule that makes sense for a format is accepted by name; any other is refused with those that make sense."""
+    """A rule that makes sense for a format is accepted by name; any other is refused with those that make sense.
+
+    P3109's rules make sense for every format with a NaN; without infinity SatNone is OvfNaN and SatPropagate SatFinite.
+    """
     allowed, target = ALLOWED[fmt], get_format(fmt)
+    spellings = (rule, rule.value)
     if rule.value in allowed:
-        assert parse_saturation(rule.value, target) is parse_saturation(rule, target) is rule
+        assert {parse_saturation(spelling, target) for spelling in spellings} == {rule}
+    elif "OvfNaN" in allowed and rule.value in SYNONYMS:
+        assert {parse_saturation(spelling, target).value for spelling in spellings} == {SYNONYMS[rule.value]}
     else:
-        for spelling in (rule, rule.value):
+        for spelling in spellings:
             with pytest.raises(InputError, match=f"{rule} makes no sense for {fmt}; .*{allowed[0]}"):
                 parse_saturation(spelling, target)
 
@@ -95,6 +131,18 @@ def test_saturation_defaults(fmt: str, allowed: list[str]) -> None:
     target = get_format(fmt)
     assert [rule.value for rule in saturations(target)] == allowed
     assert parse_saturation(None, target).value == allowed[0]
+
+
+def test_every_format_has_rules() -> None:
+    """The rules of a format follow from its kind, its infinities and its NaN; one of its own is no exception."""
+    for fmt in (*catalogue().values(), OWN_TABLE):
+        rules = [rule.value for rule in saturations(fmt)]
+        if fmt.kind in ("integer", "fixed"):
+            assert rules == (["saturate"] if "sym" in fmt.name or fmt.name == "ternary" else ["saturate", "wrap"])
+        elif fmt.has_inf:
+            assert rules == ["SatNone", "SatFinite", "SatPropagate"]
+        else:
+            assert rules == (["SatFinite", "OvfNaN"] if fmt.has_nan else ["SatFinite"])
 
 
 def test_unknown_saturation_is_refused() -> None:
@@ -164,6 +212,109 @@ def test_wrong_short_forms_are_refused(spelling: str) -> None:
         Quantizer.parse(spelling)
 
 
+@pytest.mark.parametrize(
+    ("spelling", "mode", "fields"),
+    [
+        ("e4m3:SRA(8)", "SRA", {"sr_bits": 8}),
+        ("e4m3:StochasticC(0)", "SRC", {"sr_bits": 0}),
+        ("int8:Threshold(0.25)", "THR", {"eps": 0.25}),
+        ("int8:THR(0)", "THR", {"eps": 0.0}),
+        ("int8:THR(1e-3)", "THR", {"eps": 0.001}),
+        ("Q3.4:RNE", "RNE", {}),
+    ],
+)
+def test_arguments_in_brackets(spelling: str, mode: str, fields: dict[str, Any]) -> None:
+    """The number of random bits and the threshold stand in brackets; the short form is what a quantizer prints first."""
+    q = Quantizer.parse(spelling)
+    assert q == Quantizer(spelling.split(":", maxsplit=1)[0], mode, **fields)
+    assert {"sr_bits": q.sr_bits, "eps": q.eps} == {"sr_bits": None, "eps": None, **fields}
+    assert Quantizer.parse(str(q).split(",")[0]) == q
+
+
+@pytest.mark.parametrize(
+    ("mode", "fragment"),
+    [
+        ("SRA", "SRA needs sr_bits"),
+        ("SRA()", "'SRA()'; such a spelling is SRA(8) or Threshold(0.25)"),
+        ("SRA(8.0)", "'SRA(8.0)'"),
+        ("SRA(x)", "'SRA(x)'"),
+        ("SRA(65)", "sr_bits = 65"),
+        ("SR(8)", "sr_bits = 8 with SR"),
+        ("RNE(8)", "sr_bits = 8 with RNE"),
+        ("Threshold", "Threshold needs eps, 0 <= eps < 1, as in Threshold(0.25)"),
+        ("Threshold(half)", "'Threshold(half)'"),
+        ("Threshold(1)", "eps = 1.0"),
+        ("SRA(8", "'SRA(8'"),
+        ("SRA(8))", "'SRA(8))'"),
+        ("XX(8)", "'XX'"),
+    ],
+)
+def test_wrong_brackets_are_refused(mode: str, fragment: str) -> None:
+    """A mode with an argument that is none, or that is not its own, is refused."""
+    with pytest.raises(InputError, match=re.escape(fragment)):
+        Quantizer.parse(f"int8:{mode}")
+
+
+@pytest.mark.parametrize(
+    ("spelling", "parts"),
+    [
+        ("e4m3:SR", ("e4m3", "SR")),
+        ("e4m3", ("e4m3", "")),
+        ("a.toml#b:SRA(8)", ("a.toml#b", "SRA(8)")),
+        ("a.toml", ("a.toml", "")),
+        ("C:/x/a.toml#b", ("C:/x/a.toml#b", "")),
+        ("C:/x/a.toml#b:RNE", ("C:/x/a.toml#b", "RNE")),
+        ("C:/x/a.toml:RNE", ("C:/x/a.toml", "RNE")),
+    ],
+)
+def test_where_a_mode_begins(spelling: str, parts: tuple[str, str]) -> None:
+    """A mode stands behind the last colon, unless that belongs to a path."""
+    assert split_spelling(spelling) == parts
+
+
+def test_modes_with_and_without_brackets() -> None:
+    """A mode's spelling gives the fields of a quantizer."""
+    assert mode_fields("TowardZero") == {"mode": Mode.RTZ}
+    assert mode_fields("SRB(3)") == {"mode": Mode.SRB, "sr_bits": 3}
+    assert mode_fields("THR(0.5)") == {"mode": Mode.THR, "eps": 0.5}
+
+
+# --- Thresholds ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "eps", [0, 0.0, 0.25, 1 / 3, 2.0**-64, 1 - 2.0**-53, Fraction(1, 4), np.float32(0.1), 2.0**-12 * 1.1]
+)
+def test_thresholds(eps: Any) -> None:
+    """A threshold is a number in [0, 1) of any kind, a multiple of 2^-64."""
+    check_eps(eps)
+    assert Quantizer("e4m3", "Threshold", eps=eps).eps == eps
+
+
+@pytest.mark.parametrize(
+    ("eps", "fragment"),
+    [
+        (1, "0 <= eps < 1; RDN is the rounding that never goes up"),
+        (1.5, "eps = 1.5"),
+        (-0.25, "eps = -0.25"),
+        (float("nan"), "eps = nan"),
+        (float("inf"), "eps = inf"),
+        (True, "eps = True"),
+        ("0.5", "eps = '0.5'"),
+        ([0.5], "eps = [0.5]"),
+        (2.0**-65, "no multiple of 2^-64"),
+        (2.0**-13 * (1 + 2.0**-52), "no multiple of 2^-64"),
+    ],
+    ids=str,
+)
+def test_wrong_thresholds_are_refused(eps: Any, fragment: str) -> None:
+    """What is no threshold, or one finer than a comparison of 64-bit fractions, is refused."""
+    with pytest.raises(InputError, match=re.escape(fragment)):
+        Quantizer("e4m3", "Threshold", eps=eps)
+
+
+# --- Everything in force ---------------------------------------------------------------------------------------------
+
 Q = Quantizer("e5m2", "SRA", sr_bits=8, scale="pow2", saturation="SatFinite")
 
 
@@ -181,10 +332,62 @@ def test_quantizers_are_values() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("scale", [0.5, 3, Fraction(1, 3), np.float32(0.25), "none", "pow2", "absmax"], ids=str)
+ALL = Quantizer(
+    "e4m3", "Threshold", eps=0.25, scale="absmean", per="channel", order="exact", saturation="OvfNaN", ftz_in=True,
+    ftz_out=True, nan="signed",
+)  # fmt: skip
+
+
+def test_everything_is_printed() -> None:
+    """What differs from most roundings is printed and described, each with its name."""
+    assert str(ALL) == (
+        "float8_e4m3fn:THR(0.25), scale absmean, per channel, order exact, OvfNaN, ftz_in, ftz_out, signed NaN"
+    )
+    assert ALL.describe() == {
+        "format": "float8_e4m3fn", "mode": "THR", "sr_bits": None, "scale": "absmean", "saturation": "OvfNaN", "eps": 0.25,
+        "per": "channel", "order": "exact", "ftz_in": True, "ftz_out": True, "nan": "signed",
+    }  # fmt: skip
+    fields = ALL.describe()
+    assert Quantizer(**fields) == ALL
+
+
+FIELDS_OF_A_QUANTIZER = {
+    "format": "e4m3fnuz", "mode": "RTZ", "scale": "absmax", "per": "tensor", "order": "divide", "saturation": "SatFinite",
+    "ftz_in": False, "ftz_out": False, "nan": "canonical", "eps": 0.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", FIELDS_OF_A_QUANTIZER)
+def test_every_field_tells_quantizers_apart(field: str) -> None:
+    """Quantizers that differ in one field differ, in what they print as well."""
+    given = {key: getattr(ALL, key) for key in FIELDS_OF_A_QUANTIZER} | {field: FIELDS_OF_A_QUANTIZER[field]}
+    if field == "mode":
+        given["eps"] = None
+    other = Quantizer(**given)
+    assert other != ALL
+    assert str(other) != str(ALL)
+    assert other.describe() != ALL.describe()
+
+
+@pytest.mark.parametrize(
+    "scale", [0.5, 3, Fraction(1, 3), np.float32(0.25), np.float64(3), "none", "pow2", "absmax", "absmean"], ids=str
+)
 def test_scales(scale: Any) -> None:
-    """A scale is one of three names or a positive number of any kind."""
+    """A scale is one of four names or a positive number of any kind."""
     assert Quantizer("e4m3", scale=scale).scale == scale
+
+
+@pytest.mark.parametrize("per", ["tensor", "sample", "channel", "token", 0, -1, 3, (0, 2), (1,)], ids=str)
+def test_who_shares_a_scale(per: Any) -> None:
+    """A scale is shared as one of four words says, or by one index of an axis, or of several."""
+    assert Quantizer("e4m3", scale="absmax", per=per).per == per
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_orders(order: Any) -> None:
+    """Each order of operations is stated in words."""
+    assert Quantizer("e4m3", scale=0.3, order=order).order == order
+    assert ORDERS[order]
 
 
 @pytest.mark.parametrize(
@@ -194,24 +397,45 @@ def test_scales(scale: Any) -> None:
         ({"mode": "SRA", "sr_bits": -1}, "sr_bits = -1"),
         ({"mode": "SRA", "sr_bits": 65}, "sr_bits = 65"),
         ({"mode": "SRA", "sr_bits": 8.0}, "sr_bits = 8.0"),
+        ({"mode": "SRA", "sr_bits": True}, "sr_bits = True"),
         ({"mode": "SR", "sr_bits": 8}, "sr_bits = 8 with SR"),
+        ({"mode": "SRE", "sr_bits": 8}, "sr_bits = 8 with SRE"),
         ({"mode": "RNE", "sr_bits": 8}, "sr_bits = 8 with RNE"),
-        ({"scale": "absmean"}, "'absmean'; it is none, pow2 or absmax"),
+        ({"mode": "Threshold"}, "Threshold needs eps, 0 <= eps < 1, as in Threshold(0.25)"),
+        ({"mode": "RNE", "eps": 0.5}, "eps = 0.5 with RNE"),
+        ({"mode": "Threshold", "eps": 0.5, "sr_bits": 3}, "sr_bits = 3 with THR"),
+        ({"scale": "absmin"}, "'absmin'; it is none, pow2, absmax or absmean, or a number"),
         ({"scale": 0}, "scale = 0 "),
         ({"scale": -1.0}, "scale = -1.0"),
         ({"scale": float("nan")}, "scale = nan"),
         ({"scale": float("inf")}, "scale = inf"),
         ({"scale": None}, "scale = None"),
+        ({"scale": True}, "scale = True"),
         ({"scale": [1.0]}, "scale = [1.0]"),
-        ({"saturation": "SatNone"}, "SatNone makes no sense for float8_e4m3fn"),
+        ({"per": "row"}, "per = 'row'; it is tensor, sample, channel or token, or the number of an axis"),
+        ({"per": 1.0}, "per = 1.0"),
+        ({"per": True}, "per = True"),
+        ({"per": ()}, "per = ()"),
+        ({"per": (0, "token")}, "per = (0, 'token')"),
+        ({"per": None}, "per = None"),
+        ({"per": [0]}, "per = [0]"),
+        ({"order": "multiply"}, "'multiply'; it is divide, reciprocal or exact"),
+        ({"order": None}, "None; it is divide, reciprocal or exact"),
+        ({"nan": "quiet"}, "nan = 'quiet'; it is canonical or signed"),
+        ({"ftz_in": 1}, "ftz_in = 1 must be True or False"),
+        ({"ftz_out": "yes"}, "ftz_out = 'yes' must be True or False"),
+        ({"saturation": "saturate"}, "saturate makes no sense for float8_e4m3fn"),
+        ({"saturation": "wrap"}, "wrap makes no sense for float8_e4m3fn"),
         ({"mode": "RNX"}, "RNX"),
+        ({"mode": None}, "None"),
     ],
     ids=str,
 )
 def test_senseless_quantizers_are_refused(arguments: dict[str, Any], fragment: str) -> None:
     """What makes no sense is refused in a sentence that names it."""
-    with pytest.raises(InputError, match=re.escape(fragment)):
+    with pytest.raises(InputError, match=re.escape(fragment)) as caught:
         Quantizer("e4m3", **arguments)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("bits", [0, 1, 64])
@@ -222,8 +446,6 @@ def test_numbers_of_random_bits(bits: int) -> None:
 
 def test_formats_are_accepted_as_objects() -> None:
     """A format may be given itself, also one that has no name."""
-    own = Format(
-        name="mine", kind="float", bits=8, exp_bits=4, man_bits=3, emin=-6, top=126, bottom=126, specials="fn",
-        nan_to="nan", source="a test",
-    )  # fmt: skip
+    own = float_format("mine", 4, 3, "fn", "a test", bias=5)
     assert str(Quantizer(own)) == "mine:RNE, SatFinite"
+    assert str(Quantizer(OWN_TABLE, "RTZ", saturation="SatNone")) == "with a NaN:RTZ, OvfNaN"

@@ -51,20 +51,34 @@ class Step:
 
 
 def result(
-    x: float | Fraction, fmt: Format, saturation: Saturation, carrier: Carrier = FLOAT32, mode: Mode = Mode.RNE
+    x: float | Fraction,
+    fmt: Format,
+    saturation: Saturation,
+    carrier: Carrier = FLOAT32,
+    mode: Mode = Mode.RNE,
+    nan: str = "canonical",
 ) -> Result:
     """Return the pattern and the code that the reference gives for `x`, by default rounded to nearest."""
-    code = reference.encode(x, fmt, mode, saturation=saturation)
+    code = reference.encode(x, fmt, mode, saturation=saturation, nan=nan)
     decoded = fmt.decode(code)
-    return Result(carrier.nan if math.isnan(decoded) else carrier.pattern(decoded), code)
+    if math.isnan(decoded):
+        negative = fmt.has_neg_zero and code == fmt.code_of_nan(negative=True)
+        return Result(carrier.nan | negative << (carrier.width - 1), code)
+    return Result(carrier.pattern(decoded), code)
 
 
 def on_grid(
-    ordinal: int, sign: int, fmt: Format, saturation: Saturation, carrier: Carrier = FLOAT32, mode: Mode = Mode.RNE
+    ordinal: int,
+    sign: int,
+    fmt: Format,
+    saturation: Saturation,
+    carrier: Carrier = FLOAT32,
+    mode: Mode = Mode.RNE,
+    nan: str = "canonical",
 ) -> Result:
     """Return the result for the grid value `ordinal` with the sign +1 or -1; beyond the range that of an overflow."""
     magnitude = fmt.value(ordinal)
-    return result(sign * magnitude if magnitude else math.copysign(0.0, sign), fmt, saturation, carrier, mode)
+    return result(sign * magnitude if magnitude else math.copysign(0.0, sign), fmt, saturation, carrier, mode, nan)
 
 
 def value(pattern: int, carrier: Carrier = FLOAT32) -> float:
@@ -195,11 +209,17 @@ def threshold(eps: Any) -> Away:
 
 
 def rounded(
-    u: Any, fmt: Format, saturation: Saturation, away: Away, carrier: Carrier = FLOAT32, mode: Mode = Mode.RNE
+    u: Any,
+    fmt: Format,
+    saturation: Saturation,
+    away: Away,
+    carrier: Carrier = FLOAT32,
+    mode: Mode = Mode.RNE,
+    nan: str = "canonical",
 ) -> tuple[Any, Any]:
     """Return the terms of the value's pattern and of the code that the float with pattern `u` rounds to.
 
-    `away` is the rule of `mode`, which also says which overflows stay inside.
+    `away` is the rule of `mode`, which also says which overflows stay inside; `nan` is that of `Quantizer`.
     """
     import z3
 
@@ -231,15 +251,14 @@ def rounded(
     def signed(sign: int, kind: int) -> Any:
         """Return the term of the value (`kind` 0) or of the code (1) for the numbers of one sign."""
         beyond = max(fmt.bottom, 0) if sign < 0 else fmt.top
-        term = word(on_grid(beyond + 1, sign, fmt, saturation, carrier, mode)[kind])
+        rule = fmt, saturation, carrier, mode, nan
+        term = word(on_grid(beyond + 1, sign, *rule)[kind])
         for number in range(beyond, -1, -1):
-            term = z3.If(ordinal == number, word(on_grid(number, sign, fmt, saturation, carrier, mode)[kind]), term)
-        infinite = word(result(sign * math.inf, fmt, saturation, carrier)[kind])
-        return z3.If(a == carrier.infinity, infinite, term)
+            term = z3.If(ordinal == number, word(on_grid(number, sign, *rule)[kind]), term)
+        term = z3.If(a == carrier.infinity, word(result(sign * math.inf, *rule)[kind]), term)
+        return z3.If(z3.UGT(a, carrier.infinity), word(result(math.copysign(math.nan, sign), *rule)[kind]), term)
 
     def term(kind: int) -> Any:
-        nan = word(result(math.nan, fmt, saturation, carrier)[kind])
-        number = z3.If(z3.UGE(u, 1 << (width - 1)), signed(-1, kind), signed(1, kind))
-        return z3.If(z3.UGT(a, carrier.infinity), nan, number)
+        return z3.If(z3.UGE(u, 1 << (width - 1)), signed(-1, kind), signed(1, kind))
 
     return term(0), term(1)

@@ -1,0 +1,300 @@
+"""An oracle for arrays, exact and in integers: where a number lies between two values, once; all modes follow from that.
+
+The modes, the words of the stochastic ones and the rules beyond the range are stated here anew, each by the sentence that
+defines it, over whole arrays. `qsim.reference` says what is right; a test holds this file against it.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from qsim.formats import Format, Grid, Table
+from qsim.rounding import Mode, Saturation
+
+HALF, ONE = np.uint64(1 << 63), np.uint64(1)
+HUGE = 1 << 62
+"""An ordinal beyond those of every format."""
+
+
+class Place(NamedTuple):
+    """Say where each of many numbers lies: between two values of a format, the discarded fraction being nu."""
+
+    ordinal: np.ndarray
+    """Number of the neighbour toward zero, int64; beyond 2^62 it is 2^62 and its last 32 bits."""
+    word: np.ndarray
+    """floor(nu 2^64), uint64."""
+    more: np.ndarray
+    """Whether nu 2^64 is no integer."""
+    odd: np.ndarray
+    """Whether that neighbour's code is odd."""
+    negative: np.ndarray
+
+
+# --- Where a number lies ---------------------------------------------------------------------------------------------
+
+
+def place(fmt: Format, x: np.ndarray) -> Place:
+    """Return where the numbers `x`, float64, lie; NaN and infinities lie at zero."""
+    finite = np.where(np.isfinite(x), x, 0.0)
+    if isinstance(fmt, Table) or fmt.gap:
+        ordinal, word, more = _place_on_line(fmt, finite)
+    else:
+        ordinal, word, more = _place_on_grid(fmt, finite)
+    negative = np.signbit(x)
+    return Place(ordinal, word, more, _odd(fmt, ordinal), negative)
+
+
+def _place_on_grid(fmt: Grid, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count the grid's points below |x| = m 2^e, m an integer of 53 bits, by shifting m.
+
+    In binade b >= 0, that is from 2^(emin + b) on, the spacing is 2^(lsb + b), and b 2^man_bits points are counted twice
+    short: once for each binade below. An even grid has no binades.
+    """
+    fraction, exponent = np.frexp(np.abs(x))
+    m, e = (fraction * 2.0**53).astype(np.int64), exponent.astype(np.int64) - 53
+    none = np.zeros_like(e)
+    binade = none if fmt.even else np.where(m > 0, np.maximum(exponent - 1 - fmt.emin, none), none)
+    s = fmt.lsb + binade - e  # the bits of m below the spacing
+    steps = np.where(s >= 64, none, m >> np.clip(s, 0, 63))
+    left = m - (steps << np.clip(s, 0, 63))
+    # left / 2^s as a fraction of 64 bits, and what is lost of it
+    short, long = np.clip(64 - s, 0, 63), np.clip(s - 64, 0, 63)
+    word = np.where(s > 64, left >> long, 0).astype(np.uint64)
+    word = np.where((s > 0) & (s <= 64), left.astype(np.uint64) << short.astype(np.uint64), word)
+    more = (s > 64) & ((left >> long) << long != left)
+    # Only even grids have points so far out that m must be shifted up: they are beyond the range.
+    up = np.clip(-s, 0, 63)
+    low = np.where(-s < 64, m.astype(np.uint64) << up.astype(np.uint64), 0) & np.uint64(0xFFFFFFFF)
+    far = (s < 0) & (m > 0) & (m >= HUGE >> up)
+    steps = np.where(far, HUGE + low.astype(np.int64), np.where(s < 0, m << np.where(far, 0, up), steps))
+    ordinal = steps + (binade << fmt.man_bits)
+    return np.where(x < 0, -ordinal, ordinal), word, more
+
+
+def _place_on_line(fmt: Format, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the points beside x in a list, and divide Python's integers: all numbers are multiples of 2^-1074."""
+    first, points, exact = _line(fmt)
+    lower, upper = np.searchsorted(points, x, "right") - 1, np.searchsorted(points, x, "left")
+    between = (lower >= 0) & (upper < points.size) & (lower < upper)
+    inner = np.where(x < 0, upper, lower)
+    word, more = np.zeros(x.size, np.uint64), np.zeros(x.size, bool)
+    for i in np.flatnonzero(between).tolist():
+        low, high = exact[lower[i]], exact[upper[i]]
+        d = abs(_units(x[i].item()) - (low if inner[i] == lower[i] else high))
+        word[i], left = divmod(d << 64, high - low)
+        more[i] = left > 0
+    # Beyond its ends the list says no more than on which side: a step beyond the last value.
+    ordinal = np.where(lower < 0, -fmt.bottom - 1, np.where(upper == points.size, fmt.top + 1, first + inner))
+    return ordinal, word, more
+
+
+@functools.lru_cache(maxsize=64)
+def _line(fmt: Format) -> tuple[int, np.ndarray, list[int]]:
+    """Return the values that roundings choose from, the first one's ordinal, and the values in units of 2^-1074.
+
+    A grid goes on: there is a point beyond its range on either side. A table says whether there is.
+    """
+    start = -fmt.bottom - (not isinstance(fmt, Table) or fmt.below is not None)
+    stop = fmt.top + (not isinstance(fmt, Table) or fmt.above is not None)
+    values = [fmt.value(ordinal) for ordinal in range(start, stop + 1)]
+    points = np.array([float(value) for value in values])
+    assert points.tolist() == values
+    return start, points, [_units(value) for value in points.tolist()]
+
+
+def _units(value: float) -> int:
+    numerator, denominator = value.as_integer_ratio()
+    return numerator * ((1 << 1074) // denominator)
+
+
+def _odd(fmt: Format, ordinal: np.ndarray) -> np.ndarray:
+    """Return whether codes are odd: of values by their codes, of what lies beyond them by the line's own account."""
+    if fmt.bits > 16 or isinstance(fmt, Table):
+        known, at = np.unique(ordinal, return_inverse=True)
+        return np.array([fmt.is_odd(number) for number in known.tolist()], bool)[at]
+    first, codes = _codes(fmt)
+    inside = (ordinal >= first) & (ordinal < first + codes.size)
+    return np.where(inside, codes[np.clip(ordinal - first, 0, codes.size - 1)] % 2 == 1, ordinal % 2 == 1)
+
+
+@functools.lru_cache(maxsize=256)
+def _codes(fmt: Format) -> tuple[int, np.ndarray]:
+    """Return the smallest ordinal of a value, and the codes in the order of ordinals."""
+    ordinals = range(-fmt.bottom, fmt.top + 1)
+    return -fmt.bottom, np.array([fmt.code(number) for number in ordinals], np.uint64)
+
+
+# --- Which way it goes -----------------------------------------------------------------------------------------------
+
+
+def goes_away(mode: Mode, at: Place, n: int = 0, r: np.ndarray | int = 0, eps: np.ndarray | float = 0.0) -> np.ndarray:
+    """Return where a mode goes to the neighbour away from zero: `r` is the random word of `n` bits, n < 64 for SRB and SRC."""
+    inexact = (at.word > 0) | at.more
+    more = (at.word > HALF) | ((at.word == HALF) & at.more)
+    tie = (at.word == HALF) & ~at.more
+    match mode:
+        case Mode.RNE:
+            return more | (tie & at.odd)
+        case Mode.RNA:
+            return more | tie
+        case Mode.RNZ:
+            return more
+        case Mode.RNP:
+            return more | (tie & ~at.negative)
+        case Mode.RNN:
+            return more | (tie & at.negative)
+        case Mode.RTZ:
+            return np.zeros_like(tie)
+        case Mode.RUP:
+            return inexact & ~at.negative
+        case Mode.RDN:
+            return inexact & at.negative
+        case Mode.RAZ:
+            return inexact
+        case Mode.RTO:
+            return inexact & ~at.odd
+        case Mode.THR:  # the greater neighbour iff nu > eps, for a negative number iff 1 - nu > eps
+            e = np.ldexp(np.atleast_1d(np.asarray(eps, np.float64)), 64).astype(np.uint64)
+            above = (at.word > e) | ((at.word == e) & at.more)
+            reaches = (e > 0) & (at.word >= ~e + ONE)  # nu >= 1 - eps, and 2^64 - e is ~e + 1
+            return np.where(at.negative, inexact & reaches, above)
+        case Mode.SRE:
+            return inexact & (np.asarray(r, np.uint64) >= np.uint64((1 << n) // 2))
+    if n == 64:  # SRA and SR: floor(nu 2^64) + r >= 2^64
+        return at.word > ~np.asarray(r, np.uint64)
+    return np.asarray(r, np.uint64) >= first_word(mode, at, n)
+
+
+def first_word(mode: Mode, at: Place, n: int) -> np.ndarray:
+    """Return the least word of `n` < 64 bits with which a number goes away from zero; 2^n where none does.
+
+    SRA: r >= 2^n - floor(nu 2^n). SRC: r >= 2^n - nu 2^n rounded, ties to even. SRB: 2r >= 2^(n+1) - 1 - f with
+    f = floor(nu 2^(n+1)); with f = 2g or f = 2g + 1, g = floor(nu 2^n), that is r >= 2^n - g or r >= 2^n - g - 1.
+    """
+    whole = np.uint64(1 << n)
+    if mode is Mode.SRE:
+        return np.where((at.word > 0) | at.more, whole // np.uint64(2), whole)
+    floor = at.word >> np.uint64(64 - n) if n else np.zeros_like(at.word)
+    rest = at.word << np.uint64(n)  # nu 2^n less its floor, as a word
+    if mode is Mode.SRB:
+        return whole - floor - (rest >= HALF)
+    if mode is Mode.SRC:
+        up = (rest > HALF) | ((rest == HALF) & (at.more | (floor % np.uint64(2) == 1)))
+        return whole - floor - up
+    return whole - floor
+
+
+# --- What it becomes -------------------------------------------------------------------------------------------------
+
+
+def beyond(
+    fmt: Format, rule: Saturation, mode: Mode, *, below: bool, infinite: bool, negative_nan: bool = False
+) -> int:
+    """Return the code of a rounded number beyond the range, or of an infinity.
+
+    The rows of wSaturate of IEEE P3109, interim report 4.0, section 4.7.5, the first that fits, with a row for formats whose
+    entry says that a negative number becomes the smallest value, and OvfNaN for the rows of finite formats.
+    """
+    extremum = fmt.code(-fmt.bottom if below else fmt.top)
+    holds_infinity = fmt.has_inf and (fmt.signed or not below)
+    inward = {Mode.RTZ, Mode.RUP} if below else {Mode.RTZ, Mode.RDN}
+    match rule:
+        case Saturation.SatFinite | Saturation.saturate | Saturation.wrap:
+            return extremum
+        case Saturation.SatPropagate if not (infinite and holds_infinity):
+            return extremum
+        case Saturation.SatNone | Saturation.OvfNaN if mode in inward and not infinite:
+            return extremum
+        case Saturation.SatNone | Saturation.OvfNaN if below and fmt.negative_to == "min":
+            return extremum
+        case Saturation.SatNone | Saturation.SatPropagate if holds_infinity:
+            return fmt.code_of_inf(negative=below)
+    return fmt.code_of_nan(negative=negative_nan)
+
+
+def of_nan(fmt: Format, *, negative: bool) -> int:
+    """Return the code of a NaN, `negative` if its sign is kept and set."""
+    if fmt.nan_to == "nan":
+        return fmt.code_of_nan(negative=negative)
+    return fmt.code(fmt.top if fmt.nan_to == "max" else 0)
+
+
+def of_zero(fmt: Format) -> int:
+    """Return the code of 0 in a format without it."""
+    codes = {"min": lambda: fmt.code(-fmt.bottom), "max": lambda: fmt.code(fmt.top), "nan": lambda: fmt.nan_code}
+    return codes[fmt.zero_to]()
+
+
+def codes(
+    fmt: Format, rule: Saturation, mode: Mode, x: np.ndarray, at: Place, *, ftz_out: bool = False, nan: str = "canonical"
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Return the codes of the numbers `x`, float64, which lie `at`: where they go toward zero, and where away from it.
+
+    Of the mode only the direction counts, see `beyond`.
+    """
+    outward = np.where(at.negative, -1, 1)
+    sign = at.negative & (nan == "signed")
+    settled = np.isnan(x) | np.isinf(x) | ((x == 0) & (not fmt.has_zero))
+    special = np.zeros(x.size, np.uint64)
+    if not fmt.has_zero:
+        special[x == 0] = of_zero(fmt)
+    for below in False, True:
+        for negative in False, True:
+            code = beyond(fmt, rule, mode, below=below, infinite=True, negative_nan=negative)
+            special[np.isinf(x) & (at.negative == below) & (sign == negative)] = code
+    for negative in False, True:
+        if fmt.nan_to != "error":
+            special[np.isnan(x) & (sign == negative)] = of_nan(fmt, negative=negative)
+    toward, away = (
+        np.where(settled, special, _codes_of(fmt, rule, mode, ordinal, at.negative, sign, ftz_out=ftz_out))
+        for ordinal in (at.ordinal, at.ordinal + outward)
+    )
+    return toward, away
+
+
+def _codes_of(
+    fmt: Format, rule: Saturation, mode: Mode, ordinal: np.ndarray, negative: np.ndarray, sign: np.ndarray, *, ftz_out: bool
+) -> np.ndarray:  # fmt: skip
+    """Return the codes of rounded numbers, `negative` or not: `ordinal` numbers them, inside or beyond the range."""
+    if rule is Saturation.wrap:
+        return ordinal.astype(np.uint64) & np.uint64((1 << fmt.bits) - 1)
+    if ftz_out and fmt.kind == "float":
+        small = (np.abs(ordinal) < fmt.ordinal(fmt.smallest_normal)) & (ordinal >= -fmt.bottom)
+        ordinal = np.where(small, 0, ordinal)
+    result = _code_of(fmt, ordinal)
+    result[(ordinal == 0) & negative & fmt.has_neg_zero] = 1 << (fmt.bits - 1)
+    for below, outside in (False, ordinal > fmt.top), (True, ordinal < -fmt.bottom):
+        for signed in False, True:
+            result[outside & (sign == signed)] = beyond(
+                fmt, rule, mode, below=below, infinite=False, negative_nan=signed
+            )
+    if not fmt.has_zero and isinstance(fmt, Grid):
+        result[ordinal == 0] = of_zero(fmt)
+    return result
+
+
+def _code_of(fmt: Format, ordinal: np.ndarray) -> np.ndarray:
+    """Return the codes of the values that `ordinal` numbers, anything where it numbers none."""
+    inside = np.clip(ordinal, -fmt.bottom, fmt.top)
+    if fmt.bits <= 16:
+        first, known = _codes(fmt)
+        return known[inside - first]
+    known, at = np.unique(inside, return_inverse=True)
+    return np.array([fmt.code(number) for number in known.tolist()], np.uint64)[at]
+
+
+# --- Numbers to try --------------------------------------------------------------------------------------------------
+
+
+def sixteen_bits(kind: np.dtype) -> np.ndarray:
+    """Return all 65,536 numbers of float16 or bfloat16."""
+    return np.arange(1 << 16, dtype=np.uint16).view(kind)
+
+
+def exactly(x: np.ndarray) -> np.ndarray:
+    """Return `x` as float64."""
+    with np.errstate(invalid="ignore"):  # of signalling NaNs
+        return x.astype(np.float64)
