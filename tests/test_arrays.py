@@ -397,20 +397,21 @@ def test_the_words_are_those_of_the_input(key: Key, name: str, kind: np.dtype) -
 def test_every_number_of_random_bits(kind: np.dtype, mode: Mode) -> None:
     """Words of every number of bits are read right: N = 0 to 32, for float64 to 64 (SRB, SRC: 63); SRE from 1 on.
 
-    The words are those where the numbers turn, and those before, found by the definition's own formulas.
+    Among the numbers are some so far below the format's spacing that their fractions have all these bits and more. The words
+    are those where SRA turns and those beside, which is where the others do.
     """
     most = 64 - (mode in {Mode.SRB, Mode.SRC}) if kind == FLOAT64 else 32
     fmt = get_format("e3m2")
-    x = np.concatenate([numbers(20, kind), np.array([1.1, 1.125, -1.375, 1.75, 2.0**-7]).astype(kind)])
-    random = np.random.default_rng(5)
+    tiny = np.ldexp(numbers(12, kind), [-12, -20, -24, -28] * 3 if kind != FLOAT64 else [-12, -25, -50, -60] * 3)
+    x = np.concatenate(
+        [numbers(20, kind), np.array([1.1, 1.125, -1.375, 1.75, 2.0**-7]).astype(kind), tiny.astype(kind)]
+    )
+    each = [fmt.split(Fraction(value))[1] for value in exactly(x).tolist()]
     for n in range(mode is Mode.SRE, most + 1):
-        rbits = []
-        for value in exactly(x).tolist():
-            _, nu = fmt.split(Fraction(value))
-            turn = max(0, min((1 << n) - math.floor(nu * (1 << n)) + int(random.integers(-1, 2)), (1 << n) - 1))
-            rbits.append(turn)
-        expected = codes_by_reference(x, fmt, mode, sr_bits=n, rbits=rbits)
-        assert encode(x, fmt, mode, sr_bits=n, rbits=np.array(rbits, np.uint64)).tolist() == expected.tolist()
+        for step in (-1, 0, 1):
+            rbits = [max(0, min((1 << n) - math.floor(nu * (1 << n)) + step, (1 << n) - 1)) for nu in each]
+            expected = codes_by_reference(x, fmt, mode, sr_bits=n, rbits=rbits)
+            assert encode(x, fmt, mode, sr_bits=n, rbits=np.array(rbits, np.uint64)).tolist() == expected.tolist()
 
 
 def test_streams_and_seeds_differ() -> None:

@@ -333,7 +333,7 @@ def test_a_biased_kernel_word_matters_below_r() -> None:
         (Mode.SRB, 8, "word(spread | source.half)", "word(spread)"),
         (Mode.SRC, 8, "word(~word(spread | source.half)) + extra", "word(~word(spread | source.half)) + word(0)"),
         (Mode.SRC, 0, "word(word(kept & source.last) ^ source.flip)", "word(kept & source.last)"),
-        (Mode.SRE, 8, "extra if source.all_or_none == word(0) else word(1)", "extra"),
+        (Mode.SRE, 8, "extra if source.all_or_none == word(0) else (word(1) if kept > word(0) else word(0))", "extra"),
     ],
     ids=str,
 )
