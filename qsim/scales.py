@@ -145,7 +145,9 @@ def apply_scale(x: NDArray[Any], s: NDArray[Any], q: Quantizer, bits: int) -> ND
         product = wide * _fl(wide.dtype.type(1) / scale, x.dtype)
         return _fl(np.where(wide == 0, wide, product), x.dtype)  # a zero stays one where 1 / s is beyond the range
     if q.saturation is Saturation.wrap:
-        raise InputError("order = 'exact' divides to 53 bits, too few for a large number that wraps around; take another order")
+        raise InputError(
+            "order = 'exact' divides to 53 bits, too few for a large number that wraps around; take another order"
+        )
     fmt = q.format
     bits = max(bits, 1) + (q.mode is not Mode.SRA and q.mode is not Mode.SR)  # where a bit below the last one decides
     if q.mode is Mode.THR or not isinstance(fmt, Grid) or fmt.gap or fmt.man_bits + bits > 51 or fmt.lsb - bits < -1073:
