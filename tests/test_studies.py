@@ -363,7 +363,9 @@ def test_studies_are_found_by_name_and_unknown_ones_refused():
 def test_an_ended_run_leaves_no_worker(how):
     """Within seconds of the end of a run, by whatever signal, its worker processes are gone, all of its group."""
     program = (
-        "import os, time\nfrom types import SimpleNamespace\nfrom qsim.studies.run import run_cells\n"
+        "import os, signal, time\nfrom types import SimpleNamespace\nfrom qsim.studies.run import run_cells\n"
+        # A shell that starts the tests in the background has them ignore SIGINT, and a child inherits that.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "cells = [SimpleNamespace(cost=1.0)] * 4\n"
         "def compute(cell):\n    os.write(1, b'working\\n')\n    time.sleep(60)\n"
         "run_cells(cells, compute, 2)\n"
