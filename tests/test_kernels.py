@@ -613,7 +613,7 @@ def laws(draw: st.DrawFn) -> tuple[Format, np.ndarray, dict[str, Any]]:
     rounded = [fmt for fmt in (*ROUNDED, *P3109) if rounded_in(kind, fmt)]
     fmt = draw(st.one_of(st.sampled_from(rounded), drawn_formats().filter(lambda fmt: rounded_in(kind, fmt))))
     x = np.array(draw(st.lists(inputs(fmt, kind), min_size=1, max_size=12)), kind)
-    return fmt, x, one_rounding(draw, fmt, kind)
+    return fmt, exactly(x).astype(kind), one_rounding(draw, fmt, kind)  # NumPy warns of NaN with a payload
 
 
 def test_values_are_fixed() -> None:
@@ -637,9 +637,10 @@ def test_values_are_fixed() -> None:
 
 @given(st.data())
 def test_rounding_twice_is_rounding_once(data: st.DataObject) -> None:
-    """What a rounding gives, it gives again, whatever the second one's word."""
+    """What a rounding gives, it gives again, whatever the second one's word; a NaN result where that is what NaN becomes."""
     fmt, x, rounding = laws(data.draw)
     y = quantize(x, fmt, **rounding)
+    y = y[~np.isnan(y) | (fmt.nan_to == "nan")]
     if "rbits" in rounding:
         rounding["rbits"] = np.array(data.draw(words(rounding["sr_bits"])), np.uint64)
     assert quantize(y, fmt, **rounding).tobytes() == y.tobytes()
@@ -647,12 +648,15 @@ def test_rounding_twice_is_rounding_once(data: st.DataObject) -> None:
 
 @given(st.data())
 def test_order_is_kept(data: st.DataObject) -> None:
-    """With one word for all, a smaller number never rounds to a greater value, infinities included; without NaN, with zero."""
+    """With one word for all, a smaller number never rounds to a greater value, infinities included; NaN set aside.
+
+    Without a zero that is so on either side of it, and where no small number becomes the largest value with it.
+    """
     fmt, x, rounding = laws(data.draw)
-    x = np.sort(x[~np.isnan(x)]) if fmt.has_zero else np.sort(x[x > 0])
+    x = np.sort(x[~np.isnan(x)] if fmt.has_zero else x[exactly(x) > 0])
     y = quantize(x, fmt, **rounding)
     kept = exactly(y[~np.isnan(y)])
-    if fmt.has_zero or isinstance(fmt, Grid):
+    if fmt.has_zero or (isinstance(fmt, Grid) and fmt.zero_to != "max"):
         assert np.all(kept[:-1] <= kept[1:])
 
 
