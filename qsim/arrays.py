@@ -27,7 +27,7 @@ from qsim.rounding import (
     check_eps,
     mode_fields,
     split_spelling,
-)  # fmt: skip
+)
 from qsim.scales import apply_scale, derive_scale, given_scale, number_format, remove_scale
 
 __all__ = ["Counts", "decode", "encode", "quantize", "quantize_draws", "random_words"]
@@ -271,6 +271,8 @@ def _how(
     if eps is not None and given is not eps:
         raise InputError(f"eps = {eps!r} contradicts the {given} of {mode}; drop one")
     fields["eps"] = 0.0 if given is not None and np.ndim(given) else given  # arrays are looked at element by element
+    if isinstance(scale, np.ndarray | np.generic) and not scale.ndim and not isinstance(scale, np.bool_ | np.str_):
+        scale = scale.item()
     several: Any = None if isinstance(scale, str) or not np.ndim(scale) else scale
     if several is not None and per != "tensor":
         raise InputError(f"per = {per!r} with an array of scales, whose shape says which elements share one; drop it")
@@ -453,11 +455,10 @@ def _wide_words(key: Key, count: int, width: int) -> NDArray[np.uint64]:
     if width == 32:
         return random_words(key, count).astype(np.uint64) << np.uint64(32)
     block, skip = divmod(key.offset, 2)
-    start = Key(key.seed, key.stream)
     pairs = np.empty(-(-(2 * (skip + count)) // 4) * 4, np.uint32)
-    cpu.fill(pairs, np.uint64(block), np.uint64(start.seed), np.uint64(start.stream))
+    cpu.fill(pairs, np.uint64(block), np.uint64(key.seed), np.uint64(key.stream))
     joined = pairs[0::2].astype(np.uint64) << np.uint64(32) | pairs[1::2]
-    return np.ascontiguousarray(joined[skip : skip + count])
+    return joined[skip : skip + count]
 
 
 def _round_flat(
@@ -471,6 +472,9 @@ def _round_flat(
         loops.round_by_words(u, words, out, source, p)
     elif how.q.mode is Mode.THR:
         loops.round_by_eps(u, words, out, p)
+    elif loops is table:
+        q = how.q
+        table.round_by_steps(u, out, table.steps(q.format, _rule(q), q.mode, signed_nan=q.nan == "signed"))
     else:
         loops.round_by_thresholds(u, out, thresholds(how.q.mode, carrier.dtype), p)
 
@@ -495,9 +499,9 @@ def _after(y: NDArray[Any], q: Quantizer, carrier: Carrier) -> None:
         number = carrier.dtype.type
         period = number(2.0**fmt.bits * fmt.smallest_subnormal)
         np.copyto(y, np.where(np.isfinite(y), np.fmod(y, period), y))
-        # Both terms are multiples of the spacing, and so is the result, of no more than `bits` bits: all of it is exact.
+        # Both terms are multiples of the spacing, and so is the result, of no more than `bits` bits: all of it is exact. The
+        # difference is +0 where nothing wraps, and -0 + 0 is 0: integers have no -0.
         y += np.where(y < number(fmt.min), period, number(0)) - np.where(y > number(fmt.max), period, number(0))
-        y += number(0)  # no -0
     if q.ftz_out and fmt.kind == "float" and fmt.smallest_subnormal < fmt.smallest_normal:
         limit = carrier.dtype.type(fmt.smallest_normal).view(carrier.word)
         flat = y.reshape(-1).view(carrier.word)

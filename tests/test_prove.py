@@ -572,16 +572,3 @@ def test_the_term_is_the_reference(carrier, data) -> None:
         assert code == reference.encode(float(x), fmt, mode, saturation=saturation, **word)
         decoded = fmt.decode(code)
         assert value == (carrier.nan if np.isnan(decoded) else carrier.pattern(decoded))
-
-
-@pytest.mark.parametrize("fmt", GRIDS, ids=str)
-def test_the_steps_are_the_reference(fmt) -> None:
-    """The steps tile all patterns, and the reference has their results at both ends of each."""
-    for saturation in rules(fmt):
-        steps = list(specification.steps(fmt, saturation))
-        assert [step.first for step in steps] == [0, *(step.last + 1 for step in steps[:-1])]
-        assert steps[-1].last == (1 << 32) - 1
-        for step in steps:
-            for u in (step.first, step.last):
-                code = reference.encode(specification.value(u), fmt, Mode.RNE, saturation=saturation)
-                assert step.result.code == code

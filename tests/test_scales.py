@@ -380,11 +380,7 @@ def expected_scale(q: Quantizer, x: list[float], kind: np.dtype) -> float:
             return 1.0
         return 2.0**exponent
     if q.scale == "absmean":
-        try:
-            mean = math.fsum(map(float, finite)) / len(finite)
-        except OverflowError:
-            return 1.0
-        derived = fl(mean if kind.itemsize > 2 else fl(mean, FLOAT32), kind)
+        derived = fl(sum(finite) / len(finite), kind)
     else:
         derived = fl(largest / limit, kind)
         if math.isfinite(derived) and derived and fl(largest / Fraction(derived), kind) > limit:
@@ -409,6 +405,25 @@ def test_derived_scales(data: st.DataObject) -> None:
         assert s.dtype == kind
         assert s.shape == (1,)
         assert floats(s) == [expected_scale(q, floats(x), kind)]
+
+
+def test_a_mean_is_rounded_once() -> None:
+    """The mean of float16 does not become a float32 first, nor its sum a float64 that overflows."""
+    assert derive_scale(
+        np.array([4, 2**-9, 2**-24, 0], FLOAT16), Quantizer("ternary", scale="absmean")
+    ) == FLOAT16.type(1.001)
+    largest = np.full(5, 1.75 * 2.0**1023)
+    assert derive_scale(largest, Quantizer("ternary", scale="absmean")) == largest[0]
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [0.5, np.array(0.5), np.float16(0.5), BFLOAT16.type(0.5), np.array(0.5, BFLOAT16)],
+    ids=lambda scale: f"{type(scale).__name__} {np.asarray(scale).dtype}",
+)
+def test_one_number_is_a_scale_however_it_is_held(scale: object) -> None:
+    """Python's numbers, NumPy's, and arrays without axes are one scale."""
+    assert quantize(np.float32([1.2, -1.6]), "int4", scale=scale).tolist() == [1.0, -1.5]
 
 
 @pytest.mark.parametrize("kind", [FLOAT16, BFLOAT16], ids=str)

@@ -23,16 +23,25 @@ from qsim import reference
 from qsim.formats import Format, catalogue, get_format
 from qsim.kernels import core, cpu
 from qsim.kernels.parameters import Carrier, parameters, stochastic, thresholds
-from qsim.prove import exhaustive, find, specification, sweep
-from qsim.prove.exhaustive import Meter, directed_difference, first_carry_difference, first_difference
+from qsim.prove import exhaustive, find, sweep
+from qsim.prove.exhaustive import (
+    Meter,
+    beside_wide_difference,
+    directed_difference,
+    first_carry_difference,
+    first_difference,
+    first_wide_difference,
+)
 from qsim.prove.specification import FLOAT32, FLOAT64
 from qsim.prove.sweep import DETERMINISTIC, Intervals, Tiles
 from qsim.rounding import Mode, Saturation, saturations
 from qsim.verdicts import Outcome
 
-THEOREM = "deterministic_kernel_exhaustive"
+THEOREM, WIDENED = "deterministic_kernel_exhaustive", "wide_kernel_exhaustive"
 NAMED, ANYWHERE = sweep.named(), sweep.named(FLOAT64)
 """The formats that float32 holds, and that float64 does: E8M0 as well."""
+WIDE = sweep.unheld()
+"""The others: E8M0, lists of values, and grids with a gap."""
 E4M3 = get_format("float8_e4m3fn")
 EVERY, CARRY = "all 2^32 float32", "at the word of the carry and the one below"
 BESIDE = "float32 and float64 at and beside every value and midpoint"
@@ -58,6 +67,12 @@ def drawing(fmt: Format, mode: Mode, n: int, rule: Saturation | None = None):
     rule = rule or saturations(fmt)[0]
     p = parameters(fmt, rule, FLOAT32.dtype, mode)
     return sweep.intervals(fmt, rule), mode, n, stochastic(mode, n, FLOAT32.dtype), p
+
+
+def theorem_module(name: str) -> ModuleType:
+    """Return the module of a theorem, loaded."""
+    find([name])
+    return sys.modules[f"qsim_proof_{name}"]
 
 
 # --- All 2^32 inputs -------------------------------------------------------------------------------------------------
@@ -110,6 +125,16 @@ def test_every_float32_to_every_format_stochastically(capfd) -> None:
             assert found is None, (fmt, mode, n, found)
 
 
+@covers("enumerated", formats=WIDE, modes=DETERMINISTIC, saturations="default", inputs=EVERY, when="on demand")
+@pytest.mark.exhaustive
+def test_every_float32_to_lists_and_gaps_in_every_mode(capfd) -> None:
+    """All 2^32 inputs round as the steps say, to the named formats that are rounded to in float64, in every mode."""
+    (theorem,) = find([WIDENED])
+    with capfd.disabled():
+        verdict = theorem.run()
+    assert verdict.outcome is Outcome.HELD, str(verdict)
+
+
 # --- Every commit: the patterns where faults are likely ----------------------------------------------------------------
 
 
@@ -120,8 +145,17 @@ def test_where_faults_are_likely(fmt: Format) -> None:
 
     So the quick run of the theorem has it, of float32 and float64 inputs and under every saturation.
     """
-    find([THEOREM])
-    assert list(sys.modules[f"qsim_proof_{THEOREM}"].failures(fmt, None)) == []
+    assert list(theorem_module(THEOREM).failures(fmt, None)) == []
+
+
+@covers(
+    "enumerated", formats=[fmt for fmt in WIDE if fmt.bits <= 8], modes=DETERMINISTIC, saturations="all",
+    inputs="float32 at and beside every step",
+)  # fmt: skip
+@pytest.mark.parametrize("fmt", [fmt for fmt in WIDE if fmt.bits <= 8], ids=str)
+def test_lists_and_gaps_where_faults_are_likely(fmt: Format) -> None:
+    """At and beside every step to a list, a grid with a gap or E8M0, each mode is right, and so are the codes of all values."""
+    assert list(theorem_module(WIDENED).failures(fmt, None)) == []
 
 
 def test_what_is_directed_at() -> None:
@@ -274,6 +308,7 @@ def test_the_intervals_carry_where_the_reference_does(name: str, mode: Mode, n: 
 def test_the_formats() -> None:
     """The named formats are the grids of the catalogue up to 16 bits that float32 holds, but for P3109's 504."""
     others = [fmt for fmt in catalogue().values() if fmt.bits <= 16 and fmt not in NAMED and "P3109" not in fmt.source]
+    assert others == WIDE
     assert set(map(str, others)) == {
         "dlfloat16", "cfloat8_1_4_3_half", "float8_e8m0fnu", "binary", "nf4", "log4_sqrt2", "posit8",
     }  # fmt: skip
@@ -282,13 +317,16 @@ def test_the_formats() -> None:
     assert set(FIVE) < set(map(str, NAMED))
 
 
-@pytest.mark.parametrize("fmt", [fmt for fmt in NAMED if fmt.bits <= 8], ids=str)
+@pytest.mark.parametrize("fmt", [*(fmt for fmt in NAMED if fmt.bits <= 6), E4M3, get_format("uint8")], ids=str)
 def test_the_tiles_are_the_steps_of_a_search(fmt: Format) -> None:
-    """Rounding to nearest even has the steps that bisection finds among the patterns, one Fraction at a time."""
-    for rule in saturations(fmt):
-        tiles, steps = sweep.tiles(fmt, Mode.RNE, rule), list(specification.steps(fmt, rule))
-        assert list(zip(tiles.first.tolist(), tiles.last.tolist(), strict=True)) == [(s.first, s.last) for s in steps]
-        assert list(zip(tiles.value.tolist(), tiles.code.tolist(), strict=True)) == [s.result for s in steps]
+    """Each mode has the steps that halving finds among the patterns, one Fraction at a time."""
+    for mode in DETERMINISTIC if fmt.bits <= 4 else (Mode.RNE, Mode.RUP):
+        for rule in set(saturations(fmt)) - {Saturation.wrap}:
+            tiles, steps = sweep.widened(sweep.tiles(fmt, mode, rule), fmt), sweep.searched(fmt, mode, rule)
+            assert tiles.first[0] == steps.first[0] == 0
+            assert tiles.last[-1] == steps.last[-1] == (1 << 32) - 1
+            ends = np.unique(np.concatenate([tiles.first, tiles.last, steps.first, steps.last]))
+            assert np.array_equal(sweep.expected(tiles, ends), sweep.expected(steps, ends))
 
 
 @both_carriers
@@ -492,6 +530,42 @@ def test_the_theorem_refutes(monkeypatch) -> None:
     monkeypatch.setattr(module, "FORMATS", (E4M3,))
     monkeypatch.setattr(reference, "away", lambda _, nu, *__, **___: nu >= Fraction(1, 3))
     assert theorem.run(quick=True).outcome is Outcome.REFUTED
+
+
+@pytest.mark.parametrize("name", ["nf4", "float8_e8m0fnu", "cfloat8_1_4_3_half"])
+@pytest.mark.parametrize("field", ["first", "value"])
+def test_a_wrong_step_of_a_list_is_found(name: str, field: str) -> None:
+    """A step that begins one pattern early or has another value is found, beside the steps and by the walk."""
+    fmt, proof = get_format(name), theorem_module(WIDENED)
+    rule = saturations(fmt)[0]
+    right, problem = proof.steps(fmt, Mode.RNE, rule)
+    assert problem is None
+    to = proof.driver(fmt, Mode.RNE, rule)
+    assert beside_wide_difference(right, to) is None
+    at = int(np.searchsorted(right.first, FLOAT32.pattern(0.4)))
+    wrong = changed(right, field, at, -1)
+    near = int(right.first[at])
+    assert beside_wide_difference(wrong, to) is not None
+    for span in ((near - 100, near + (1 << 17)), (near - 1, near), (near - 70000, near)):
+        assert first_wide_difference(right, to, span=span) is None
+        assert first_wide_difference(wrong, to, span=span) == near - (field == "first")
+
+
+def test_the_theorem_of_lists_refutes(monkeypatch) -> None:
+    """The theorem is refuted, with both results, by another rule of the reference, and by a wrong code."""
+    (theorem,) = find([WIDENED])
+    module = sys.modules[f"qsim_proof_{WIDENED}"]
+    monkeypatch.setattr(module, "FORMATS", (get_format("nf4"),))
+    assert theorem.run(quick=True).outcome is Outcome.HELD
+    with monkeypatch.context() as planted:
+        planted.setattr(reference, "away", lambda _, nu, *__, **___: nu > Fraction(1, 3))
+        verdict = theorem.run(quick=True)
+    assert verdict.outcome is Outcome.REFUTED
+    found = re.search(r"becomes (\S+); the reference has (\S+)", verdict.counterexample)
+    assert found is not None
+    assert found[1] != found[2]
+    monkeypatch.setattr(qsim, "encode", lambda x, *_: np.arange(len(x))[::-1])
+    assert "is encoded as" in theorem.run(quick=True).counterexample
 
 
 # --- How it is walked ------------------------------------------------------------------------------------------------

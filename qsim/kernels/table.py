@@ -8,6 +8,9 @@ hi for x < 0), of which the part below the unit fills one word and the rest is d
     f = floor(d 2^64 / D)                  64 steps of long division, one bit of the fraction word taken in at each
 
 The remainder, and what was dropped, say whether f is exact. Everything is in 64-bit words; float32 is widened before.
+
+A deterministic mode need not divide each time. In the order of the numbers its result is a step function of the pattern;
+`steps` finds where each step begins, by bisection with this kernel, and an array is then a search among them.
 """
 
 from __future__ import annotations
@@ -25,15 +28,15 @@ from qsim.errors import InputError
 from qsim.formats import Format, Table
 from qsim.kernels.compiled import compiled
 from qsim.kernels.core import discarded, eps_threshold, lost, significand, stochastic_threshold
-from qsim.kernels.parameters import CARRIERS, ends
+from qsim.kernels.parameters import CARRIERS, ends, thresholds
 from qsim.rounding import Mode, Saturation
 
-__all__ = ["Line", "line", "round_by_eps", "round_by_thresholds", "round_by_words"]
+__all__ = ["Line", "Steps", "line", "round_by_eps", "round_by_steps", "round_by_thresholds", "round_by_words", "steps"]
 
 FLOAT64 = CARRIERS[np.dtype(np.float64)]
-ONE, BOTH = uint64(1), uint64(3)
+ONE, BOTH, SIGN = uint64(1), uint64(3), uint64(1 << 63)
 ROOM = 62
-"""The neighbours of every interval are integers of less than this many bits, in units of their last place."""
+"""The neighbours of every interval are integers of at most this many bits, in units of their last place."""
 
 
 class Line(NamedTuple):
@@ -64,6 +67,13 @@ class Line(NamedTuple):
     unit: Any  # position of the last place of its ends
     low: Any  # the ends, in units of that
     high: Any
+
+
+class Steps(NamedTuple):
+    """Hold a deterministic rounding as runs of one result, in the order of `order`: where each begins, and its pattern."""
+
+    first: Any
+    value: Any
 
 
 @portable
@@ -152,6 +162,25 @@ def round_by_thresholds(x: Any, y: Any, t: Any, p: Any) -> None:
         y[i] = round_bits(x[i], even, odd, sticky, p)
 
 
+@portable
+def order(u: Any) -> Any:
+    """Return the place of the float64 pattern `u` among all: NaNs, numbers in ascending order, -0 before 0, NaNs."""
+    return uint64(u ^ SIGN) if u < SIGN else uint64(~u)
+
+
+@compiled
+def round_by_steps(x: Any, y: Any, runs: Any) -> None:
+    """Round every pattern of `x` into `y` as the `Steps` say; the number of comparisons is the same for all."""
+    for i in range(x.size):
+        place = order(x[i])
+        low, size = 0, len(runs.first)
+        while size > 1:
+            half = size // 2
+            low += half if runs.first[low + half] <= place else 0
+            size -= half
+        y[i] = runs.value[low]
+
+
 @compiled
 def round_by_words(x: Any, words: Any, y: Any, source: Any, p: Any) -> None:
     """Round `x` into `y` stochastically; element i takes the bits of `words[i]` that `source` says."""
@@ -186,6 +215,38 @@ def line(fmt: Format, saturation: Saturation, mode: Mode = Mode.RNE, *, signed_n
         has_zero=np.uint64(fmt.has_zero),
         **_points(fmt),
     )
+
+
+@functools.lru_cache(maxsize=256)
+def steps(fmt: Format, saturation: Saturation, mode: Mode, *, signed_nan: bool = False) -> Steps:
+    """Return a deterministic mode as steps; errors are those of `line`.
+
+    Between two points, or a point and a zero, there are two results at most, and none comes back once it is left.
+    """
+    p, t = line(fmt, saturation, mode, signed_nan=signed_nan), thresholds(mode, FLOAT64.dtype)
+
+    def at(places: Any) -> Any:
+        patterns = np.where(places >= SIGN, places ^ SIGN, ~places)
+        rounded = np.empty_like(patterns)
+        round_by_thresholds(patterns, rounded, t, p)
+        return rounded
+
+    inf, zero = int(p.inf), 1 << 63  # the places of numbers: pattern + 2^63, or less than it by pattern + 1
+    special = [0, zero - 1 - inf, zero - inf, zero - 1, zero, zero + 1, zero + inf, zero + inf + 1]
+    negative = p.patterns >= SIGN
+    first = np.unique(np.append(np.where(negative, ~p.patterns, p.patterns ^ SIGN), np.array(special, np.uint64)))
+    last = np.append(first[1:] - ONE, np.uint64(2**64 - 1))
+    before, after = at(first), at(last)
+    low, high = first, last
+    while (low < high).any():
+        middle = low + (high - low) // np.uint64(2)
+        same = at(middle) == before
+        low, high = np.where(same & (low < high), middle + ONE, low), np.where(same, high, middle)
+    starts = np.concatenate([first, low[before != after]])
+    starts.sort()
+    value = at(starts)
+    some = np.append(True, value[1:] != value[:-1])
+    return Steps(starts[some], value[some])
 
 
 @functools.lru_cache(maxsize=64)

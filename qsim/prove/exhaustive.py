@@ -28,7 +28,10 @@ from qsim.kernels.core import Parameters, Stochastic, Thresholds
 from qsim.prove.sweep import GOING_OUT, Intervals, Tiles, Words, expected
 from qsim.rounding import Mode
 
-__all__ = ["ALL", "Meter", "Span", "directed_difference", "first_carry_difference", "first_difference"]
+__all__ = [
+    "ALL", "Meter", "Span", "beside_wide_difference", "directed_difference", "first_carry_difference", "first_difference",
+    "first_wide_difference",
+]  # fmt: skip
 
 Span = tuple[int, int]
 """The first and the last of the patterns to walk."""
@@ -157,6 +160,42 @@ def first_carry_difference(
     return in_pieces(carrying_loop(core, mode, n, p), first, last, narrow, span, advance, source)
 
 
+Driver = Callable[[Words, Words], object]
+"""Rounds an array of patterns of float64 into another."""
+
+CHUNK = 1 << 15
+"""Patterns that are widened at a time: 256 KiB, inside the second-level cache."""
+
+
+def first_wide_difference(
+    tiles: Tiles, driver: Driver, *, span: Span = ALL, advance: Callable[[float], None] = lambda _: None
+) -> int | None:
+    """Return the first float32 pattern of `span` that `driver` rounds, widened to float64, otherwise than its tile says.
+
+    The values of the tiles are patterns of float64, those of `sweep.widened`; `None` if all are right.
+    """
+
+    def walk(first: NDArray[np.int64], last: NDArray[np.int64], value: Words) -> int:
+        for low in range(int(first[0]), int(last[-1]) + 1, CHUNK):
+            high = min(low + CHUNK - 1, int(last[-1]))
+            some = slice(int(np.searchsorted(last, low)), int(np.searchsorted(first, high, "right")))
+            right = np.repeat(value[some], np.minimum(last[some], high) - np.maximum(first[some], low) + 1)
+            wrong = np.flatnonzero(rounded_wide(np.arange(low, high + 1), driver) != right)
+            if wrong.size:
+                return low + int(wrong[0])
+        return -1
+
+    return in_pieces(walk, tiles.first, tiles.last, [tiles.value], span, advance)
+
+
+def rounded_wide(patterns: NDArray[Any], driver: Driver) -> Words:
+    """Return what `driver` makes of float32 patterns, widened as an array's conversion widens them."""
+    with np.errstate(invalid="ignore"):  # of signalling NaNs
+        x = patterns.astype(np.uint32).view(np.float32).astype(np.float64).view(np.uint64)
+    driver(x, y := np.empty_like(x))
+    return y
+
+
 def in_pieces(
     loop: Loop,
     first: Words,
@@ -201,6 +240,16 @@ def directed_difference(tiles: Tiles, patterns: Words, t: Thresholds, p: Paramet
     cpu.encode(y, codes, p)
     value, code = expected(tiles, patterns)
     wrong = np.flatnonzero((y != value) | (codes != code))
+    return int(patterns[wrong[0]]) if wrong.size else None
+
+
+def beside_wide_difference(tiles: Tiles, driver: Driver, count: int = 1 << 12) -> int | None:
+    """Return a float32 pattern at or beside an end of a tile, or of `count` others, that is wrong as above; or `None`."""
+    ends = np.concatenate([tiles.first, tiles.last]).astype(np.int64)
+    others = np.random.default_rng(2).integers(0, 1 << 32, count)
+    near = np.concatenate([(ends[:, np.newaxis] + np.arange(-1, 2)).reshape(-1), others])
+    patterns = np.unique(near[(near >= 0) & (near < 1 << 32)]).astype(np.uint64)
+    wrong = np.flatnonzero(rounded_wide(patterns, driver) != expected(tiles, patterns)[0])
     return int(patterns[wrong[0]]) if wrong.size else None
 
 

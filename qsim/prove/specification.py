@@ -1,19 +1,15 @@
-"""What a kernel must return for a float32 or float64, from `qsim.reference`, in the two forms that proofs need.
+"""What a kernel must return for a float32 or float64, from `qsim.reference`: for one number, and as a term of a solver.
 
-`steps` is rounding to nearest even as a step function of the bit pattern: from one midpoint to the next the result is
-one value. `rounded` is any rounding as a term over bit-vectors: |x| is an exact integer X, in units of the carrier's
-smallest subnormal, as are the values V_0 < V_1 < ... of the format, and the reference's fraction nu is
-(X - V_n) / (V_(n+1) - V_n).
+`rounded` is any rounding as a term over bit-vectors: |x| is an exact integer X, in units of the carrier's smallest subnormal,
+as are the values V_0 < V_1 < ... of the format, and the reference's fraction nu is (X - V_n) / (V_(n+1) - V_n).
 """
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import math
 import struct
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from fractions import Fraction
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -27,8 +23,8 @@ from qsim.kernels.parameters import CARRIERS, Carrier
 from qsim.rounding import Mode, Saturation
 
 __all__ = [
-    "FLOAT32", "FLOAT64", "Result", "Step", "contrast", "deterministic", "evaluate", "nearest_even", "result", "rounded",
-    "steps", "stochastic", "threshold", "value",
+    "FLOAT32", "FLOAT64", "Result", "contrast", "deterministic", "evaluate", "nearest_even", "result", "rounded",
+    "stochastic", "threshold", "value",
 ]  # fmt: skip
 
 FLOAT32, FLOAT64 = CARRIERS[np.dtype(np.float32)], CARRIERS[np.dtype(np.float64)]
@@ -39,15 +35,6 @@ class Result(NamedTuple):
 
     value: int
     code: int
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Hold a run of float32 patterns, both ends included, that all have the same result."""
-
-    first: int
-    last: int
-    result: Result
 
 
 def result(
@@ -108,32 +95,6 @@ def contrast(
         f"{x!r} (pattern {u:#010x}{given}) by {mode}, {saturation}: the kernel gives {value(got.value, carrier)!r} with "
         f"code {got.code:#04x}, the reference {fmt.decode(code)!r} with code {code:#04x}"
     )
-
-
-# --- As a step function ------------------------------------------------------------------------------------
-
-
-def steps(fmt: Format, saturation: Saturation) -> Iterator[Step]:
-    """Yield rounding to nearest even as steps, which tile the patterns 0 .. 2^32 - 1 in this order.
-
-    Between V_n and V_(n+1) the reference goes up iff nu > 1/2, or nu = 1/2 and n is odd: the step of n + 1 begins at
-    the midpoint if n is odd, and just above it if n is even. That is exact arithmetic, whether or not the midpoint is
-    a float32.
-    """
-    for sign, limit in ((1, fmt.top), (-1, max(fmt.bottom, 0))):
-        minus = 0 if sign > 0 else 1 << 31
-        first = 0
-        for n in range(limit + 2):
-            following = FLOAT32.infinity
-            if n <= limit:  # beyond `limit` there is one step, that of an overflow
-                reached = bisect.bisect_left if fmt.is_odd(n) else bisect.bisect_right
-                midpoint = (fmt.value(n) + fmt.value(n + 1)) / 2
-                following = reached(range(FLOAT32.infinity), midpoint, key=lambda u: Fraction(value(u)))
-            if following > first:
-                yield Step(minus + first, minus + following - 1, on_grid(n, sign, fmt, saturation))
-            first = following
-        yield Step(minus + first, minus + first, result(sign * math.inf, fmt, saturation))
-        yield Step(minus + first + 1, minus + (1 << 31) - 1, result(math.nan, fmt, saturation))
 
 
 # --- As a term ---------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ words that go outward.
 
 Nothing here is shared with `qsim.kernels`, and nothing here need be believed: `disagreement` and `carry_disagreement` ask
 the reference at both ends of each run. As it is monotone, what is right at both ends of a run of one result is right
-between them.
+between them. `searched` finds the same runs by that alone, one number at a time; a list of values has no other way.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from numpy.typing import NDArray
 from qsim import reference
 from qsim.formats import Format, Grid, catalogue
 from qsim.kernels.parameters import Carrier
-from qsim.prove.specification import FLOAT32
+from qsim.prove.specification import FLOAT32, FLOAT64
 from qsim.rounding import Mode, Saturation
 
 __all__ = [
     "DETERMINISTIC", "GOING_OUT", "Intervals", "Tiles", "carry_disagreement", "directed", "disagreement", "expected",
-    "floats", "intervals", "named", "results", "tiles",
+    "floats", "intervals", "named", "results", "searched", "tiles", "unheld", "widened",
 ]  # fmt: skip
 
 DETERMINISTIC = tuple(mode for mode in Mode if not mode.stochastic and mode is not Mode.THR)
@@ -54,6 +54,13 @@ def named(carrier: Carrier = FLOAT32) -> list[Grid]:
     """Return the formats of up to 16 bits that `carrier` holds and that have a name of their own: not P3109's family."""
     formats = (fmt for fmt in catalogue().values() if fmt.bits <= 16 and "{K}" not in fmt.family)
     return [fmt for fmt in formats if isinstance(fmt, Grid) and carrier.holds(fmt)]
+
+
+def unheld(carrier: Carrier = FLOAT32) -> list[Format]:
+    """Return the formats as of `named` to which `carrier` cannot be rounded: lists, grids with a gap, and too wide a range."""
+    return [
+        fmt for fmt in catalogue().values() if fmt.bits <= 16 and "{K}" not in fmt.family and not carrier.holds(fmt)
+    ]
 
 
 # --- Values and patterns as integers -----------------------------------------------------------------------
@@ -178,7 +185,10 @@ def chosen(first: Words, carrier: Carrier, sample: int | None) -> Integers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tiles:
-    """Hold all patterns of `carrier` as runs of one result each: its pattern `value` and its `code`."""
+    """Hold all patterns of `carrier` as runs of one result each: its pattern `value` and its `code`.
+
+    `value` is a pattern of the carrier too, but for tiles that are `widened`.
+    """
 
     carrier: Carrier
     first: Words
@@ -236,6 +246,46 @@ def tiles(
     first, value, code = (np.concatenate(both) for both in zip(*parts, strict=True))
     some = np.append(first[1:] > first[:-1], True)
     return Tiles(carrier, first[some], value[some], code[some])
+
+
+def searched(fmt: Format, mode: Mode, saturation: Saturation) -> Tiles:
+    """Return the tiles of all float32, found by asking the reference: between two numbers of one result there is no other.
+
+    That holds of the numbers of one sign, the zero apart, as the reference is monotone. Halving goes on between two numbers
+    of different results until they are neighbours. NaNs, of either sign, are one tile; `value` is as in `widened`.
+    """
+
+    @functools.cache
+    def code(u: int) -> int:
+        (x,) = floats([u], FLOAT32)
+        return reference.encode(x, fmt, mode, saturation=saturation)
+
+    first = []
+    for sign in (0, 1 << 31):
+        low, high, nan = sign + 1, sign + FLOAT32.infinity - 1, sign + FLOAT32.infinity + 1
+        first += [low - 1, low, high + 1, nan]
+        pending = [(low, high)]
+        while pending:
+            low, high = pending.pop()
+            if code(low) == code(high):
+                continue
+            middle = (low + high) // 2
+            pending += [(low, middle), (middle + 1, high)]
+            if code(middle) != code(middle + 1):
+                first.append(middle + 1)
+    first.sort()
+    return _of_codes(fmt, np.array(first, np.uint64), np.array([code(u) for u in first], np.uint64))
+
+
+def widened(found: Tiles, fmt: Format) -> Tiles:
+    """Return tiles of float32 whose values are patterns of float64, as a kernel returns them that widens its input."""
+    return _of_codes(fmt, found.first, found.code)
+
+
+def _of_codes(fmt: Format, first: Words, code: Words) -> Tiles:
+    values = fmt.values()[code]
+    patterns = np.where(np.isnan(values), uint64(FLOAT64.nan), values.view(np.uint64))
+    return Tiles(FLOAT32, first, patterns, code)
 
 
 def disagreement(
