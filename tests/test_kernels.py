@@ -790,6 +790,22 @@ def test_python_and_machine_code_agree_on_tables(name: str) -> None:
             assert ours == rounded
 
 
+def test_the_division_of_tables() -> None:
+    """Quotient and remainder are those of Python's integers, for divisors of all widths and digits that are hard to guess."""
+    random, word = np.random.default_rng(8), np.uint64
+    for bits in range(1, 64):
+        low, high = 1 << (bits - 1), 1 << bits
+        sizes = {low, high - 1, *(int(random.integers(low, high, dtype=word)) for _ in range(20))}
+        sizes |= {size for k in (1, 2, 1 << 32) for size in (low + k, high - k) if low <= size < high}
+        for size in sizes:
+            for d in {0, size - 1, size // 2, int(random.integers(0, size, dtype=word))}:
+                for fraction in (0, 1, (1 << 64) - 1, int(random.integers(0, 1 << 63, dtype=word))):
+                    with np.errstate(over="ignore"):
+                        found = table.divide(word(d), word(fraction), word(size), word(64 - bits))
+                    quotient, rest = divmod((d << 64) + fraction, size)
+                    assert tuple(map(int, found)) == (quotient, rest > 0), (d, fraction, size)
+
+
 @both_carriers
 def test_bits_below_the_word_do_not_count(carrier: np.dtype) -> None:
     """Of a random word the top N bits count, whatever stands below them."""

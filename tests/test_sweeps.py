@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import io
+import itertools
 import math
 import re
 import sys
@@ -21,7 +23,7 @@ from strategies import CATALOGUE, PARAMETRIC, patterns
 import qsim
 from qsim import reference
 from qsim.formats import Format, catalogue, get_format
-from qsim.kernels import core, cpu
+from qsim.kernels import core, cpu, table
 from qsim.kernels.parameters import Carrier, parameters, stochastic, thresholds
 from qsim.prove import exhaustive, find, sweep
 from qsim.prove.exhaustive import (
@@ -34,6 +36,7 @@ from qsim.prove.exhaustive import (
 )
 from qsim.prove.specification import FLOAT32, FLOAT64
 from qsim.prove.sweep import DETERMINISTIC, Intervals, Tiles
+from qsim.prove.ways import first_stray_word, misplaced, ways
 from qsim.rounding import Mode, Saturation, saturations
 from qsim.verdicts import Outcome
 
@@ -73,6 +76,13 @@ def theorem_module(name: str) -> ModuleType:
     """Return the module of a theorem, loaded."""
     find([name])
     return sys.modules[f"qsim_proof_{name}"]
+
+
+def by_words(fmt: Format):
+    """Return the loop of the library that rounds float64 patterns to the format by 32 random bits each."""
+    source, rule = stochastic(Mode.SRA, 32, FLOAT64.dtype), saturations(fmt)[0]
+    loops, p = (cpu, parameters(fmt, rule, FLOAT64.dtype)) if FLOAT64.holds(fmt) else (table, table.line(fmt, rule))
+    return lambda x, words, y: loops.round_by_words(x, words, y, source, p)
 
 
 # --- All 2^32 inputs -------------------------------------------------------------------------------------------------
@@ -135,6 +145,20 @@ def test_every_float32_to_lists_and_gaps_in_every_mode(capfd) -> None:
     assert verdict.outcome is Outcome.HELD, str(verdict)
 
 
+@covers(
+    "enumerated", formats=WIDE, modes=[Mode.SR], saturations="default", inputs=f"{EVERY}, {CARRY}", when="on demand"
+)
+@pytest.mark.exhaustive
+def test_every_float32_to_lists_and_gaps_stochastically(capfd) -> None:
+    """All 2^32 inputs stay just below the carry and go outward at it, also between values of a list and across a gap."""
+    with capfd.disabled(), Meter(len(WIDE) * 2.0**32) as meter:
+        for fmt in WIDE:
+            meter.begin(f"{fmt}, SR")
+            found, rule = list(ways(fmt, saturations(fmt)[0])), saturations(fmt)[0]
+            assert misplaced(found, fmt, rule, 10_000) is None
+            assert first_stray_word(found, fmt, by_words(fmt), advance=meter.advance) is None
+
+
 # --- Every commit: the patterns where faults are likely ----------------------------------------------------------------
 
 
@@ -156,6 +180,36 @@ def test_where_faults_are_likely(fmt: Format) -> None:
 def test_lists_and_gaps_where_faults_are_likely(fmt: Format) -> None:
     """At and beside every step to a list, a grid with a gap or E8M0, each mode is right, and so are the codes of all values."""
     assert list(theorem_module(WIDENED).failures(fmt, None)) == []
+
+
+PLACES = {"tiny": (0, 1 << 16), "near 1": (0x3F7F8000, 0x3F810000), "near -1": (0xBF7F8000, 0xBF810000)}
+
+
+@pytest.mark.parametrize("fmt", [fmt for fmt in WIDE if fmt.bits <= 8], ids=str)
+def test_the_ways_to_lists_and_gaps(fmt: Format) -> None:
+    """The ways tile all patterns, carry where the reference does, and so do the kernels at some of them."""
+    rule = saturations(fmt)[0]
+    found = list(ways(fmt, rule))
+    assert found[0].first == 0
+    assert found[-1].last == (1 << 32) - 1
+    assert all(way.last + 1 == following.first for way, following in itertools.pairwise(found))
+    assert misplaced(found, fmt, rule) is None
+    for span in PLACES.values():
+        assert first_stray_word(found, fmt, by_words(fmt), span=span) is None
+
+
+@pytest.mark.parametrize("field", ["start", "step", "inner", "outer"])
+def test_a_wrong_way_is_noticed(field: str) -> None:
+    """A way that begins or goes on a word later, or has another neighbour, is neither the reference's nor the kernel's."""
+    fmt = get_format("nf4")
+    rule, u = saturations(fmt)[0], FLOAT32.pattern(0.5)
+    found = list(ways(fmt, rule))
+    at = next(k for k, way in enumerate(found) if way.first <= u <= way.last)
+    by = found[at].size if field in ("start", "step") else 1
+    wrong = dataclasses.replace(found[at], **{field: getattr(found[at], field) + by})
+    found[at] = wrong
+    assert misplaced(found, fmt, rule) is not None
+    assert first_stray_word(found, fmt, by_words(fmt), span=(wrong.first, wrong.first + 100)) is not None
 
 
 def test_what_is_directed_at() -> None:

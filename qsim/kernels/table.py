@@ -5,7 +5,7 @@ neighbours lo < hi, all in units of the last place of lo and hi, and d the dista
 hi for x < 0), of which the part below the unit fills one word and the rest is dropped:
 
     d = integer . fraction word            hi - lo = D < 2^63
-    f = floor(d 2^64 / D)                  64 steps of long division, one bit of the fraction word taken in at each
+    f = floor(d 2^64 / D)                  long division by two digits of 32 bits
 
 The remainder, and what was dropped, say whether f is exact. Everything is in 64-bit words; float32 is widened before.
 
@@ -34,7 +34,8 @@ from qsim.rounding import Mode, Saturation
 __all__ = ["Line", "Steps", "line", "round_by_eps", "round_by_steps", "round_by_thresholds", "round_by_words", "steps"]
 
 FLOAT64 = CARRIERS[np.dtype(np.float64)]
-ONE, BOTH, SIGN = uint64(1), uint64(3), uint64(1 << 63)
+ONE, BOTH, SIGN, LOW = uint64(1), uint64(3), uint64(1 << 63), uint64((1 << 32) - 1)
+WORD32, WORD64 = uint64(32), uint64(64)
 ROOM = 62
 """The neighbours of every interval are integers of at most this many bits, in units of their last place."""
 
@@ -67,6 +68,7 @@ class Line(NamedTuple):
     unit: Any  # position of the last place of its ends
     low: Any  # the ends, in units of that
     high: Any
+    places: Any  # zeros above the top bit of their difference, in a word
 
 
 class Steps(NamedTuple):
@@ -96,17 +98,32 @@ def count_below(keys: Any, k: Any, ties: Any) -> Any:
 
 
 @portable
-def divide(d: Any, fraction: Any, size: Any) -> Any:
-    """Return floor((d + fraction / 2^64) 2^64 / size), for 0 <= d < size < 2^63, and whether a remainder is left."""
-    word = type(d)
-    quotient, rest, bits = word(0), d, fraction
-    for _ in range(64):
-        rest = word(word(rest << word(1)) | word(bits >> word(63)))
-        bits = word(bits << word(1))
-        step = word(1) if rest >= size else word(0)
-        rest = word(rest - word(size * step))
-        quotient = word(word(quotient << word(1)) | step)
-    return quotient, (word(1) if rest > word(0) else word(0))
+def digit(high: Any, next_low: Any, size: Any) -> Any:
+    """Return floor((high 2^32 + next_low) / size) and the remainder, for high < size with the top bit of `size` set.
+
+    The first 32 bits of `size` give the digit, or one or two more (Knuth, TAOCP 2, 4.3.1, theorem B).
+    """
+    first, second = uint64(size >> WORD32), uint64(size & LOW)
+    guess = uint64(high // first)
+    rest = uint64(high - uint64(guess * first))
+    while rest <= LOW and (guess > LOW or uint64(guess * second) > uint64(uint64(rest << WORD32) | next_low)):
+        guess = uint64(guess - ONE)
+        rest = uint64(rest + first)
+    return guess, uint64(uint64(uint64(high << WORD32) | next_low) - uint64(guess * size))
+
+
+@portable
+def divide(d: Any, fraction: Any, size: Any, places: Any) -> Any:
+    """Return floor((d + fraction / 2^64) 2^64 / size), for 0 <= d < size < 2^63, and whether a remainder is left.
+
+    `places` moves the top bit of `size` to that of a word; long division by two digits of 32 bits.
+    """
+    divisor = uint64(size << places)
+    high = uint64(uint64(d << places) | uint64(fraction >> uint64(WORD64 - places)))
+    low = uint64(fraction << places)
+    upper, rest = digit(high, uint64(low >> WORD32), divisor)
+    lower, rest = digit(rest, uint64(low & LOW), divisor)
+    return uint64(uint64(upper << WORD32) | lower), (ONE if rest > uint64(0) else uint64(0))
 
 
 @portable
@@ -131,7 +148,7 @@ def round_bits(u: Any, even: Any, odd: Any, sticky: Any, p: Any) -> Any:
     m = significand(a, p)
     whole = word(word(m << min(word(max(p.unit[i], position) - p.unit[i]), p.last)) >> min(s, p.last))
     d = word(whole + p.high[i]) if negative else word(whole - p.low[i])
-    f, rest = divide(d, discarded(m, s, p), word(p.high[i] - p.low[i]))
+    f, rest = divide(d, discarded(m, s, p), word(p.high[i] - p.low[i]), p.places[i])
     is_odd = p.odd[min(max(inner, 0), points - 1)]
     t = odd if is_odd > word(0) else even
     more = word(word(rest | lost(m, s, p)) & word(sticky >> is_odd))
@@ -269,6 +286,7 @@ def _points(fmt: Format) -> dict[str, Any]:
         "unit": unit,
         "low": low,
         "high": high,
+        "places": np.array([64 - size.bit_length() for size in (high - low).tolist()], np.uint64),
     }
 
 

@@ -188,10 +188,15 @@ def first_wide_difference(
     return in_pieces(walk, tiles.first, tiles.last, [tiles.value], span, advance)
 
 
-def rounded_wide(patterns: NDArray[Any], driver: Driver) -> Words:
-    """Return what `driver` makes of float32 patterns, widened as an array's conversion widens them."""
+def widened(patterns: NDArray[Any]) -> Words:
+    """Return the float64 patterns of float32 patterns, as an array's conversion has them."""
     with np.errstate(invalid="ignore"):  # of signalling NaNs
-        x = patterns.astype(np.uint32).view(np.float32).astype(np.float64).view(np.uint64)
+        return patterns.astype(np.uint32).view(np.float32).astype(np.float64).view(np.uint64)
+
+
+def rounded_wide(patterns: NDArray[Any], driver: Driver) -> Words:
+    """Return what `driver` makes of float32 patterns, widened."""
+    x = widened(patterns)
     driver(x, y := np.empty_like(x))
     return y
 
