@@ -39,7 +39,7 @@ from strategies import (
 from qsim import reference
 from qsim.arrays import encode, quantize
 from qsim.errors import InputError
-from qsim.formats import Format, Grid, Table, get_format, table_format
+from qsim.formats import Format, Grid, Table, float_format, get_format, table_format
 from qsim.kernels import core, cpu, table
 from qsim.kernels.division import divide_all, divide_to_odd
 from qsim.kernels.parameters import CARRIERS, parameters, stochastic, thresholds
@@ -788,6 +788,20 @@ def test_python_and_machine_code_agree_on_tables(name: str) -> None:
             threshold, sticky = core.stochastic_threshold(word, source)
             ours = table.round_bits(u, threshold, threshold, np.uint64(3 * int(sticky)), p)
             assert ours == rounded
+
+
+@pytest.mark.parametrize("zero_to", ["min", "max", "nan"])
+def test_below_the_smallest_value_of_a_format_without_zero(zero_to: str) -> None:
+    """Half of the smallest value, a subnormal float32, becomes what zero does, and anything more the value."""
+    given = {"signed": False, "zero": False, "zero_to": zero_to, "specials": "fn", "source": "a test"}
+    fmt = float_format("lowest", 7, 0, bias=126, **given)
+    half = np.float32(fmt.min / 2)
+    x = np.array([half, np.nextafter(half, np.float32(1)), half / 2, fmt.min, 3 * half, 1], np.float32)
+    for mode in Mode:
+        if not mode.stochastic and mode is not Mode.THR:
+            assert encode(x, fmt, mode).tolist() == [reference.encode(float(v), fmt, mode) for v in x], mode
+    with pytest.raises(InputError, match=r"qsim\.reference rounds to it"):
+        encode(x.astype(np.float64), float_format("lowest64", 7, 0, bias=1022, **given))
 
 
 def test_the_division_of_tables() -> None:

@@ -30,9 +30,9 @@ from qsim.prove.specification import FLOAT32, FLOAT64
 from qsim.rounding import Mode, Saturation, saturations
 from qsim.verdicts import Outcome, Verdict
 
-SWEEP = "deterministic_kernel_exhaustive"
+SWEEPS = ("deterministic_kernel_exhaustive", "wide_kernel_exhaustive")
 """The theorem that tests/test_sweeps.py runs: format by format, and in full with a bar."""
-THEOREMS = [proof.name for proof in find() if proof.name != SWEEP]
+THEOREMS = [proof.name for proof in find() if proof.name not in SWEEPS]
 SMT = sys.modules["qsim_proof_modes_kernel_smt"]
 SMT_FORMATS = [get_format(name) for name in SMT.FORMATS]
 SMT_MODES = {*SMT.DETERMINISTIC, Mode.THR, *(mode for mode, _ in SMT.RANDOM), Mode.SR}
@@ -408,6 +408,39 @@ def test_a_stochastic_mutant_is_refuted(name, tmp_path) -> None:
     text = refuted(proof)
     assert contradiction(text)
     assert "rbits = " in text
+
+
+@pytest.mark.parametrize(
+    ("name", "man_bits"),
+    [
+        ("parity of the code dropped", 0),
+        ("grid one place low", 3),
+        ("no carry", 3),
+        ("limit excluded", 3),
+        ("sign lost", 3),
+    ],
+)
+def test_a_mutant_is_refuted_for_formats_unknown(name, man_bits, tmp_path) -> None:
+    """So it is where the format is unknown as well, and the counterexample names one."""
+    _, module = loaded("any_format_smt")
+    module.core = mutant(tmp_path, *MUTANTS[name])
+    verdict = module.prove_one(Mode.RNE, even=False, man_bits=man_bits)
+    assert verdict.outcome is Outcome.REFUTED
+    assert f"man_bits = {man_bits}, emin = " in verdict.counterexample
+
+
+def test_a_format_without_zero_at_the_end_of_float32_is_not_for_its_kernel() -> None:
+    """Half of its smallest value is a subnormal float32, of which the kernel does not see that it lies between no two codes."""
+    _, module = loaded("any_format_smt")
+    honest = module.unknown
+
+    def without_hypothesis(z3, *, even):
+        p, known, man, low, has_zero = honest(z3, even=even)
+        return p, [*known[:-1], man == 0, low == 1, has_zero == 0], man, low, has_zero
+
+    module.unknown = without_hypothesis
+    verdict = module.prove_one(Mode.RNE, even=False)
+    assert "man_bits = 0, emin = -126, has_zero = 0" in verdict.counterexample
 
 
 def test_a_shift_of_64_is_refuted(tmp_path) -> None:

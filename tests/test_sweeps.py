@@ -176,7 +176,7 @@ def test_where_faults_are_likely(fmt: Format) -> None:
     "enumerated", formats=[fmt for fmt in WIDE if fmt.bits <= 8], modes=DETERMINISTIC, saturations="all",
     inputs="float32 at and beside every step",
 )  # fmt: skip
-@pytest.mark.parametrize("fmt", [fmt for fmt in WIDE if fmt.bits <= 8], ids=str)
+@pytest.mark.parametrize("fmt", WIDE, ids=str)
 def test_lists_and_gaps_where_faults_are_likely(fmt: Format) -> None:
     """At and beside every step to a list, a grid with a gap or E8M0, each mode is right, and so are the codes of all values."""
     assert list(theorem_module(WIDENED).failures(fmt, None)) == []

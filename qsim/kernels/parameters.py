@@ -45,13 +45,15 @@ class Carrier:
     def holds(self, fmt: Format) -> bool:
         """Whether the core can round to `fmt` in this carrier.
 
-        Every value is a number of the carrier, a normal one if it is a normal one of `fmt`, on a grid without a gap.
+        Every value is a number of the carrier, a normal one if it is a normal one of `fmt`, on a grid without a gap. Without a
+        zero there must be normal numbers of the carrier below the smallest value as well: half of it lies between no two codes,
+        and the core sees that only of a number with a hidden bit.
         """
         return (
             isinstance(fmt, Grid)
             and not fmt.gap
             and fmt.man_bits <= self.fraction_bits
-            and fmt.emin >= 1 - self.bias
+            and fmt.emin >= 1 - self.bias + (not fmt.has_zero)
             and fmt.emax <= self.bias
         )
 

@@ -287,9 +287,15 @@ class _Call:
 
 
 def decide(
-    claim: Any, reader: Reader, *, covered: str, counterexample: Callable[[Any], str], timeout: float = TIMEOUT
+    claim: Any,
+    reader: Reader,
+    *,
+    covered: str,
+    counterexample: Callable[[Any], str],
+    given: Any = True,
+    timeout: float = TIMEOUT,
 ) -> Verdict:
-    """Ask the solver whether `claim` and all obligations of `reader` hold whatever the variables are.
+    """Ask the solver whether `claim` and all obligations of `reader` hold whatever the variables are, if `given` does.
 
     `counterexample` describes a failure of the claim; it is given a function from a variable to the integer it has
     there. After `timeout` seconds the verdict is "not decided".
@@ -297,7 +303,7 @@ def decide(
     safe = [obligation.condition for obligation in reader.obligations]
     # Straight to propositional logic: on these terms three times as fast as z3's own choice of steps.
     solver = z3.TryFor(z3.Then("simplify", "bit-blast", "sat"), int(1000 * timeout)).solver()
-    solver.add(z3.Not(z3.And(claim, *safe)))
+    solver.add(given, z3.Not(z3.And(claim, *safe)))
     answer = solver.check()
     if answer == z3.unsat:
         shifts = f", and the {len(safe)} shifts stay below {SHIFT_LIMIT}" if safe else ""
