@@ -291,6 +291,24 @@ def test_another_variance_of_the_gradient_is_refuted(old, new, tmp_path) -> None
     assert "mean and variance are" in refuted(only(written(tmp_path, text=text, **{old: new})))
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("1 << (fmt.precision + 1)), F", "1 << (fmt.precision + 2)), F"),
+        ("1 << (fmt.precision + 1)), F", "1 << fmt.precision), F"),
+        (", Fraction(1, 1 << fmt.precision)\n", ", Fraction(1, (1 << fmt.precision) + 1)\n"),
+        ("(1 << fmt.precision) + 2)", "(1 << fmt.precision) + 3)"),
+        ("(1 << fmt.precision) + 2)", "(1 << fmt.precision) + 1)"),
+    ],
+    ids=["too small", "too large", "seen too early", "moved too early", "moved too late"],
+)
+def test_other_constants_of_stagnation_are_refuted(old, new, tmp_path) -> None:
+    """Both constants, and that of the moving average, are the only ones: any other is not held, or not met."""
+    _, module = loaded("nearest_stagnation")
+    text = Path(module.__file__).read_text(encoding="utf-8")
+    assert refuted(only(written(tmp_path, text=text, **{old: new})))
+
+
 @pytest.mark.parametrize("side", ["reference", "kernel"])
 def test_a_biased_rounding_is_refuted(side, monkeypatch) -> None:
     """A word too many that goes up is noticed, in the reference and in the kernel."""
