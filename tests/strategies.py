@@ -37,6 +37,8 @@ def _spellings(unsigned: str = "") -> list[Format]:
 
 CATALOGUE = [fmt for fmt in catalogue().values() if fmt.family != P3109_FAMILY]
 """The named formats, but for the family of P3109."""
+NAMED = [fmt for fmt in CATALOGUE if fmt.bits <= 16]
+"""Those of up to 16 bits."""
 P3109 = [fmt for fmt in catalogue().values() if fmt.family == P3109_FAMILY and fmt.bits <= 8]
 """The formats of P3109 of up to 8 bits."""
 WIDE_P3109 = [fmt for fmt in catalogue().values() if fmt.family == P3109_FAMILY and fmt.bits > 8]
