@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+
+
+def alike(a: float, b: float) -> bool:
+    """Return whether two results are the same: both NaN, or equal with the same sign, also of zero."""
+    return (math.isnan(a) and math.isnan(b)) or (a == b and math.copysign(1, a) == math.copysign(1, b))
 
 
 def same_values(a: np.ndarray, b: np.ndarray) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 import ml_dtypes
@@ -193,6 +194,13 @@ def ordinals(fmt: Format) -> range:
     if isinstance(fmt, Table):  # whose line ends where its entry says so
         return range(-fmt.bottom - (fmt.below is not None), fmt.top + (fmt.above is not None))
     return range(-fmt.bottom - 2, fmt.top + 2)
+
+
+def between(fmt: Format, parts: int, at: Iterable[int] | None = None) -> Iterator[Fraction]:
+    """Return the points that divide each interval into `parts`, from the first beyond one end to that beyond the other."""
+    for ordinal in ordinals(fmt) if at is None else at:
+        low, high = fmt.value(ordinal), fmt.value(ordinal + 1)
+        yield from (low + (high - low) * Fraction(k, parts) for k in range(parts))
 
 
 def nearest_float(value: Fraction) -> float:
