@@ -7,7 +7,8 @@ defines it, over whole arrays. `qsim.reference` says what is right; a test holds
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -185,6 +186,28 @@ def first_word(mode: Mode, at: Place, n: int) -> np.ndarray:
         up = (rest > HALF) | ((rest == HALF) & (at.more | (floor % np.uint64(2) == 1)))
         return whole - floor - up
     return whole - floor
+
+
+def roundings(mode: Mode, at: Place, bits: tuple[int, ...], width: int) -> Iterator[dict[str, Any]]:
+    """Yield the ways to ask for a mode: one; words, for each number the first that takes it away from zero, and the one before.
+
+    Or thresholds: for each number the fraction it has, and a little less; and some numbers.
+    """
+    if mode is Mode.THR:
+        fraction = np.where(at.negative, ~at.word + np.uint64(1), at.word) >> np.uint64(11)  # of 53 bits
+        for steps in fraction, fraction - (fraction > 0):
+            yield {"eps": np.ldexp(steps.astype(np.float64), -53)}
+        for eps in 0.0, 1 / 3:
+            yield {"eps": eps}
+    elif mode.stochastic:
+        some = {Mode.SR: (width,), Mode.SRE: (1, width)}.get(mode, bits)
+        for n in some:
+            last = np.uint64((1 << n) - 1)
+            first = ~at.word + np.uint64(1) if n == 64 else first_word(mode, at, n)
+            for r in np.minimum(first, last), np.minimum(first - (first > 0), last):
+                yield {"sr_bits": n, "rbits": r}
+    else:
+        yield {}
 
 
 # --- What it becomes -------------------------------------------------------------------------------------------------

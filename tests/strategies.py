@@ -1,4 +1,4 @@
-"""Hypothesis strategies and lists that several tests share: formats, floats of every pattern, thresholds, words."""
+"""What several tests try: formats, types, floats of every pattern, thresholds and words, as lists and as strategies."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import ml_dtypes
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from qsim.errors import InputError
@@ -15,6 +16,12 @@ from qsim.formats import SUFFIX, Format, Grid, Table, catalogue, float_format, g
 from qsim.kernels.parameters import CARRIERS
 
 FLOAT16, BFLOAT16, FLOAT32, FLOAT64 = map(np.dtype, (np.float16, ml_dtypes.bfloat16, np.float32, np.float64))
+KINDS = [FLOAT16, BFLOAT16, FLOAT32, FLOAT64]
+"""The types of numbers that arrays have."""
+
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
+both_kinds = pytest.mark.parametrize("kind", [FLOAT16, BFLOAT16], ids=str)
+both_carriers = pytest.mark.parametrize("carrier", [FLOAT32, FLOAT64], ids=str)
 
 # --- Formats ---------------------------------------------------------------------------------------------------------
 
@@ -88,6 +95,11 @@ SMALL = [
 """Formats of up to 8 bits: the named ones, and others with every kind of special values and of line; none twice or of P3109."""
 
 assert len({fmt.name for fmt in SMALL}) == len(SMALL)
+
+TOO_FAR = {"shuffled", "neighbours"}
+"""Tables whose values are too far apart for the kernels."""
+ROUNDED = [fmt for fmt in SMALL if fmt.name not in TOO_FAR]
+"""The small formats, but for these."""
 
 
 @st.composite
@@ -175,6 +187,12 @@ def core_formats(carrier: np.dtype = FLOAT64) -> st.SearchStrategy[Grid]:
     return st.one_of(*(st.sampled_from(group) for group in groups if group), drawn)
 
 
+def drawn_formats() -> st.SearchStrategy[Format]:
+    """Return random float formats, and spelled ones, of up to 16 bits; those with a gap of up to 8."""
+    floats = any_floats().filter(lambda fmt: not fmt.gap or fmt.bits <= 8)
+    return st.one_of(floats, st.sampled_from([*PARAMETRIC, *P3109, *GAPPED[1:]]))
+
+
 # --- Numbers and words -----------------------------------------------------------------------------------------------
 
 
@@ -207,6 +225,27 @@ def nearest_float(value: Fraction) -> float:
     """Return the float64 nearest to `value`; the largest one for what lies beyond it."""
     most = Fraction(np.finfo(np.float64).max)
     return float(max(-most, min(value, most)))
+
+
+def edges(fmt: Format, kind: np.dtype, most: int = 1 << 12) -> np.ndarray:
+    """Return zeros, infinities, NaN, and all (or `most`) values and middles of a format, each with the floats beside it."""
+    numbers = ordinals(fmt)
+    if numbers.stop - numbers.start > most:
+        far = np.unique(np.geomspace(1, fmt.top + 1, most // 2).astype(np.int64)).tolist()
+        some = {*far, *(-n for n in far), 0, fmt.top - 1, fmt.top, -fmt.bottom - 1, -fmt.bottom}
+        numbers = sorted(n for n in some if n in numbers)
+    ends = [(fmt.value(n), fmt.value(n + 1)) for n in numbers]
+    at = [nearest_float(value) for low, high in ends for value in (low, high, (low + high) / 2)]
+    with np.errstate(over="ignore", under="ignore"):
+        near = np.unique(np.array([*at, 0.0]).astype(kind))
+        inf = kind.type(np.inf)
+        near = np.concatenate([near, np.nextafter(near, inf), np.nextafter(near, -inf), np.array([inf, np.nan], kind)])
+    return np.concatenate([near, -near])
+
+
+def any_pattern(kind: np.dtype, count: int) -> np.ndarray:
+    """Return `count` floats of random bits."""
+    return np.frombuffer(np.random.default_rng(2).bytes(count * kind.itemsize), kind)
 
 
 @st.composite
