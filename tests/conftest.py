@@ -14,6 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytest.register_assert_rewrite("command")  # it asserts on behalf of tests, and should say what it found
+
 ROOT = Path(__file__).resolve().parents[1]
 CI = os.environ.get("CI") == "true"
 
