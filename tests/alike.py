@@ -15,3 +15,8 @@ def alike(a: float, b: float) -> bool:
 def same_values(a: np.ndarray, b: np.ndarray) -> bool:
     """Return whether two arrays agree in shape and value by value, zeros in their sign too; a NaN is like any other."""
     return np.array_equal(a, b, equal_nan=True) and np.array_equal(np.signbit(a[a == 0]), np.signbit(b[b == 0]))
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Return whether two arrays agree in shape, type and every bit."""
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 import subprocess
@@ -11,12 +12,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import qsim
 from qsim.cli import main
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(qsim.__file__).parents[1])}
+
+X = np.array([[0.3, -1.7, 500, 1e-9], [math.nan, math.inf, -0.0, 1.75]])
+"""Of everything something: between two values of e4m3, beyond its range, too small for it, special, on its grid."""
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -42,6 +47,23 @@ def process(*argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run Python with `argv` on the qsim under test."""
     usual = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": ENVIRONMENT, "timeout": 60, "text": True}
     return subprocess.run([sys.executable, *argv], check=False, **(usual | options))
+
+
+def quantize(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """Run `qsim quantize`, which must do and leave no unfinished file, and return what it printed."""
+    assert main(["quantize", *argv]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert not list(Path().glob(".*"))
+    return out
+
+
+def quantize_refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """Run `qsim quantize`, which must be refused with one sentence and leave no file; return the sentence."""
+    before = sorted(Path().iterdir())
+    sentence = refused(capsys, "quantize", *argv)
+    assert sorted(Path().iterdir()) == before
+    return sentence
 
 
 def tables(out: str) -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""What every test shares: Hypothesis profiles, where the real data are, and the rule about skips."""
+"""What every test shares: Hypothesis profiles, where the real data are, an empty folder, and the rule about skips."""
 
 from __future__ import annotations
 
@@ -61,6 +61,13 @@ def pinned_matplotlib() -> None:
     """Skip unless matplotlib is the version whose figures the golden files hold."""
     if f"needs matplotlib {importlib.metadata.version('matplotlib')}" != OTHER_MATPLOTLIB:
         pytest.skip(OTHER_MATPLOTLIB)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 class SkipRule:
