@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from strategies import BFLOAT16
 
 
 def alike(a: float, b: float) -> bool:
@@ -20,3 +21,8 @@ def same_values(a: np.ndarray, b: np.ndarray) -> bool:
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     """Return whether two arrays agree in shape, type and every bit."""
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Return whether two arrays agree in shape, type (byte order of `a` aside) and every bit."""
+    return same_bits(a if a.dtype == BFLOAT16 else a.astype(a.dtype.newbyteorder("=")), b)

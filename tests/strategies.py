@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 
 import ml_dtypes
@@ -243,6 +244,23 @@ def edges(fmt: Format, kind: np.dtype, most: int = 1 << 12) -> np.ndarray:
     return np.concatenate([near, -near])
 
 
+def some_numbers(fmt: Format, kind: np.dtype, most: int = 12) -> np.ndarray:
+    """Return special values, and numbers at and between some values of a format, as near as the type has them."""
+    at = ordinals(fmt)
+    step = max(1, (at.stop - at.start) // most)
+    ends = [(fmt.value(n), fmt.value(n + 1)) for n in range(at.start, at.stop, step)]
+    exact = [low + (high - low) * part for low, high in ends for part in (0, Fraction(1, 2), Fraction(5, 7))]
+    found = [nearest_float(value) for value in exact]
+    with np.errstate(over="ignore", under="ignore"):
+        return np.array([*found, 0.0, -0.0, math.inf, -math.inf, math.nan, -1.5, 1e-40, 7e6]).astype(kind)
+
+
+def numbers(count: int, kind: np.dtype) -> np.ndarray:
+    """Return `count` numbers of all sizes that e4m3 tells apart, most of them between two of its values."""
+    random = np.random.default_rng(0)
+    return (random.standard_normal(count) * np.exp2(random.integers(-10, 9, count))).astype(kind)
+
+
 def any_pattern(kind: np.dtype, count: int) -> np.ndarray:
     """Return `count` floats of random bits."""
     return np.frombuffer(np.random.default_rng(2).bytes(count * kind.itemsize), kind)
@@ -268,6 +286,33 @@ def near_thresholds(draw: st.DrawFn, fmt: Format, carrier: np.dtype) -> np.gener
 def inputs(fmt: Format, carrier: np.dtype) -> st.SearchStrategy[np.generic]:
     """Return what a rounding of `carrier` numbers to `fmt` should be tried on."""
     return st.one_of(patterns(carrier), near_thresholds(fmt, carrier))
+
+
+# --- Layouts of arrays -----------------------------------------------------------------------------------------------
+
+
+def swapped(x: np.ndarray) -> np.ndarray:
+    """Return `x` in the other byte order; bfloat16 has one only."""
+    return x if x.dtype == BFLOAT16 else x.astype(x.dtype.newbyteorder())
+
+
+def read_only(x: np.ndarray) -> np.ndarray:
+    """Return `x` as an array that cannot be written."""
+    x.flags.writeable = False
+    return x
+
+
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "3-d": lambda x: x.reshape(2, 3, 4),
+    "Fortran order": lambda x: np.asfortranarray(x.reshape(4, 6)),
+    "transposed": lambda x: x.reshape(2, 3, 4).transpose(1, 2, 0),
+    "strided": lambda x: x[1::3],
+    "reversed": lambda x: x.reshape(4, 6)[::-1, ::-2],
+    "broadcast": lambda x: np.broadcast_to(x[:3], (4, 3)),
+    "read-only": read_only,
+    "byte-swapped": swapped,
+}
+"""What may be made of an array of 24 elements."""
 
 
 # --- A definition of its own -----------------------------------------------------------------------------------------
