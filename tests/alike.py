@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from enumeration import exactly
 from strategies import BFLOAT16
 
 
@@ -26,3 +27,8 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
 def same(a: np.ndarray, b: np.ndarray) -> bool:
     """Return whether two arrays agree in shape, type (byte order of `a` aside) and every bit."""
     return same_bits(a if a.dtype == BFLOAT16 else a.astype(a.dtype.newbyteorder("=")), b)
+
+
+def identical(a: np.ndarray, expected: list[float]) -> bool:
+    """Return whether `a` holds the numbers `expected`, signs of zeros included; NaN is NaN."""
+    return same_values(exactly(a).ravel(), np.array(expected, np.float64))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,11 @@ def by_reference(
     """Round `x` element by element by the definition."""
     codes = codes_by_reference(x, fmt, mode, sr_bits=n, rbits=rbits, **rounding)
     return np.array([get_format(fmt).decode(code) for code in codes.ravel().tolist()], x.dtype).reshape(x.shape)
+
+
+def fl(value: Fraction | float, kind: np.dtype) -> float:
+    """Return `value` rounded to nearest even in the precision of a type, by the definition."""
+    return reference.quantize(value, str(kind))
 
 
 def width(kind: np.dtype) -> int:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from qsim.formats import Format, Grid, Table
+from qsim.formats import Format, Grid, Table, get_format
 from qsim.rounding import Mode, Saturation
 
 HALF, ONE = np.uint64(1 << 63), np.uint64(1)
@@ -309,6 +309,26 @@ def _code_of(fmt: Format, ordinal: np.ndarray) -> np.ndarray:
     return np.array([fmt.code(number) for number in known.tolist()], np.uint64)[at]
 
 
+# --- Division --------------------------------------------------------------------------------------------------------
+
+
+def quotient(x: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """Return x / s, cut after 40 bits, with a last bit that says whether anything was cut: a float64 like the quotient.
+
+    Whatever has at most 30 bits of its own is on the same side of it. Long division of integers of at most 11 bits.
+    """
+    (m, e), (n, f) = (np.frexp(exactly(part)) for part in (x, s))
+    whole, rest = np.divmod((m * 2**11).astype(np.int64) << 40, (n * 2**11).astype(np.int64))
+    return np.ldexp((2 * whole + (rest > 0)).astype(np.float64), e.astype(int) - f.astype(int) - 41)
+
+
+def nearest_codes(kind: np.dtype, x: np.ndarray) -> np.ndarray:
+    """Return the patterns of positive float64 `x` rounded to nearest even in a type of 16 bits."""
+    at, infinity = place(get_format(str(kind)), x), get_format(str(kind)).inf_code
+    up = (at.word > HALF) | ((at.word == HALF) & (at.more | at.odd))
+    return np.minimum(at.ordinal + up, infinity).astype(np.uint16)
+
+
 # --- Numbers to try --------------------------------------------------------------------------------------------------
 
 
@@ -321,3 +341,8 @@ def exactly(x: np.ndarray) -> np.ndarray:
     """Return `x` as float64."""
     with np.errstate(invalid="ignore"):  # of signalling NaNs
         return x.astype(np.float64)
+
+
+def floats(x: np.ndarray) -> list[float]:
+    """Return the numbers of `x`, flat, as Python floats."""
+    return exactly(x).ravel().tolist()
