@@ -33,7 +33,7 @@ def _pinned_matplotlib() -> str:
     return pin.removeprefix("matplotlib==")
 
 
-NO_DATA = "QSIM_DATA is unset"
+NO_DATA = "QSIM_DATA is unset or empty"
 OTHER_MATPLOTLIB = f"needs matplotlib {_pinned_matplotlib()}"
 
 # The reasons for which a test may skip under CI, each with the condition under which it may. Any other skip there is a
