@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from qsim.errors import InputError, enumerate_names, nearest
+from qsim.files import read_toml
 from qsim.folders import folder
 from qsim.formats.build import (
     SUFFIX,
@@ -47,12 +47,7 @@ OPTIONAL: Mapping[str, Mapping[str, Any]] = {
 
 def load_formats(path: Path) -> list[Format]:
     """Read the formats of one TOML file; raise `InputError` naming the file, the entry and the key that is wrong."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid TOML: {error}") from None
+    data = read_toml(path)
     entries = data.pop("format", None)
     if data or not isinstance(entries, list):
         stray = f"unknown key {next(iter(data))!r}" if data else "no [[format]] entry"
