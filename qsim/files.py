@@ -1,4 +1,4 @@
-"""How files are read and written: TOML, or a sentence why not; and whole, or not at all."""
+"""How files are read and written: TOML, or a sentence why not; hexadecimal numbers, exactly; and whole, or not at all."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import contextlib
 import secrets
 import tomllib
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from qsim.errors import InputError
 
-__all__ = ["read_toml", "whole"]
+__all__ = ["hexadecimal", "read_toml", "whole"]
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -22,6 +23,13 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid TOML: {error}") from None
+
+
+def hexadecimal(text: str) -> Fraction:
+    """Return the very number that `text`, which is one in C99's hexadecimal notation, stands for."""
+    digits, _, exponent = text.lower().replace("0x", "").partition("p")
+    integer, _, fraction = digits.partition(".")
+    return int(integer + fraction, 16) * Fraction(2) ** (int(exponent or 0) - 4 * len(fraction))
 
 
 @contextlib.contextmanager

@@ -166,9 +166,7 @@ def _exact(token: str) -> Fraction:
     """Return the very number that a token stands for, which is finite."""
     if DECIMAL.fullmatch(token):
         return Fraction(Decimal(token))  # which, unlike int, takes any number of digits
-    digits, exponent = token.lower().replace("0x", "").split("p")
-    whole, _, fraction = digits.partition(".")
-    return int(whole + fraction, 16) * Fraction(2) ** (int(exponent) - 4 * len(fraction))
+    return qsim.files.hexadecimal(token)
 
 
 def _word(token: str, bits: int) -> int:
