@@ -307,7 +307,7 @@ source = "drawn by a test"
 
 
 def test_a_file_of_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A format of a file is shown as any other; a wrong path and an entry that is not there are refused by name."""
+    """A format of a file is shown as any other, whatever its values; a wrong path or entry is refused by name."""
     monkeypatch.chdir(tmp_path)
     Path("mine.toml").write_text(TOML, encoding="utf-8")
     out = printed(capsys, "show", "mine.toml#sixes")
@@ -315,6 +315,10 @@ def test_a_file_of_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert "the line goes on above at 60\n" in out
     assert 'nan_to = "max"' in printed(capsys, "show", str(tmp_path / "mine.toml#e3m4b6"))
     assert json.loads(printed(capsys, "show", "mine.toml#sixes", "--json"))["values"] == [-6.0, 0.0, 0.5, 6.0]
+    large = '[[format]]\nname = "large"\nkind = "table"\nvalues = [2, 4]\nsource = "drawn by a test"\n'
+    Path("large.toml").write_text(large, encoding="utf-8")
+    out = printed(capsys, "show", "large.toml")  # without an eps, since 1 is below its values
+    assert re.search(r"^max +4 .*\nmin +2 .*\nsmallest positive +2 .*\nfinite values +2$", out, re.MULTILINE)
     for spelled, fragment in {
         "gone.toml#sixes": "gone.toml: cannot be read (No such file or directory)",
         "no/where.toml": "no/where.toml: cannot be read (No such file",
