@@ -26,7 +26,7 @@ both_carriers = pytest.mark.parametrize("carrier", [FLOAT32, FLOAT64], ids=str)
 
 # --- Formats ---------------------------------------------------------------------------------------------------------
 
-P3109_FAMILY = "Binary{K}p{P}{s|u}{e|f}"
+P3109_FAMILY = get_format("Binary8p4se").family
 
 
 def _spellings(unsigned: str = "") -> list[Format]:
