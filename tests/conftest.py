@@ -1,4 +1,4 @@
-"""What every test shares: Hypothesis profiles, where the real data are, and the rule about skips."""
+"""What every test shares: Hypothesis profiles, where the real data are, an empty folder, and the rule about skips."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+pytest.register_assert_rewrite("command")  # it asserts on behalf of tests, and should say what it found
 
 ROOT = Path(__file__).resolve().parents[1]
 CI = os.environ.get("CI") == "true"
@@ -31,7 +33,7 @@ def _pinned_matplotlib() -> str:
     return pin.removeprefix("matplotlib==")
 
 
-NO_DATA = "QSIM_DATA is unset"
+NO_DATA = "QSIM_DATA is unset or empty"
 OTHER_MATPLOTLIB = f"needs matplotlib {_pinned_matplotlib()}"
 
 # The reasons for which a test may skip under CI, each with the condition under which it may. Any other skip there is a
@@ -59,6 +61,13 @@ def pinned_matplotlib() -> None:
     """Skip unless matplotlib is the version whose figures the golden files hold."""
     if f"needs matplotlib {importlib.metadata.version('matplotlib')}" != OTHER_MATPLOTLIB:
         pytest.skip(OTHER_MATPLOTLIB)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 class SkipRule:

@@ -7,11 +7,12 @@ defines it, over whole arrays. `qsim.reference` says what is right; a test holds
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from qsim.formats import Format, Grid, Table
+from qsim.formats import Format, Grid, Table, get_format
 from qsim.rounding import Mode, Saturation
 
 HALF, ONE = np.uint64(1 << 63), np.uint64(1)
@@ -187,6 +188,28 @@ def first_word(mode: Mode, at: Place, n: int) -> np.ndarray:
     return whole - floor
 
 
+def roundings(mode: Mode, at: Place, bits: tuple[int, ...], width: int) -> Iterator[dict[str, Any]]:
+    """Yield the ways to ask for a mode: one; words, for each number the first that takes it away from zero, and the one before.
+
+    Or thresholds: for each number the fraction it has, and a little less; and some numbers.
+    """
+    if mode is Mode.THR:
+        fraction = np.where(at.negative, ~at.word + np.uint64(1), at.word) >> np.uint64(11)  # of 53 bits
+        for steps in fraction, fraction - (fraction > 0):
+            yield {"eps": np.ldexp(steps.astype(np.float64), -53)}
+        for eps in 0.0, 1 / 3:
+            yield {"eps": eps}
+    elif mode.stochastic:
+        some = {Mode.SR: (width,), Mode.SRE: (1, width)}.get(mode, bits)
+        for n in some:
+            last = np.uint64((1 << n) - 1)
+            first = ~at.word + np.uint64(1) if n == 64 else first_word(mode, at, n)
+            for r in np.minimum(first, last), np.minimum(first - (first > 0), last):
+                yield {"sr_bits": n, "rbits": r}
+    else:
+        yield {}
+
+
 # --- What it becomes -------------------------------------------------------------------------------------------------
 
 
@@ -286,6 +309,26 @@ def _code_of(fmt: Format, ordinal: np.ndarray) -> np.ndarray:
     return np.array([fmt.code(number) for number in known.tolist()], np.uint64)[at]
 
 
+# --- Division --------------------------------------------------------------------------------------------------------
+
+
+def quotient(x: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """Return x / s, cut after 40 bits, with a last bit that says whether anything was cut: a float64 like the quotient.
+
+    Whatever has at most 30 bits of its own is on the same side of it. Long division of integers of at most 11 bits.
+    """
+    (m, e), (n, f) = (np.frexp(exactly(part)) for part in (x, s))
+    whole, rest = np.divmod((m * 2**11).astype(np.int64) << 40, (n * 2**11).astype(np.int64))
+    return np.ldexp((2 * whole + (rest > 0)).astype(np.float64), e.astype(int) - f.astype(int) - 41)
+
+
+def nearest_codes(kind: np.dtype, x: np.ndarray) -> np.ndarray:
+    """Return the patterns of positive float64 `x` rounded to nearest even in a type of 16 bits."""
+    at, infinity = place(get_format(str(kind)), x), get_format(str(kind)).inf_code
+    up = (at.word > HALF) | ((at.word == HALF) & (at.more | at.odd))
+    return np.minimum(at.ordinal + up, infinity).astype(np.uint16)
+
+
 # --- Numbers to try --------------------------------------------------------------------------------------------------
 
 
@@ -298,3 +341,8 @@ def exactly(x: np.ndarray) -> np.ndarray:
     """Return `x` as float64."""
     with np.errstate(invalid="ignore"):  # of signalling NaNs
         return x.astype(np.float64)
+
+
+def floats(x: np.ndarray) -> list[float]:
+    """Return the numbers of `x`, flat, as Python floats."""
+    return exactly(x).ravel().tolist()

@@ -1,12 +1,15 @@
-"""Hypothesis strategies and lists that several tests share: formats, floats of every pattern, thresholds, words."""
+"""What several tests try: formats, types, floats of every pattern, thresholds and words, as lists and as strategies."""
 
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 
 import ml_dtypes
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from qsim.errors import InputError
@@ -14,10 +17,16 @@ from qsim.formats import SUFFIX, Format, Grid, Table, catalogue, float_format, g
 from qsim.kernels.parameters import CARRIERS
 
 FLOAT16, BFLOAT16, FLOAT32, FLOAT64 = map(np.dtype, (np.float16, ml_dtypes.bfloat16, np.float32, np.float64))
+KINDS = [FLOAT16, BFLOAT16, FLOAT32, FLOAT64]
+"""The types of numbers that arrays have."""
+
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
+both_kinds = pytest.mark.parametrize("kind", [FLOAT16, BFLOAT16], ids=str)
+both_carriers = pytest.mark.parametrize("carrier", [FLOAT32, FLOAT64], ids=str)
 
 # --- Formats ---------------------------------------------------------------------------------------------------------
 
-P3109_FAMILY = "Binary{K}p{P}{s|u}{e|f}"
+P3109_FAMILY = get_format("Binary8p4se").family
 
 
 def _spellings(unsigned: str = "") -> list[Format]:
@@ -37,6 +46,8 @@ def _spellings(unsigned: str = "") -> list[Format]:
 
 CATALOGUE = [fmt for fmt in catalogue().values() if fmt.family != P3109_FAMILY]
 """The named formats, but for the family of P3109."""
+NAMED = [fmt for fmt in CATALOGUE if fmt.bits <= 16]
+"""Those of up to 16 bits."""
 P3109 = [fmt for fmt in catalogue().values() if fmt.family == P3109_FAMILY and fmt.bits <= 8]
 """The formats of P3109 of up to 8 bits."""
 WIDE_P3109 = [fmt for fmt in catalogue().values() if fmt.family == P3109_FAMILY and fmt.bits > 8]
@@ -85,6 +96,11 @@ SMALL = [
 """Formats of up to 8 bits: the named ones, and others with every kind of special values and of line; none twice or of P3109."""
 
 assert len({fmt.name for fmt in SMALL}) == len(SMALL)
+
+TOO_FAR = {"shuffled", "neighbours"}
+"""Tables whose values are too far apart for the kernels."""
+ROUNDED = [fmt for fmt in SMALL if fmt.name not in TOO_FAR]
+"""The small formats, but for these."""
 
 
 @st.composite
@@ -172,6 +188,12 @@ def core_formats(carrier: np.dtype = FLOAT64) -> st.SearchStrategy[Grid]:
     return st.one_of(*(st.sampled_from(group) for group in groups if group), drawn)
 
 
+def drawn_formats() -> st.SearchStrategy[Format]:
+    """Return random float formats, and spelled ones, of up to 16 bits; those with a gap of up to 8."""
+    floats = any_floats().filter(lambda fmt: not fmt.gap or fmt.bits <= 8)
+    return st.one_of(floats, st.sampled_from([*PARAMETRIC, *P3109, *GAPPED[1:]]))
+
+
 # --- Numbers and words -----------------------------------------------------------------------------------------------
 
 
@@ -193,10 +215,55 @@ def ordinals(fmt: Format) -> range:
     return range(-fmt.bottom - 2, fmt.top + 2)
 
 
+def between(fmt: Format, parts: int, at: Iterable[int] | None = None) -> Iterator[Fraction]:
+    """Return the points that divide each interval into `parts`, from the first beyond one end to that beyond the other."""
+    for ordinal in ordinals(fmt) if at is None else at:
+        low, high = fmt.value(ordinal), fmt.value(ordinal + 1)
+        yield from (low + (high - low) * Fraction(k, parts) for k in range(parts))
+
+
 def nearest_float(value: Fraction) -> float:
     """Return the float64 nearest to `value`; the largest one for what lies beyond it."""
     most = Fraction(np.finfo(np.float64).max)
     return float(max(-most, min(value, most)))
+
+
+def edges(fmt: Format, kind: np.dtype, most: int = 1 << 12) -> np.ndarray:
+    """Return zeros, infinities, NaN, and all (or `most`) values and middles of a format, each with the floats beside it."""
+    numbers = ordinals(fmt)
+    if numbers.stop - numbers.start > most:
+        far = np.unique(np.geomspace(1, fmt.top + 1, most // 2).astype(np.int64)).tolist()
+        some = {*far, *(-n for n in far), 0, fmt.top - 1, fmt.top, -fmt.bottom - 1, -fmt.bottom}
+        numbers = sorted(n for n in some if n in numbers)
+    ends = [(fmt.value(n), fmt.value(n + 1)) for n in numbers]
+    at = [nearest_float(value) for low, high in ends for value in (low, high, (low + high) / 2)]
+    with np.errstate(over="ignore", under="ignore"):
+        near = np.unique(np.array([*at, 0.0]).astype(kind))
+        inf = kind.type(np.inf)
+        near = np.concatenate([near, np.nextafter(near, inf), np.nextafter(near, -inf), np.array([inf, np.nan], kind)])
+    return np.concatenate([near, -near])
+
+
+def some_numbers(fmt: Format, kind: np.dtype, most: int = 12) -> np.ndarray:
+    """Return special values, and numbers at and between some values of a format, as near as the type has them."""
+    at = ordinals(fmt)
+    step = max(1, (at.stop - at.start) // most)
+    ends = [(fmt.value(n), fmt.value(n + 1)) for n in range(at.start, at.stop, step)]
+    exact = [low + (high - low) * part for low, high in ends for part in (0, Fraction(1, 2), Fraction(5, 7))]
+    found = [nearest_float(value) for value in exact]
+    with np.errstate(over="ignore", under="ignore"):
+        return np.array([*found, 0.0, -0.0, math.inf, -math.inf, math.nan, -1.5, 1e-40, 7e6]).astype(kind)
+
+
+def numbers(count: int, kind: np.dtype) -> np.ndarray:
+    """Return `count` numbers of all sizes that e4m3 tells apart, most of them between two of its values."""
+    random = np.random.default_rng(0)
+    return (random.standard_normal(count) * np.exp2(random.integers(-10, 9, count))).astype(kind)
+
+
+def any_pattern(kind: np.dtype, count: int) -> np.ndarray:
+    """Return `count` floats of random bits."""
+    return np.frombuffer(np.random.default_rng(2).bytes(count * kind.itemsize), kind)
 
 
 @st.composite
@@ -219,6 +286,33 @@ def near_thresholds(draw: st.DrawFn, fmt: Format, carrier: np.dtype) -> np.gener
 def inputs(fmt: Format, carrier: np.dtype) -> st.SearchStrategy[np.generic]:
     """Return what a rounding of `carrier` numbers to `fmt` should be tried on."""
     return st.one_of(patterns(carrier), near_thresholds(fmt, carrier))
+
+
+# --- Layouts of arrays -----------------------------------------------------------------------------------------------
+
+
+def swapped(x: np.ndarray) -> np.ndarray:
+    """Return `x` in the other byte order; bfloat16 has one only."""
+    return x if x.dtype == BFLOAT16 else x.astype(x.dtype.newbyteorder())
+
+
+def read_only(x: np.ndarray) -> np.ndarray:
+    """Return `x` as an array that cannot be written."""
+    x.flags.writeable = False
+    return x
+
+
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "3-d": lambda x: x.reshape(2, 3, 4),
+    "Fortran order": lambda x: np.asfortranarray(x.reshape(4, 6)),
+    "transposed": lambda x: x.reshape(2, 3, 4).transpose(1, 2, 0),
+    "strided": lambda x: x[1::3],
+    "reversed": lambda x: x.reshape(4, 6)[::-1, ::-2],
+    "broadcast": lambda x: np.broadcast_to(x[:3], (4, 3)),
+    "read-only": read_only,
+    "byte-swapped": swapped,
+}
+"""What may be made of an array of 24 elements."""
 
 
 # --- A definition of its own -----------------------------------------------------------------------------------------

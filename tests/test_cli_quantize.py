@@ -1,70 +1,26 @@
-"""`qsim quantize`: that it writes what the library returns, what it reads, counts and refuses, and that OUT is whole."""
+"""`qsim quantize`: that it writes what the library returns, what it counts and says, and which options it refuses."""
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import os
 import re
-import subprocess
-import sys
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from alike import same_bits
+from command import X
+from command import quantize as run
+from command import quantize_refused as refused
 
 import qsim
 from qsim import reference
 from qsim.arrays import quantize_draws
-from qsim.cli import files, main
-from qsim.errors import InputError
 from qsim.rounding import Key, Quantizer
 
-X = np.array([[0.3, -1.7, 500, 1e-9], [math.nan, math.inf, -0.0, 1.75]])
-"""Of everything something: between two values of e4m3, beyond its range, too small for it, special, on its grid."""
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def run(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """Run `qsim quantize`, which must do and leave no unfinished file, and return what it printed."""
-    assert main(["quantize", *argv]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    assert not list(Path().glob(".*"))
-    return out
-
-
-def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """Run `qsim quantize`, which must be refused with one sentence and leave no file; return the sentence."""
-    before = sorted(Path().iterdir())
-    assert main(["quantize", *argv]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert re.fullmatch(r"qsim: [^\n]+\n", err), err
-    assert sorted(Path().iterdir()) == before
-    return err
-
-
-def same(a: np.ndarray, b: np.ndarray) -> bool:
-    """Return whether two arrays agree in shape, type and every bit."""
-    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
-
-
-def bits_equal(a: np.ndarray, b: np.ndarray) -> bool:
-    """Return whether two arrays agree in shape and in values, signs of zeros included; any NaN equals any other."""
-    return np.array_equal(a, b, equal_nan=True) and np.array_equal(np.signbit(a[a == 0]), np.signbit(b[b == 0]))
-
+pytestmark = pytest.mark.usefixtures("here")
 
 # --- The result ------------------------------------------------------------------------------------------------------
 
@@ -103,7 +59,7 @@ def test_it_writes_what_the_library_returns(rounding: str, codes: bool, capsys: 
             continue
         np.save("x.npy", x)
         run(capsys, "x.npy", "-f", "e4m3", "-o", "y.npy", *options, *["--codes"] * codes)
-        assert same(np.load("y.npy"), (qsim.encode if codes else qsim.quantize)(x, "e4m3", **keywords))
+        assert same_bits(np.load("y.npy"), (qsim.encode if codes else qsim.quantize)(x, "e4m3", **keywords))
 
 
 def test_float16_stays_float16(capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,12 +72,12 @@ def test_float16_stays_float16(capsys: pytest.CaptureFixture[str]) -> None:
         (["-r", "SR", "--seed", "1"], {"mode": "SR", "key": Key(1)}),
     ):
         out = run(capsys, "x.npy", "-f", "e5m2", "-o", "y.npy", *options)
-        assert same(np.load("y.npy"), qsim.quantize(half, "e5m2", **keywords))
+        assert same_bits(np.load("y.npy"), qsim.quantize(half, "e5m2", **keywords))
         assert ("32 bits an element" in out) == ("key" in keywords)
         with np.errstate(invalid="ignore"):
             wide = half.astype(np.float64)
         run(capsys, "x.npy", "-f", "e5m2", "-o", "y.npy", *options, "--dtype", "float64")
-        assert same(np.load("y.npy"), qsim.quantize(wide, "e5m2", **keywords))
+        assert same_bits(np.load("y.npy"), qsim.quantize(wide, "e5m2", **keywords))
 
 
 @pytest.mark.parametrize("spelled", ["e4m3:RUP", "e4m3:SRA(8)", "e4m3:Threshold(0.25)", "nf4:RTN"])
@@ -130,7 +86,7 @@ def test_format_and_mode_in_one(spelled: str, capsys: pytest.CaptureFixture[str]
     np.save("x.npy", X)
     words = ["--seed", "4"] if "SR" in spelled else []
     run(capsys, "x.npy", "-f", spelled, "-o", "y.npy", *words)
-    assert same(np.load("y.npy"), qsim.quantize(X, spelled, key=Key(4) if words else None))
+    assert same_bits(np.load("y.npy"), qsim.quantize(X, spelled, key=Key(4) if words else None))
 
 
 def test_a_format_of_a_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +99,7 @@ def test_a_format_of_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     np.save("x.npy", X)
     for spelled in ("mine.toml#thirds", str(Path("mine.toml").resolve()) + "#thirds:RDN"):
         out = run(capsys, "x.npy", "-f", spelled, "-o", "y.npy")
-        assert same(np.load("y.npy"), qsim.quantize(X, spelled))
+        assert same_bits(np.load("y.npy"), qsim.quantize(X, spelled))
         assert "thirds:R" in out
     argv = ["x.npy", "-o", "y.npy", "-f"]
     Path("y.npy").unlink()
@@ -161,13 +117,13 @@ def test_packed_codes(fmt: str, order: str, capsys: pytest.CaptureFixture[str]) 
     out = run(capsys, "x.npy", "-f", fmt, "--scale", "absmax", "-o", "y.npy", "--codes", f"--pack={order}")
     codes = qsim.encode(x, fmt, scale="absmax")
     packed = np.load("y.npy")
-    assert same(packed, qsim.pack(codes, fmt, order=order))
-    assert same(qsim.unpack(packed, fmt, 7, order=order), codes)
+    assert same_bits(packed, qsim.pack(codes, fmt, order=order))
+    assert same_bits(qsim.unpack(packed, fmt, 7, order=order), codes)
     shape = " x ".join(map(str, packed.shape))
     assert out.endswith(f"\nwritten             y.npy: codes packed to {shape}, {order} order, uint8\n")
     if order == "little":
         run(capsys, "x.npy", "-f", fmt, "--scale", "absmax", "-o", "z.npy", "--codes", "--pack")
-        assert same(np.load("z.npy"), packed)
+        assert same_bits(np.load("z.npy"), packed)
 
 
 @pytest.mark.parametrize("name", ["r.npy", "r.txt", "r.csv"])
@@ -180,7 +136,7 @@ def test_given_words(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     else:
         Path(name).write_text(("," if name == "r.csv" else " ").join(["0", "0xC8", "255", "017"]), encoding="utf-8")
     out = run(capsys, "x.npy", "-f", "e4m3", "-r", "SRC", "--rbits", name, "--sr-bits", "8", "-o", "y.npy")
-    assert same(np.load("y.npy"), qsim.quantize(X, "e4m3", "SRC", sr_bits=8, rbits=words))
+    assert same_bits(np.load("y.npy"), qsim.quantize(X, "e4m3", "SRC", sr_bits=8, rbits=words))
     assert f"8 bits an element, from {name}" in out
 
 
@@ -330,144 +286,7 @@ def test_sr_says_how_many_bits_the_input_has(capsys: pytest.CaptureFixture[str])
         assert f" {bits} bits an element" in out
 
 
-# --- Text ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("1\n2.5\n-3e-1\n", [1, 2.5, -0.3]),
-        ("1 2\n3 4\n", [[1, 2], [3, 4]]),
-        ("1,2\r\n3,\t4\r\n", [[1, 2], [3, 4]]),
-        ("\n  .5  5.\n\n+1E3,-1e+3\n\n", [[0.5, 5], [1000, -1000]]),
-        ("1 2 3", [[1, 2, 3]]),
-        ("0x1.8p-3 -0X.8P1 0x1p-1074", [[0.1875, -1, 5e-324]]),
-        ("nan -0 inf -Infinity NaN", [[math.nan, -0.0, math.inf, -math.inf, math.nan]]),
-        ("\ufeff0.1\n", [0.1]),
-        ("1e-400\n0x1p-99999\n", [0, 0]),
-        ("", []),
-        ("\n\n", []),
-    ],
-)
-def test_reading_text(text: str, expected: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decimals and hexadecimal floats, separated by commas or blanks, a row a line; the same from standard input."""
-    Path("x.txt").write_text(text, encoding="utf-8", newline="")
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-    for path in ("x.txt", "-"):
-        found = files.read_floats(path)
-        assert found.dtype == np.float64
-        assert bits_equal(found, np.array(expected, np.float64))
-
-
-@given(st.integers(0, 0x7F7FFFFF), st.sampled_from([-1, 0, 1]), st.sampled_from([12, 20, 40]), st.booleans())
-def test_float32_is_read_with_one_rounding(code: int, side: int, places: int, negative: bool) -> None:
-    """A decimal a hair from halfway between two float32 goes to its side, though the nearest float64 may be halfway."""
-    with np.errstate(over="ignore"):
-        lower, upper = (float(np.uint32(c).view(np.float32)) for c in (code, code + 1))
-    middle = (Fraction(lower) + (Fraction(2**128) if math.isinf(upper) else Fraction(upper))) / 2
-    value = middle + side * middle / 10**places
-    digits = value * 10**190  # of 150 binary places at most, times 10^40
-    assert digits.denominator == 1
-    token = f"{'-' * negative}{digits}e-190"
-    expected = lower if side < 0 or (side == 0 and code % 2 == 0) else upper
-    if math.isinf(expected):
-        with pytest.raises(InputError, match="beyond the range of float32"):
-            files._float32(token)
-    else:
-        assert files._float32(token) == (-expected if negative else expected)
-
-
-def test_a_hexadecimal_float32_is_read_with_one_rounding() -> None:
-    """So is a hexadecimal float of more digits than a float64 has."""
-    for tail, expected in (("0", 1.0), ("00000000000001", 1 + 2.0**-23)):
-        assert files._float32(f"0x1.000001{tail}p0") == expected
-    assert files._float32("0." + "0" * 5000 + "1e5001") == 1.0
-
-
-@pytest.mark.parametrize("carrier", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(1000,), (250, 4), (1, 1000)])
-@pytest.mark.parametrize("suffix", ["txt", "csv"])
-def test_text_reads_back_exactly(suffix: str, shape: tuple[int, ...], carrier: type) -> None:
-    """Any float written as text is read back with every bit, as float64 and as the type that it was."""
-    word = np.uint32 if carrier is np.float32 else np.uint64
-    patterns = np.random.default_rng(0).integers(0, np.iinfo(word).max, 1000, dtype=word, endpoint=True)
-    x = patterns.view(carrier)
-    x[:6] = [np.nan, np.inf, -np.inf, -0.0, np.finfo(carrier).smallest_subnormal, np.finfo(carrier).max]
-    x = x.reshape(shape)
-    files.write(f"x.{suffix}", x)
-    with np.errstate(invalid="ignore"):  # signalling NaNs
-        assert bits_equal(files.read_floats(f"x.{suffix}"), x.astype(np.float64))
-    back = files.read_floats(f"x.{suffix}", carrier.__name__)
-    assert back.dtype == carrier
-    assert bits_equal(back, x)
-
-
-def test_from_text_to_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """With - for both, numbers go through as through a pipe, and the summary is on stderr."""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"0.3, 500\nnan, -0\n")))
-    assert main(["quantize", "-", "-f", "e4m3", "-o", "-"]) == 0
-    out, err = capsys.readouterr()
-    assert out == "0.3125 448\nnan -0\n"
-    assert "rounding            float8_e4m3fn:RNE, SatFinite\n" in err
-    Path("x.csv").write_text("0.3,500\n", encoding="utf-8")
-    assert main(["quantize", "x.csv", "-f", "e4m3", "--codes", "--json", "-o", "-"]) == 0
-    out, err = capsys.readouterr()
-    assert out == "42 126\n"
-    assert json.loads(err)["output_dtype"] == "uint8"
-    run(capsys, "x.csv", "-f", "e4m3", "-o", "y.csv")
-    assert Path("y.csv").read_text(encoding="utf-8") == "0.3125,448\n"
-
-
-def test_nothing_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
-    """An empty text and an empty array are rounded to such, with whatever scale and words."""
-    Path("x.txt").touch()
-    np.save("x.npy", np.empty((2, 0, 3), np.float32))
-    for path in ("x.txt", "x.npy"):
-        out = run(capsys, path, "-f", "e4m3", "-o", "y.npy", "--scale", "absmax", "-r", "SR", "--seed", "0")
-        assert " 0 elements" in out
-        assert np.load("y.npy").shape == ((2, 0, 3) if path == "x.npy" else (0,))
-    run(capsys, "x.txt", "-f", "e4m3", "-o", "y.txt")
-    assert Path("y.txt").read_bytes() == b""
-
-
 # --- What is refused -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "fragment"),
-    [
-        ("1\n2\n1.2.3\n", "x.txt, line 3: '1.2.3' is not a number; write decimals, hex"),
-        ("1\n\n\n1_000\n", "line 4: '1_000' is not"),
-        ("a,b\n1,2\n", "line 1: 'a' is not"),
-        ("# one\n1\n", "line 1: '#' is not"),
-        ("1;2\n", "'1;2' is not"),
-        ("0x3f800000\n", "'0x3f800000' is not a number; write decimals, hexadecimal floats such as 0x1.8p-3"),
-        ("\u0661\n", "is not a number"),
-        ("1,2,\n", "line 1: a number is missing beside a comma"),
-        ("1,,2\n", "a number is missing"),
-        ("1 2\n3\n", "line 2: a row of 1 numbers, where those above have 2; rows are of one length"),
-        ("1\n2 3\n", "line 2: a row of 2 numbers"),
-        ("1e400\n", "line 1: '1e400' is beyond the range of float64; write inf"),
-        ("-0x1p1024\n", "'-0x1p1024' is beyond the range of float64"),
-        ("x" * 100, f"'{'x' * 37}...' is not"),
-    ],
-)
-def test_a_bad_number_is_named_with_its_line(
-    text: str, fragment: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is no number, or one number too many, is refused with file and line, standard input by its name."""
-    Path("x.txt").write_text(text, encoding="utf-8")
-    assert fragment in refused(capsys, "x.txt", "-f", "e4m3", "-o", "y.txt")
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-    assert refused(capsys, "-", "-f", "e4m3", "-o", "y.txt").startswith("qsim: standard input, line ")
-
-
-@pytest.mark.parametrize("content", [b"1\n\xff\n", "1\n2\n".encode("utf-16"), b"\x93NUMPY\x01\x00\n"])
-def test_text_that_is_none(content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
-    """Bytes that are no UTF-8 are shown in the sentence, by their codes."""
-    Path("x.txt").write_bytes(content)
-    assert re.search(r"line \d: '\\\\x[\w\\]+' is not a number", refused(capsys, "x.txt", "-f", "e4m3", "-o", "y.txt"))
-
 
 OK = "x.npy -f e4m3 -o y.npy"
 """A command line that does."""
@@ -542,124 +361,3 @@ def test_bad_usage_is_refused(line: str, fragment: str, capsys: pytest.CaptureFi
     Path("folder.npy").mkdir()
     Path("r.txt").write_text("1\n", encoding="utf-8")
     assert fragment in refused(capsys, *line.split())
-
-
-@pytest.mark.parametrize(
-    ("array", "fragment"),
-    [
-        (np.zeros(3, "V2"), "x.npy holds raw bytes (|V2), as an array of an ml_dtypes type is stored; save x.astype"),
-        (np.arange(3), "x.npy holds int64; convert it to float16, float32 or float64 first"),
-        (np.zeros(3, complex), "x.npy holds complex128; convert"),
-        (np.zeros(3, np.longdouble), f"x.npy holds {np.dtype(np.longdouble)}; convert"),
-        (np.zeros(3, [("a", "f4")]), "x.npy holds [('a', '<f4')]; convert"),
-        (np.array([None]), "x.npy cannot be read as .npy (Array can't be memory-mapped: Python objects in dtype)"),
-    ],
-    ids=lambda part: str(part.dtype) if isinstance(part, np.ndarray) else "",
-)
-def test_other_arrays_are_refused(array: np.ndarray, fragment: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """An array that is not of floats is refused by the type that it holds."""
-    np.save("x.npy", array, allow_pickle=True)
-    assert fragment in refused(capsys, "x.npy", "-f", "e4m3", "-o", "y.npy")
-
-
-def test_damaged_files_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever is cut off or changed in the header of a .npy, the sentence names it."""
-    np.save("x.npy", X)
-    whole = Path("x.npy").read_bytes()
-    cut = [whole[:n] for n in (0, 3, 9, 60, len(whole) - 1)]
-    shapes = [b"(2, 1000000000)", b"(2, 9" + b"9" * 24 + b")", b"(-2, 4)", b"(True,)", b"(2, 4", b"(02, 4)"]
-    changed = [whole.replace(b"(2, 4), }" + b" " * (len(shape) - 6), shape + b", }") for shape in shapes]
-    for content in (*cut, *changed, b"PK\x03\x04" + whole):
-        assert content != whole
-        Path("x.npy").write_bytes(content)
-        assert "x.npy cannot be read as .npy (" in refused(capsys, "x.npy", "-f", "e4m3", "-o", "y.npy")
-
-
-@pytest.mark.parametrize(
-    ("words", "fragment"),
-    [
-        ("1\n-1\n", "r.txt, line 2: '-1' is not a random word; write integers from 0 on"),
-        ("1\n2.5\n", "r.txt, line 2: '2.5' is not a random word"),
-        ("1\n16\n", "r.txt, line 2: '16' is no random word of 4 bits, 0 .. 15"),
-        ("9" * 5000, "999...' is not a random word"),
-        (np.array([1, 16]), "r.npy, index 1: 16 is not in 0 .. 15"),
-        (np.array([-1, 1]), "r.npy, index 0: -1 is not in 0 .. 15"),
-        (np.array([0.5]), "r.npy holds float64; random words are integers"),
-        ("1\n2\n3\n", "rbits of shape (3,) do not broadcast to the shape (2, 4) of x"),
-    ],
-    ids=str,
-)
-def test_bad_words_are_refused(words: str | np.ndarray, fragment: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Random words that are none, have too many bits or do not fit the input are refused where they stand."""
-    np.save("x.npy", X)
-    if isinstance(words, str):
-        Path("r.txt").write_text(words, encoding="utf-8")
-    else:
-        np.save("r.npy", words)
-    name = "r.txt" if isinstance(words, str) else "r.npy"
-    argv = ["x.npy", "-f", "e4m3", "-r", "SRA", "--rbits", name, "--sr-bits", "4", "-o", "y.npy"]
-    assert fragment in refused(capsys, *argv)
-
-
-# --- Whole or not at all ---------------------------------------------------------------------------------------------
-
-
-def test_the_result_may_replace_the_input(capsys: pytest.CaptureFixture[str]) -> None:
-    """OUT may be IN, though it is read as it is needed; a link is followed, and what it names is replaced."""
-    x = np.random.default_rng(0).standard_normal(100_000)
-    np.save("x.npy", x)
-    Path("link.npy").symlink_to("x.npy")
-    for name in ("x.npy", "link.npy"):
-        run(capsys, name, "-f", "e4m3", "-o", name)
-        assert Path("link.npy").is_symlink()
-        assert same(np.load("x.npy"), qsim.quantize(x, "e4m3"))
-
-
-@pytest.mark.parametrize(
-    "error", [OSError(28, "No space left on device"), OSError("2 requested and 1 written")], ids=str
-)
-def test_a_failure_keeps_the_old_file(
-    error: OSError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Where writing fails, an OUT that was there stays as it was, nothing else is left, and the sentence says why."""
-    np.save("x.npy", X)
-    Path("y.npy").write_bytes(b"old")
-
-    def half(file: Any, *_: object, **__: object) -> None:
-        file.write(b"half")
-        raise error
-
-    monkeypatch.setattr(np, "save", half)
-    reason = error.strerror or str(error)
-    assert f"y.npy: cannot be written ({reason}); name another" in refused(capsys, "x.npy", "-f", "e4m3", "-o", "y.npy")
-    assert Path("y.npy").read_bytes() == b"old"
-
-
-def test_an_interrupt_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C while OUT is written ends with 130 and without a file."""
-    np.save("x.npy", X)
-
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(np, "save", interrupted)
-    assert main(["quantize", "x.npy", "-f", "e4m3", "-o", "y.npy"]) == 130
-    assert [path.name for path in Path().iterdir()] == ["x.npy"]
-
-
-def test_a_killed_process_leaves_no_result() -> None:
-    """A process that is killed with half of OUT written leaves no OUT, and an older one as it was."""
-    np.save("x.npy", X)
-    Path("old.npy").write_bytes(b"old")
-    program = (
-        "import os, signal, sys\nimport numpy as np\nfrom qsim.cli import main\n"
-        "def half(file, *_, **__):\n    file.write(b'half')\n    file.flush()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "np.save = half\nmain(sys.argv[1:])"
-    )
-    environment = os.environ | {"PYTHONPATH": str(Path(qsim.__file__).parents[1])}
-    for output in ("new.npy", "old.npy"):
-        argv = [sys.executable, "-c", program, "quantize", "x.npy", "-f", "e4m3", "-o", output]
-        done = subprocess.run(argv, env=environment, capture_output=True, timeout=120, check=False)
-        assert (done.returncode, done.stdout) == (-9, b"")
-    assert not Path("new.npy").exists()
-    assert Path("old.npy").read_bytes() == b"old"

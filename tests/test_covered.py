@@ -27,9 +27,9 @@ def test_a_row_says_what_a_test_is_run_with() -> None:
     """Formats and modes are counted, not typed."""
 
     @covers("enumerated", formats=[get_format("e4m3"), get_format("e5m2")], modes=set(Mode), inputs="all codes")
-    def test() -> None: ...
+    def stand_in() -> None: ...
 
-    (row,) = test.covers  # type: ignore[attr-defined]
+    (row,) = stand_in.covers  # type: ignore[attr-defined]
     assert row.formats == "`float8_e4m3fn`, `float8_e5m2`"
     assert row.modes == f"all {len(Mode)}"
     with pytest.raises(AssertionError):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import LAYOUTS, read_only
 
 from qsim.errors import InputError
 from qsim.formats import get_format
@@ -184,25 +185,12 @@ def test_bitsandbytes() -> None:
 # --- Arguments -------------------------------------------------------------------------------------------------------
 
 
-def read_only(x: np.ndarray) -> np.ndarray:
-    """Return `x` as an array that cannot be written."""
-    x.flags.writeable = False
-    return x
-
-
-LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+LAYOUTS_OF_CODES = {
     "empty": lambda x: x[:0],
     "empty rows": lambda x: x[:0].reshape(3, 0),
     "no rows": lambda x: x[:0].reshape(0, 3),
     "one": lambda x: x[:1],
-    "3-d": lambda x: x.reshape(2, 3, 4),
-    "Fortran order": lambda x: np.asfortranarray(x.reshape(4, 6)),
-    "transposed": lambda x: x.reshape(2, 3, 4).transpose(1, 2, 0),
-    "strided": lambda x: x[1::3],
-    "reversed": lambda x: x.reshape(4, 6)[::-1, ::-2],
-    "broadcast": lambda x: np.broadcast_to(x[:3], (4, 3)),
-    "read-only": read_only,
-    "byte-swapped": lambda x: x.astype(x.dtype.newbyteorder()),
+    **LAYOUTS,
 }
 
 
@@ -210,7 +198,7 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 @pytest.mark.parametrize(
     "dtype", [np.int8, np.uint8, np.int16, np.uint32, np.int64, np.uint64], ids=lambda t: t.__name__
 )
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS_OF_CODES.values(), ids=LAYOUTS_OF_CODES)
 def test_layouts(layout: Callable[[np.ndarray], np.ndarray], dtype: type, order: str) -> None:
     """Whatever the layout and integer type of the codes, the bytes are the same; the input stays as it is."""
     codes = layout(np.arange(24).astype(dtype))

@@ -11,7 +11,7 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
-from strategies import CATALOGUE, FLOAT32, FLOAT64, P3109, PARAMETRIC, SMALL, rounded_in
+from strategies import CATALOGUE, FLOAT32, FLOAT64, P3109, PARAMETRIC, SMALL, both_carriers, rounded_in
 
 from qsim import reference
 from qsim.arrays import encode, quantize
@@ -21,8 +21,6 @@ from qsim.rounding import Mode, saturations
 INF = math.inf
 FLOATS = [fmt for fmt in (*CATALOGUE, *P3109, *PARAMETRIC[::9]) if fmt.kind == "float" and rounded_in(FLOAT64, fmt)]
 DETERMINISTIC = [mode for mode in Mode if not mode.stochastic and mode is not Mode.THR]
-
-both_carriers = pytest.mark.parametrize("carrier", [FLOAT32, FLOAT64], ids=str)
 
 
 def agree(x: np.ndarray, fmt: str | Format, mode: str | Mode = "RNE", **how: object) -> np.ndarray:

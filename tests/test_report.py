@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -360,13 +361,23 @@ def test_an_empty_result_renders(result: Result) -> None:
     assert list(report.render(empty)) == ["report.md", "report.html", "result.json"]
 
 
-def test_write_publishes_what_render_gives(result: Result, tmp_path: Path) -> None:
-    """The folder holds the files of `render`, no leftovers, and a second write replaces them."""
-    for _ in range(2):
-        paths = report.write(result, tmp_path / "deep" / "er")
+def test_write_publishes_what_render_gives(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder holds the files of `render`, no leftovers, and a second write replaces them, in order, once all are there."""
+    report.write(result, tmp_path / "deep" / "er")
+    method, waiting, placed = Path.replace, [], []
+
+    def replace(part: Path, target: Path) -> Path:
+        waiting.append(sorted(path.stat().st_size for path in tmp_path.rglob("*.part")))
+        placed.append(target)
+        return method(part, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    paths = report.write(result, tmp_path / "deep" / "er")
     files = report.render(result)
     assert list(paths) == list(files)
     assert list(files)[-1] == "result.json"
+    assert placed == list(paths.values())
+    assert waiting[0] == sorted(map(len, files.values()))
     found = {path for path in (tmp_path / "deep" / "er").rglob("*") if path.is_file()}
     assert found == set(paths.values())
     assert all(path.read_bytes() == files[name] for name, path in paths.items())
@@ -376,17 +387,19 @@ def test_write_leaves_nothing_half_written(result: Result, tmp_path: Path, monke
     """If the disk fills up on the last file, the folder keeps the old report and no fragment of the new one."""
     report.write(result, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    write_bytes = Path.write_bytes
+    method, opened = Path.open, []
 
-    def full(path: Path, content: bytes) -> int:
-        if "result.json" in path.name:
-            write_bytes(path, content[:7])
-            raise OSError(28, "No space left on device")
-        return write_bytes(path, content)
+    def full(path: Path, *arguments: Any, **options: Any) -> Any:
+        opened.append(path)
+        if len(opened) < len(before):
+            return method(path, *arguments, **options)
+        path.touch()
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(OSError, match="No space left"):
         report.write(dataclasses.replace(result, title="Another"), tmp_path)
+    monkeypatch.undo()
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 

@@ -6,7 +6,6 @@ import contextlib
 import io
 import math
 import re
-import secrets
 import struct
 import sys
 import tokenize
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+import qsim.files
 from qsim.cli.text import number
 from qsim.errors import InputError
 
@@ -166,9 +166,7 @@ def _exact(token: str) -> Fraction:
     """Return the very number that a token stands for, which is finite."""
     if DECIMAL.fullmatch(token):
         return Fraction(Decimal(token))  # which, unlike int, takes any number of digits
-    digits, exponent = token.lower().replace("0x", "").split("p")
-    whole, _, fraction = digits.partition(".")
-    return int(whole + fraction, 16) * Fraction(2) ** (int(exponent) - 4 * len(fraction))
+    return qsim.files.hexadecimal(token)
 
 
 def _word(token: str, bits: int) -> int:
@@ -228,16 +226,9 @@ def whole(path: str | Path) -> Iterator[BinaryIO]:
 
     A link stays one. Raise `InputError` for a file that cannot be written.
     """
-    target = Path(path).resolve()
-    # In the same folder, so that the rename stays on one file system and is atomic.
-    part = target.with_name(f".qsim-{secrets.token_hex(8)}.part")
     try:
-        try:
-            with part.open("xb") as file:
-                yield file
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        with qsim.files.whole(Path(path).resolve()) as file:
+            yield file
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another file with -o") from None
 

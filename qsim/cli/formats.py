@@ -12,7 +12,7 @@ from qsim.cli.text import as_float, as_json, exact, number, spans, table
 from qsim.formats import SPECIALS, Format, Grid, catalogue
 from qsim.rounding import saturations
 
-__all__ = ["SPELLINGS", "add", "describe", "landmarks", "run"]
+__all__ = ["SPELLINGS", "add", "describe", "run"]
 
 SPELLINGS = "eXmY[bB][fn|fnuz|f][u], Qm.n, UQm.n, Binary{K}p{P}{s|u}{e|f} or FILE.toml#NAME"
 """How a format is spelled that the list does not name."""
@@ -74,7 +74,7 @@ def table_of(kind: str, family: str, formats: Sequence[Format]) -> str:
 
 def row(fmt: Format) -> tuple[str, ...]:
     """Return the line of `fmt` in the table of its kind."""
-    marks = landmarks(fmt)
+    marks = fmt.landmarks()
     largest, least, eps = (marks[name] for name in ("max", "smallest_subnormal", "eps"))
     names = " ".join(fmt.aliases)
     if isinstance(fmt, Grid) and fmt.kind == "float":
@@ -115,31 +115,13 @@ def count(fmt: Format) -> int:
     return fmt.top + fmt.bottom + 1
 
 
-def landmarks(fmt: Format) -> dict[str, Fraction | None]:
-    """Return the numbers that mark the range of `fmt`, exactly; `None` for what it has not.
-
-    They are the properties of `Format` by these names, which are floats and fail where a float64 does not reach.
-    """
-    positive = 1 if fmt.has_zero or isinstance(fmt, Grid) else 0  # ordinals
-    normal = fmt.first_normal if isinstance(fmt, Grid) else positive
-    one, rest = fmt.split(Fraction(1))
-    spaced = one < fmt.top and (isinstance(fmt, Grid) or not rest)
-    return {
-        "max": fmt.value(fmt.top),
-        "min": fmt.value(-fmt.bottom),
-        "smallest_normal": fmt.value(normal) if positive <= fmt.top else None,
-        "smallest_subnormal": fmt.value(positive) if positive <= fmt.top else None,
-        "eps": fmt.value(one + 1) - fmt.value(one) if spaced else None,
-    }
-
-
 def describe(fmt: Format) -> dict[str, Any]:
     """Return what defines `fmt` and what follows from it, as plain data; `None` where it has no such thing.
 
     A landmark of the range is also `None` where a float64 does not hold it; "exact" has it as a product with a power of two.
     """
     grid = fmt if isinstance(fmt, Grid) and fmt.kind == "float" else None
-    marks = landmarks(fmt)
+    marks = fmt.landmarks()
     return {
         "name": fmt.name,
         "aliases": list(fmt.aliases),

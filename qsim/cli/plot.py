@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qsim.cli.files import whole
-from qsim.cli.formats import landmarks
 from qsim.cli.show import HELP
 from qsim.cli.text import as_float, as_json, number
 from qsim.errors import InputError, enumerate_names
@@ -126,7 +125,7 @@ def row_of(fmt: Format) -> Row:
     """Return what is drawn of `fmt`, read off its table of values."""
     from qsim.report.numberline import Row
 
-    if any(value is not None and as_float(value) is None for value in landmarks(fmt).values()):
+    if any(value is not None and as_float(value) is None for value in fmt.landmarks().values()):
         raise InputError(f"{fmt.name} reaches beyond the range of float64, in which a number line is drawn; "
                          f"`qsim show {fmt.name}` says how far")  # fmt: skip
     table = fmt.values()

@@ -176,13 +176,10 @@ def random_bits(mode: Mode, n: int | None, x: NDArray[Any]) -> int | None:
 @np.errstate(over="ignore", invalid="ignore")  # infinities and NaNs are results like any other
 def count(x: NDArray[Any], q: Quantizer, values: NDArray[Any]) -> tuple[NDArray[Any] | None, Counts]:
     """Return the scale s, if there is one, and the counts of the rounding of x / s, computed as for it, to `values`."""
-    from qsim.arrays import Counts
-    from qsim.scales import apply_scale, derive_scale, number_format
+    from qsim.arrays import Counts, quantize
+    from qsim.scales import apply_scale, derive_scale
 
-    y = x
-    if q.ftz_in:
-        tiny = x.dtype.type(number_format(x.dtype).smallest_normal)
-        y = np.where(np.abs(x) < tiny, np.copysign(x.dtype.type(0), x), x)
+    y = quantize(x, x.dtype.name, ftz_in=True) if q.ftz_in else x  # to its own type: flushed, and nothing else
     s = derive_scale(y, q)
     if s is not None:
         y = apply_scale(y, s, q, 0)  # what it refuses, the rounding refused before

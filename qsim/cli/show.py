@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from qsim import reference
-from qsim.cli.formats import SPELLINGS, count, describe, landmarks
+from qsim.cli.formats import SPELLINGS, count, describe
 from qsim.cli.text import WIDTH, as_float, as_json, columns, exact, number, spans, table
 from qsim.errors import InputError
 from qsim.formats import SPECIALS, Format, Grid, Table, get_format
@@ -138,7 +138,7 @@ def field_0(fmt: Grid) -> str:
 
 def range_of(fmt: Format) -> list[tuple[str, str]]:
     """Return the landmarks of the range: as decimals that read back exactly, and by powers of two."""
-    marks = landmarks(fmt)
+    marks = dict(fmt.landmarks())
     names = {"max": "max", "min": "min", "smallest_subnormal": "smallest positive", "eps": "eps"}
     if isinstance(fmt, Grid) and fmt.even:
         del names["smallest_subnormal"]

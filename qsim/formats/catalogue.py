@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from qsim.errors import InputError, enumerate_names, nearest
+from qsim.files import hexadecimal, read_toml
 from qsim.folders import folder
 from qsim.formats.build import (
     SUFFIX,
@@ -44,15 +43,12 @@ OPTIONAL: Mapping[str, Mapping[str, Any]] = {
 }
 """The keys of an entry, by kind, with their types. A number may be written as a string in C99's hexadecimal notation."""
 
+HEXADECIMAL = re.compile(r"[+-]?0x[0-9a-f]*\.?[0-9a-f]*(p[+-]?\d{1,5})?", re.IGNORECASE | re.ASCII)
+
 
 def load_formats(path: Path) -> list[Format]:
     """Read the formats of one TOML file; raise `InputError` naming the file, the entry and the key that is wrong."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid TOML: {error}") from None
+    data = read_toml(path)
     entries = data.pop("format", None)
     if data or not isinstance(entries, list):
         stray = f"unknown key {next(iter(data))!r}" if data else "no [[format]] entry"
@@ -112,12 +108,10 @@ def _typed(where: str, key: str, value: Any, expected: Any) -> Any:
 
 def _hexadecimal(text: str) -> float:
     """Return the number in C99's hexadecimal notation; refuse decimals, and digits that a float64 has no room for."""
-    match = re.fullmatch(r"[+-]?0x([0-9a-f]*)\.?([0-9a-f]*)(?:p([+-]?\d{1,5}))?", text, re.IGNORECASE | re.ASCII)
-    if not match:
+    if not HEXADECIMAL.fullmatch(text):
         raise ValueError(text)
     number = float.fromhex(text)
-    digits = int(f"{match[1]}{match[2]}" or "0", 16)
-    if abs(Fraction(number)) != digits * Fraction(2) ** (int(match[3] or 0) - 4 * len(match[2])):
+    if number != hexadecimal(text):
         raise ValueError(text)
     return number
 

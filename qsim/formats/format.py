@@ -99,19 +99,30 @@ class Format(abc.ABC):
         return self._float(-self.bottom)
 
     @property
-    @abc.abstractmethod
-    def smallest_subnormal(self) -> float:
-        """Smallest positive value."""
-
-    @property
-    @abc.abstractmethod
     def smallest_normal(self) -> float:
         """Smallest positive value of full precision; where there is no such notion, the smallest positive value."""
+        return self._landmark("smallest_normal")
 
     @property
-    @abc.abstractmethod
+    def smallest_subnormal(self) -> float:
+        """Smallest positive value; NaN where there is none."""
+        return self._landmark("smallest_subnormal")
+
+    @property
     def eps(self) -> float:
-        """Spacing of the values just above 1; NaN where 1 is not below the largest value."""
+        """Spacing of the values just above 1; NaN where 1 is not below the largest one, or is none of a table's.
+
+        Where 1 lies between two values it is their distance.
+        """
+        return self._landmark("eps")
+
+    def landmarks(self) -> Mapping[str, Fraction | None]:
+        """Return the properties that mark the range, by name, exactly; `None` for what there is not."""
+        return _landmarks(self)
+
+    def _landmark(self, name: str) -> float:
+        exact = _landmarks(self)[name]
+        return math.nan if exact is None else self._in_float64(exact)
 
     @abc.abstractmethod
     def value(self, ordinal: int) -> Fraction:
@@ -225,6 +236,21 @@ class Format(abc.ABC):
         return self.name
 
 
+@functools.lru_cache(maxsize=1024)
+def _landmarks(fmt: Format) -> Mapping[str, Fraction | None]:
+    positive = 1 if fmt.has_zero or isinstance(fmt, Grid) else 0  # ordinals
+    normal = fmt.first_normal if isinstance(fmt, Grid) else positive
+    one, rest = fmt.split(Fraction(1))
+    spaced = one < fmt.top and (isinstance(fmt, Grid) or (one >= -fmt.bottom and not rest))
+    return {
+        "max": fmt.value(fmt.top),
+        "min": fmt.value(-fmt.bottom),
+        "smallest_normal": fmt.value(normal) if positive <= fmt.top else None,
+        "smallest_subnormal": fmt.value(positive) if positive <= fmt.top else None,
+        "eps": fmt.value(one + 1) - fmt.value(one) if spaced else None,
+    }
+
+
 @functools.lru_cache(maxsize=256)
 def _values(fmt: Format) -> NDArray[np.float64]:
     table = fmt.decode_array(np.arange(1 << fmt.bits))
@@ -277,26 +303,9 @@ class Grid(Format):
         return self.emin - self.man_bits
 
     @property
-    def smallest_subnormal(self) -> float:
-        """Smallest positive value."""
-        return self._float(1)
-
-    @property
-    def smallest_normal(self) -> float:
-        """Smallest positive value of full precision; for integers and fixed point the spacing."""
-        return self._float(self.first_normal)
-
-    @property
     def first_normal(self) -> int:
         """Ordinal of the smallest positive value of full precision."""
         return 1 if self.even or (self.gap and not self.gap_at) else 1 << self.man_bits
-
-    @property
-    def eps(self) -> float:
-        """Spacing of the values just above 1: for floats 2^-man_bits, twice that if 1 is subnormal; NaN if max <= 1."""
-        if self.value(self.top) <= 1:
-            return math.nan
-        return self._in_float64(Fraction(2) ** (self.lsb if self.even else max(self.emin, 0) - self.man_bits))
 
     def value(self, ordinal: int) -> Fraction:
         """Return the exact value on the format's grid that `ordinal` numbers, range or not.
@@ -383,23 +392,6 @@ class Table(Format):
     #: Where the line would go on above the largest and below the smallest value; `None`: nowhere.
     above: float | None = None
     below: float | None = None
-
-    @property
-    def smallest_subnormal(self) -> float:
-        """Smallest positive value."""
-        return next((value for value in self.points if value > 0), math.nan)
-
-    @property
-    def smallest_normal(self) -> float:
-        """Smallest positive value; a table knows no precision."""
-        return self.smallest_subnormal
-
-    @property
-    def eps(self) -> float:
-        """Distance from 1 to the next value; NaN where 1 is not a value, or is the last."""
-        if 1.0 not in self.points[:-1]:
-            return math.nan
-        return self.points[self.points.index(1.0) + 1] - 1.0
 
     @property
     def line(self) -> tuple[float, ...]:

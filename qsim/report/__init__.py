@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 
+from qsim.files import whole
 from qsim.report import figures, html, markdown, text
 from qsim.report.text import summary
 from qsim.studies.result import Result
@@ -38,16 +38,12 @@ def write(result: Result, folder: str | os.PathLike[str]) -> dict[str, Path]:
     Every file appears whole or not at all, and none before all are on disk; `result.json` comes
     last, so that a folder that holds it holds the rest. Raises `OSError` if that fails.
     """
-    with contextlib.ExitStack() as leftovers:
-        parts: dict[Path, Path] = {}
-        for name, content in render(result).items():
+    files = render(result)
+    with contextlib.ExitStack() as unfinished:
+        for name, content in reversed(files.items()):  # what is opened last takes its place first
             target = Path(folder, name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            # The same folder, so that the rename below stays on one file system and is atomic.
-            part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-            leftovers.callback(part.unlink, missing_ok=True)
-            part.write_bytes(content)
-            parts[target] = part
-        for target, part in parts.items():
-            part.replace(target)
-    return {target.relative_to(folder).as_posix(): target for target in parts}
+            file = unfinished.enter_context(whole(target))
+            file.write(content)
+            file.flush()  # on disk before any takes its place
+    return {name: Path(folder, name) for name in files}

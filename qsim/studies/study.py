@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qsim.errors import InputError, enumerate_names, nearest
+from qsim.files import read_toml
 from qsim.folders import folder
 
 __all__ = ["KINDS", "Study", "available", "find", "load"]
@@ -56,12 +56,7 @@ def find(name: str) -> Study:
 
 def load(path: Path, name: str) -> Study:
     """Read a study file."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid TOML: {error}") from None
+    tables = read_toml(path)
     header = {}
     for key in ("title", "kind", "question"):
         header[key] = tables.pop(key, None)
