@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qsim.errors import InputError
+from qsim.errors import InputError, integer
 from qsim.formats import Format, Grid, Table, get_format
 from qsim.kernels import cpu, table
 from qsim.kernels.parameters import CARRIERS, Carrier, parameters, stochastic, thresholds
@@ -26,9 +26,10 @@ from qsim.rounding import (
     Scale,
     check_eps,
     mode_fields,
+    parse_mode,
     split_spelling,
 )
-from qsim.scales import apply_scale, derive_scale, given_scale, number_format, remove_scale
+from qsim.scales import INPUTS, apply_scale, derive_scale, flush_input, given_scale, number_format, remove_scale
 
 __all__ = ["Counts", "decode", "encode", "quantize", "quantize_draws", "random_words"]
 
@@ -154,17 +155,21 @@ def decode(codes: ArrayLike, fmt: str | Format, dtype: Any = np.float32) -> NDAr
     Raise `InputError` for what is no code: codes are integers in 0 .. 2^bits - 1, and some formats leave some of them unused.
     """
     fmt = get_format(fmt)
-    array = np.asarray(codes)
+    array = as_array(codes, "codes")
     if array.dtype.kind not in "iu":
         raise InputError(f"codes are integers, not {array.dtype}")
     if array.size and not 0 <= int(array.min()) <= int(array.max()) < 1 << fmt.bits:
         raise InputError(f"codes of {fmt.name} are 0 .. {(1 << fmt.bits) - 1}, not {array.min()} .. {array.max()}")
-    wanted = np.dtype(dtype)
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        raise InputError(f"dtype = {dtype!r} is no type of NumPy; float32 is one") from None
     if wanted.name not in INPUTS:
         raise InputError(f"values are decoded to float16, bfloat16, float32 or float64, not {wanted}")
-    values = np.asarray(fmt.values()[array] if fmt.bits <= 16 else fmt.decode_array(array))
+    flat = array.reshape(-1)
+    values = (fmt.values()[flat] if fmt.bits <= 16 else fmt.decode_array(flat)).reshape(array.shape)
     if not fmt.has_nan and np.isnan(values).any():
-        unused = array[np.isnan(values)].flat[0]
+        unused = flat[np.isnan(values.reshape(-1))][0]
         raise InputError(f"{unused} is no code of {fmt.name}: no value has it")
     return values.astype(wanted if _can_hold(number_format(wanted), fmt) else np.float64)
 
@@ -218,9 +223,6 @@ def quantize_draws(
 
 # --- Behind the border: everything below trusts its arguments ----------------------------------------------
 
-INPUTS = ("float16", "bfloat16", "float32", "float64")
-"""The types that bring numbers in, each named as its format."""
-
 
 @dataclass(frozen=True, slots=True)
 class _How:
@@ -248,8 +250,7 @@ def _how(
     nan: Any,
 ) -> _How:
     """Return the rounding that the arguments of `quantize` spell."""
-    if sr_bits is not None and (isinstance(sr_bits, bool) or not isinstance(sr_bits, int)):
-        raise InputError(f"sr_bits = {sr_bits!r} must be an integer")
+    sr_bits = None if sr_bits is None else integer("sr_bits", sr_bits)
     unscaled = isinstance(scale, str) and scale == "none"
     if isinstance(fmt, Quantizer):
         usual = unscaled and (per, order, ftz_in, ftz_out, nan) == ("tensor", "divide", False, False, "canonical")
@@ -261,19 +262,19 @@ def _how(
     name: str | Format = fmt
     if isinstance(fmt, str) and mode is None:
         name, mode = split_spelling(fmt)
-    fields: dict[str, Any] = mode_fields(mode) if isinstance(mode, str) and mode else {"mode": mode or Mode.RNE}
+    mode = Mode.RNE if mode is None or mode == "" else mode  # "" is that of a spelling without one
+    fields: dict[str, Any] = mode_fields(mode) if isinstance(mode, str) else {"mode": parse_mode(mode)}
     stated: int | None = fields.get("sr_bits", sr_bits)
     if sr_bits not in (None, stated):
         raise InputError(f"sr_bits = {sr_bits} contradicts the {stated} of {mode}; drop one")
     if fields["mode"] in LIMITED:
         fields["sr_bits"] = stated
+    eps, scale = _one_or_several(eps, "eps"), _one_or_several(scale, "scale")
     given: Any = fields.get("eps", eps)
     if eps is not None and given is not eps:
         raise InputError(f"eps = {eps!r} contradicts the {given} of {mode}; drop one")
-    fields["eps"] = 0.0 if given is not None and np.ndim(given) else given  # arrays are looked at element by element
-    if isinstance(scale, np.ndarray | np.generic) and not scale.ndim and not isinstance(scale, np.bool_ | np.str_):
-        scale = scale.item()
-    several: Any = None if isinstance(scale, str) or not np.ndim(scale) else scale
+    fields["eps"] = 0.0 if isinstance(given, np.ndarray) else given  # arrays are looked at element by element
+    several = scale if isinstance(scale, np.ndarray) else None
     if several is not None and per != "tensor":
         raise InputError(f"per = {per!r} with an array of scales, whose shape says which elements share one; drop it")
     single: Any = scale if several is None else "none"
@@ -288,20 +289,36 @@ def _how(
         ftz_out=ftz_out,
         nan=nan,
     )
-    return _How(q, stated, given, several)
+    return _How(q, stated, given if isinstance(given, np.ndarray) else q.eps, several)
 
 
-def _floats(x: ArrayLike) -> NDArray[Any]:
+def _one_or_several(given: Any, name: str) -> Any:
+    """Return numbers that have axes as an array, and a single one, however it is held, as Python's."""
+    if given is None or isinstance(given, str | bool | int | float | Fraction):
+        return given
+    array = as_array(given, name)
+    return array if array.ndim else array.item()
+
+
+def as_array(x: ArrayLike, name: str) -> NDArray[Any]:
+    """Return `x` as an array; refuse rows of different lengths, and masks, which no rounding knows."""
     try:
         array = np.asarray(x)
     except ValueError:
-        raise InputError("x is a ragged list; its rows must be of one length") from None
+        raise InputError(f"{name} is a ragged list; its rows must be of one length") from None
     if isinstance(x, np.ma.MaskedArray):
-        raise InputError("a masked array has no rounding of its masked elements; fill them or take its data")
+        raise InputError(f"{name} is a masked array; fill it or take its data, for a mask has no rounding")
+    return array
+
+
+def _floats(x: ArrayLike) -> NDArray[Any]:
+    array = as_array(x, "x")
     if not isinstance(x, np.ndarray | np.generic) and array.dtype.kind in "iu":
-        if array.size and max(abs(int(array.min())), abs(int(array.max()))) > 1 << 53:
-            raise InputError(f"{array.flat[0]} ... does not fit a float64 exactly; give floats")
-        array = array.astype(np.float64)
+        floats = array.astype(np.float64)
+        for whole, number in zip(array.flat, floats.flat, strict=True):
+            if int(whole) != int(number):
+                raise InputError(f"{whole} does not fit a float64 exactly; give floats")
+        array = floats
     native = array.dtype.newbyteorder("=") if array.dtype.kind == "f" else array.dtype
     if native.name not in INPUTS:
         raise InputError(
@@ -315,13 +332,25 @@ def _as(y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _check_out(out: NDArray[Any], array: NDArray[Any]) -> None:
-    if isinstance(out, np.ndarray) and 0 in out.strides and out.size > 1:
-        raise InputError("out has elements that share memory (a broadcast view); give an array of its own elements")
+    if isinstance(out, np.ndarray) and _overlaps(out):
+        raise InputError("out has elements that share memory; give an array of its own elements")
     if not isinstance(out, np.ndarray) or out.shape != array.shape or out.dtype.newbyteorder("=") != array.dtype:
         found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
         raise InputError(f"out is {found}; it must be an array of {array.dtype} {array.shape}, as x is")
     if not out.flags.writeable:
         raise InputError("out is read-only; give an array that can be written")
+
+
+def _overlaps(out: NDArray[Any]) -> bool:
+    """Return whether elements of `out` may share memory: a step along one axis is within the reach of the shorter ones."""
+    reach = out.itemsize
+    for step, count in sorted(
+        (abs(step), count) for step, count in zip(out.strides, out.shape, strict=True) if count > 1
+    ):
+        if step < reach and out.size:
+            return True
+        reach += step * (count - 1)
+    return False
 
 
 @functools.lru_cache(maxsize=1024)
@@ -384,9 +413,7 @@ def _prepare(x: NDArray[Any], how: _How, lead: int = 0) -> tuple[NDArray[Any], N
     if q.format.nan_to == "error" and np.isnan(x).any():
         at = np.unravel_index(int(np.argmax(np.isnan(x))), x.shape)
         raise InputError(f"x[{', '.join(map(str, at))}] is NaN, which has no place in {q.format}")
-    if q.ftz_in:
-        tiny = x.dtype.type(number_format(x.dtype).smallest_normal)
-        x = np.where(np.abs(x) < tiny, np.copysign(x.dtype.type(0), x), x)
+    x = flush_input(x, q)
     s = derive_scale(x, q, lead) if how.scale is None else given_scale(how.scale, x, lead)
     if s is None:
         return x, None
@@ -484,7 +511,7 @@ def _eps_words(eps: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.uint
     if eps is None:
         return None
     array = np.asarray(eps)
-    if array.dtype.kind not in "fiu":
+    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
         raise InputError(f"eps of {array.dtype} must be numbers with 0 <= eps < 1")
     lifted = np.ldexp(array.astype(np.float64), 64)
     for problem in np.flatnonzero(~((lifted >= 0) & (lifted < 2.0**64) & (lifted == np.floor(lifted))))[:1]:
@@ -510,7 +537,7 @@ def _after(y: NDArray[Any], q: Quantizer, carrier: Carrier) -> None:
 
 def _words(rbits: ArrayLike, bits: int, shape: tuple[int, ...], carrier: Carrier) -> NDArray[Any]:
     """Return `rbits` with the shape of x, flat, each word moved to the top of a word of the carrier."""
-    array = np.asarray(rbits)
+    array = as_array(rbits, "rbits")
     if array.dtype.kind not in "iu":
         raise InputError(f"rbits are integers, not {array.dtype}")
     if array.size and not 0 <= int(array.min()) <= int(array.max()) < 1 << bits:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["InputError", "nearest"]
+__all__ = ["InputError", "integer", "nearest"]
 
 
 class InputError(ValueError):
     """Say in one sentence what was wrong, where, and what would be right; the command exits 2 with it."""
+
+
+def integer(name: str, value: Any) -> int:
+    """Return an integer of Python or NumPy as Python's; refuse all else, truth values too."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise InputError(f"{name} = {value!r} must be an integer")
+    return operator.index(value)
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:

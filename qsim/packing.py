@@ -22,7 +22,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qsim.errors import InputError
+from qsim.arrays import as_array
+from qsim.errors import InputError, integer
 from qsim.formats import Format, get_format
 
 __all__ = ["pack", "unpack"]
@@ -44,7 +45,7 @@ def pack(codes: ArrayLike, fmt: str | Format | int, *, axis: int = -1, order: Or
     """
     bits = _bits(fmt)
     parts = _parts(bits, order)
-    array = np.asarray(codes)
+    array = as_array(codes, "codes")
     if array.dtype.kind not in "iu":
         raise InputError(f"codes are integers, not {array.dtype}")
     if array.size and not 0 <= int(array.min()) <= int(array.max()) < 1 << bits:
@@ -72,10 +73,10 @@ def unpack(
     """
     bits = _bits(fmt)
     parts = _parts(bits, order)
-    array = np.asarray(data)
+    array = as_array(data, "data")
     if array.dtype != np.uint8:
         raise InputError(f"packed codes are bytes (uint8), not {array.dtype}")
-    count = _integer(count, "count")
+    count = integer("count", count)
     axis = _axis(axis, array.ndim, "data")
     rows = np.moveaxis(array, axis, -1)
     size = rows.shape[-1]
@@ -138,12 +139,9 @@ def _code_dtype(bits: int) -> np.dtype[Any]:
 
 
 def _bits(fmt: str | Format | int) -> int:
-    if isinstance(fmt, str | Format):
-        bits = get_format(fmt).bits
-    elif isinstance(fmt, bool) or not isinstance(fmt, int | np.integer):
+    if not isinstance(fmt, str | Format) and (isinstance(fmt, bool) or not hasattr(fmt, "__index__")):
         raise InputError(f"fmt = {fmt!r} must be a format or a number of bits")
-    else:
-        bits = int(fmt)
+    bits = get_format(fmt).bits if isinstance(fmt, str | Format) else integer("fmt", fmt)
     if not 1 <= bits <= WIDEST:
         raise InputError(f"fmt = {fmt}: codes of {bits} bits cannot be packed; those of 1 to {WIDEST} bits can")
     return bits
@@ -152,13 +150,7 @@ def _bits(fmt: str | Format | int) -> int:
 def _axis(axis: int, ndim: int, what: str) -> int:
     if not ndim:
         raise InputError(f"{what} without an axis are a single number; give an array of one axis or more")
-    axis = _integer(axis, "axis")
+    axis = integer("axis", axis)
     if not -ndim <= axis < ndim:
         raise InputError(f"axis = {axis} is not one of the {ndim} of the {what}: {-ndim} .. {ndim - 1}")
     return axis
-
-
-def _integer(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise InputError(f"{what} = {value!r} must be an integer")
-    return int(value)

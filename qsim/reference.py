@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from qsim.errors import InputError
+from qsim.errors import InputError, enumerate_names, integer
 from qsim.formats import Format, get_format
-from qsim.rounding import Mode, Order, Saturation, check_eps, parse_mode, parse_saturation
+from qsim.rounding import NANS, ORDERS, Mode, Order, Saturation, check_eps, parse_mode, parse_saturation
 
 __all__ = ["away", "encode", "flushed", "quantize", "scaled", "sr_moments"]
 
@@ -66,7 +66,7 @@ def encode(
     fmt: str | Format,
     mode: str | Mode = Mode.RNE,
     *,
-    sr_bits: int = 0,
+    sr_bits: int | None = None,
     rbits: int = 0,
     eps: float = 0.0,
     saturation: str | Saturation | None = None,
@@ -87,10 +87,14 @@ def encode(
         x = float(x)  # a NumPy scalar, exactly
     if mode is Mode.SR and not sr_bits:
         raise InputError("SR needs sr_bits here, the width of the input's widest word: 32 for float32, 64 for float64")
+    if mode.stochastic and sr_bits is None:
+        raise InputError(f"{mode} needs sr_bits, the number of random bits, and rbits, the word")
+    sr_bits, rbits = integer("sr_bits", sr_bits or 0), integer("rbits", rbits)
     if sr_bits < 0 or not 0 <= rbits < 1 << sr_bits:
         raise InputError(f"rbits = {rbits} is no word of sr_bits = {sr_bits} bits")
-    if eps:
-        check_eps(eps)
+    eps = check_eps(eps)
+    if nan not in NANS:
+        raise InputError(f"nan = {nan!r}; it is {enumerate_names(NANS)}")
     negative = math.copysign(1.0, x) < 0 if isinstance(x, float) else x < 0
     if isinstance(x, float) and math.isnan(x):
         return _nan(fmt, negative=negative and nan == "signed")
@@ -155,7 +159,7 @@ def quantize(
     fmt: str | Format,
     mode: str | Mode = Mode.RNE,
     *,
-    sr_bits: int = 0,
+    sr_bits: int | None = None,
     rbits: int = 0,
     eps: float = 0.0,
     saturation: str | Saturation | None = None,
@@ -180,6 +184,10 @@ def scaled(x: float, s: float, order: Order, precision: str | Format) -> float |
     fl rounds to nearest even in `precision`, the input's own format: "divide" is fl(x / s), "reciprocal" fl(x fl(1 / s)),
     "exact" the true quotient, a fraction where it is not zero. NaN and infinities stay as they are.
     """
+    if order not in ORDERS:
+        raise InputError(f"no order of operations is called {order!r}; it is {enumerate_names(ORDERS)}")
+    if not 0 < s < math.inf:
+        raise InputError(f"s = {s!r} must be a positive finite number")
     if not math.isfinite(x) or not x:
         return x
     if order == "exact":

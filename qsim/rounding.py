@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, Self
 
-from qsim.errors import InputError, enumerate_names, nearest
+from qsim.errors import InputError, enumerate_names, integer, nearest
 from qsim.formats import Format, get_format
 
 __all__ = ["ORDERS", "SHARED_RANK", "Key", "Mode", "Quantizer", "Saturation", "stream"]
@@ -117,7 +117,7 @@ def parse_mode(mode: str | Mode) -> Mode:
     """Return the mode spelled `mode` (canonical name or alias)."""
     if isinstance(mode, Mode):
         return mode
-    if mode not in SPELLINGS:
+    if not isinstance(mode, str) or mode not in SPELLINGS:
         raise InputError(f"no rounding mode is called {mode!r}; did you mean {nearest(str(mode), SPELLINGS)}?")
     return SPELLINGS[mode]
 
@@ -146,7 +146,7 @@ def parse_saturation(saturation: str | Saturation | None, fmt: Format) -> Satura
             return rule
     if Saturation.OvfNaN in allowed and str(saturation) in WITHOUT_INFINITY:
         return WITHOUT_INFINITY[str(saturation)]
-    known = isinstance(saturation, Saturation) or saturation in {rule.value for rule in Saturation}
+    known = isinstance(saturation, Saturation) or str(saturation) in {rule.value for rule in Saturation}
     problem = f"{saturation} makes no sense for {fmt.name}" if known else f"no saturation is called {saturation!r}"
     raise InputError(f"{problem}; {fmt.name} takes {enumerate_names(rule.value for rule in allowed)}")
 
@@ -175,7 +175,7 @@ def stream(site: int = 0, step: int = 0, draw: int = 0, rank: int = SHARED_RANK)
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Name the random words of one array: element i takes word i + offset of (seed, stream).
+    """Name the random words of one array: element i takes word i + offset of (seed, stream), and of N bits its top N.
 
     `seed` and `stream` have 64 bits each. The words are those of Philox4x32-10 with key = seed (lo, hi) and
     counter = (block lo, block hi, stream lo, stream hi), cuRAND's layout: element i takes word i % 4 of block i // 4;
@@ -190,9 +190,10 @@ class Key:
 
     def __post_init__(self) -> None:
         for name in ("seed", "stream", "offset"):
-            number = getattr(self, name)
-            if not isinstance(number, int) or not 0 <= number < 1 << 64:
-                raise InputError(f"{name} of a Key must be an integer of 64 bits (0 <= {name} < 2^64), not {number!r}")
+            number = integer(f"{name} of a Key", getattr(self, name))
+            if not 0 <= number < 1 << 64:
+                raise InputError(f"{name} of a Key must be an integer of 64 bits (0 <= {name} < 2^64), not {number}")
+            object.__setattr__(self, name, number)
 
 
 # --- A rounding, whole ---------------------------------------------------------------------------------------
@@ -254,7 +255,8 @@ class Quantizer:
     ) -> None:
         # A plain dataclass __init__ could not take names for formats and modes and hold what they name.
         fmt, parsed = get_format(format), parse_mode(mode)
-        if sr_bits is not None and (parsed not in LIMITED or type(sr_bits) is not int or not 0 <= sr_bits <= 64):
+        sr_bits = None if sr_bits is None else integer("sr_bits", sr_bits)
+        if sr_bits is not None and (parsed not in LIMITED or not 0 <= sr_bits <= 64):
             raise InputError(
                 f"sr_bits = {sr_bits!r} with {parsed}: it is the number of random bits of SRA, SRB or SRC, 0 to 64"
             )
@@ -264,18 +266,19 @@ class Quantizer:
             raise InputError("Threshold needs eps, 0 <= eps < 1, as in Threshold(0.25)")
         if parsed is not Mode.THR and eps is not None:
             raise InputError(f"eps = {eps!r} with {parsed}: it belongs to the mode Threshold")
-        if eps is not None:
-            check_eps(eps)
+        eps = None if eps is None else check_eps(eps)
         if isinstance(scale, str):
             if scale not in SCALES:
                 raise InputError(f"no scale is called {scale!r}; it is {enumerate_names(SCALES)}, or a number")
-        elif isinstance(scale, bool) or not (isinstance(scale, numbers.Real) and math.isfinite(scale) and scale > 0):
-            raise InputError(f"scale = {scale!r} must be a positive finite number")
-        if per not in PERS and not _are_axes(per):
-            raise InputError(f"per = {per!r}; it is {enumerate_names(PERS)}, or the number of an axis, or several")
-        if order not in ORDERS:
+        else:
+            frozen = number(scale)
+            if not 0 < frozen < math.inf:
+                raise InputError(f"scale = {scale!r} must be a positive finite number")
+            scale = frozen
+        per = per if per in PERS else axes(per)
+        if not isinstance(order, str) or order not in ORDERS:
             raise InputError(f"no order of operations is called {order!r}; it is {enumerate_names(ORDERS)}")
-        if nan not in NANS:
+        if not isinstance(nan, str) or nan not in NANS:
             raise InputError(f"nan = {nan!r}; it is {enumerate_names(NANS)}")
         for flag, given in (("ftz_in", ftz_in), ("ftz_out", ftz_out)):
             if not isinstance(given, bool):
@@ -316,12 +319,24 @@ class Quantizer:
         return fields | {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
 
 
-def check_eps(eps: Any) -> None:
-    """Refuse a threshold that is no multiple of 2^-64 in [0, 1), all that a comparison of 64-bit fractions can decide."""
-    if isinstance(eps, bool) or not isinstance(eps, numbers.Real) or not 0 <= float(eps) < 1:
+def number(value: Any) -> float:
+    """Return a real number as a float; NaN for what is none, or is beyond the range."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
+def check_eps(eps: Any) -> float:
+    """Return a threshold as a float; refuse what is no multiple of 2^-64 in [0, 1): 64-bit fractions decide no other."""
+    threshold = number(eps)
+    if not 0 <= threshold < 1:
         raise InputError(f"eps = {eps!r} must be a number with 0 <= eps < 1; RDN is the rounding that never goes up")
-    if Fraction(float(eps)) * 2**64 % 1:
+    if Fraction(threshold) * 2**64 % 1:
         raise InputError(f"eps = {eps!r} is no multiple of 2^-64; every number from 2^-12 on is, and so is 0")
+    return threshold
 
 
 def split_spelling(spelling: str) -> tuple[str, str]:
@@ -346,6 +361,12 @@ def mode_fields(spelling: str) -> dict[str, Any]:
     return {"mode": mode, field: number}
 
 
-def _are_axes(per: Any) -> bool:
-    axes = per if isinstance(per, tuple) else (per,)
-    return bool(axes) and all(isinstance(axis, int) and not isinstance(axis, bool) for axis in axes)
+def axes(per: Any) -> int | tuple[int, ...]:
+    """Return the axis or axes that `per` names by number."""
+    try:
+        several = tuple(integer("axis", axis) for axis in (per if isinstance(per, tuple) else (per,)))
+    except InputError:
+        several = ()
+    if not several:
+        raise InputError(f"per = {per!r}; it is {enumerate_names(PERS)}, or the number of an axis, or several")
+    return several if isinstance(per, tuple) else several[0]

@@ -21,7 +21,11 @@ from qsim.kernels.division import divide_all
 from qsim.kernels.parameters import parameters, thresholds
 from qsim.rounding import Mode, Per, Quantizer, Saturation
 
-__all__ = ["apply_scale", "derive_scale", "given_scale", "number_format", "remove_scale"]
+__all__ = ["INPUTS", "apply_scale", "derive_scale", "flush_input", "given_scale", "number_format", "remove_scale"]
+
+
+INPUTS = ("float16", "bfloat16", "float32", "float64")
+"""The types that bring numbers in, each named as its format."""
 
 
 def number_format(dtype: np.dtype[Any]) -> Grid:
@@ -39,6 +43,14 @@ def _wide(x: NDArray[Any]) -> NDArray[Any]:
 def _fl(y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return `y`, computed in the type of `_wide`, rounded to nearest even in `dtype`."""
     return y if y.dtype == dtype else y.astype(dtype).astype(y.dtype)
+
+
+def flush_input(x: NDArray[Any], q: Quantizer) -> NDArray[Any]:
+    """Return `x` with zeros of their sign in place of subnormal numbers of its type, if `q` says so."""
+    if not q.ftz_in:
+        return x
+    tiny = x.dtype.type(number_format(x.dtype).smallest_normal)
+    return np.where(np.abs(x) < tiny, np.copysign(x.dtype.type(0), x), x)
 
 
 def shared_axes(per: Per, ndim: int) -> tuple[int, ...]:
@@ -62,12 +74,17 @@ def derive_scale(x: NDArray[Any], q: Quantizer, lead: int = 0) -> NDArray[Any] |
     """Return the scale of `x`, in its dtype and of a shape that broadcasts against it; `None` for no scaling.
 
     "absmax": fl(max|x| / max), or the float above it, so that fl(max|x| / s) <= max. "pow2": the smallest power of two s
-    with s max >= max|x|. "absmean": the mean of |x|, rounded once. NaN and infinities do not count. The scale is 1
-    where no element but zeros is left, and where it would not be a normal number. The first `lead` axes have scales of their
-    own whatever `q.per` says. Raise `InputError` for a frozen scale that the dtype rounds to zero or infinity.
+    with s max >= max|x|. "absmean": the mean of |x|, rounded once. NaN and infinities do not count, nor with `ftz_in` do
+    subnormal numbers. The scale is 1 where no element but zeros is left, where it would not be a normal number, and where the
+    largest value is none in which x is computed: no quotient could reach it. The first `lead` axes have scales of their own
+    whatever `q.per` says. Raise `InputError` for an `x` that cannot be rounded, and for a frozen scale that the dtype rounds to
+    zero or infinity.
     """
+    if not isinstance(q, Quantizer) or not isinstance(x, np.ndarray | np.generic) or x.dtype.name not in INPUTS:
+        raise InputError("derive_scale takes an array of float16, bfloat16, float32 or float64, and a qsim.Quantizer")
     if q.scale == "none":
         return None
+    x = flush_input(x, q)
     wide = _wide(x)
     number = wide.dtype.type
     if not isinstance(q.scale, str):
@@ -90,7 +107,12 @@ def derive_scale(x: NDArray[Any], q: Quantizer, lead: int = 0) -> NDArray[Any] |
         above = _fl(largest / np.where(derived > 0, derived, number(1)), x.dtype) > limit
         derived = np.where(above, np.nextafter(derived.astype(x.dtype), x.dtype.type(np.inf)).astype(number), derived)
     smallest, beyond = number_format(x.dtype).smallest_normal, number_format(x.dtype).max
-    usable = (largest > 0) & (derived >= number(smallest)) & (derived <= number(beyond))
+    usable = (
+        (largest > 0)
+        & (limit >= number_format(wide.dtype).smallest_normal)
+        & (derived >= number(smallest))
+        & (derived <= number(beyond))
+    )
     scale: NDArray[Any] = np.where(usable, derived, number(1)).astype(x.dtype)
     return scale
 
@@ -103,9 +125,9 @@ def given_scale(scale: ArrayLike, x: NDArray[Any], lead: int = 0) -> NDArray[Any
     with np.errstate(over="ignore"):
         frozen = _once(array.astype(np.float64), x.dtype).astype(x.dtype)
     wide = _wide(frozen)
-    if not np.all((wide > 0) & np.isfinite(wide)):
+    for bad in array[~((wide > 0) & np.isfinite(wide))].reshape(-1)[:1].tolist():
         raise InputError(
-            f"scale = {scale!r} must be positive, and within the range of {x.dtype}, in which x is divided by it"
+            f"scale = {bad!r} must be positive, and within the range of {x.dtype}, in which x is divided by it"
         )
     try:
         np.broadcast_to(frozen, x.shape[lead:] if frozen.ndim else x.shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +150,20 @@ X = np.ones(4, np.float32)
         (("1.0", "e4m3"), {}, "not <U3"),
         ((None, "e4m3"), {}, "not object"),
         (([[1.0], [2.0, 3.0]], "e4m3"), {}, "x is a ragged list; its rows must be of one length"),
-        (([1 << 60, 1], "e4m3"), {}, "does not fit a float64 exactly"),
-        ((np.ma.masked_array(X, X > 0), "e4m3"), {}, "a masked array has no rounding of its masked elements"),
+        (([1 << 60, (1 << 60) + 1], "e4m3"), {}, "1152921504606846977 does not fit a float64 exactly"),
+        ((np.ma.masked_array(X, X > 0), "e4m3"), {}, "x is a masked array; fill it or take its data"),
+        ((X, "e4m3"), {"scale": np.ma.masked_array(X, X > 0)}, "scale is a masked array"),
+        ((X, "e4m3"), {"scale": [1.0, [2.0]]}, "scale is a ragged list"),
+        ((X, "e4m3"), {"scale": 10**400}, "must be a positive finite number"),
+        ((X, "e4m3", "SRA"), {"sr_bits": 4, "rbits": [1, [2]]}, "rbits is a ragged list"),
+        ((X, "e4m3", "Threshold"), {"eps": [0.5, [0.25]]}, "eps is a ragged list"),
+        ((X, "e4m3", "Threshold"), {"eps": 10**400}, "must be a number with 0 <= eps < 1"),
+        ((X, "e4m3", ["RNE"]), {}, "no rounding mode is called ['RNE']"),
+        ((X, "e4m3", False), {}, "no rounding mode is called False"),
+        ((X, "e4m3"), {"saturation": ["SatFinite"]}, "no saturation is called ['SatFinite']"),
+        ((X, "e4m3"), {"order": ["divide"], "scale": 2.0}, "no order of operations is called ['divide']"),
+        ((X, "e4m3"), {"nan": ["signed"]}, "nan = ['signed']; it is canonical or signed"),
+        ((X, "e4m3"), {"scale": "absmax", "per": (0, True)}, "per = (0, True); it is tensor, sample"),
     ],
 )
 def test_refusals(arguments: tuple[Any, ...], options: dict[str, Any], fragment: str) -> None:
@@ -180,8 +193,56 @@ def test_wrong_codes_are_refused(codes: list[Any], name: str, fragment: str) -> 
         decode(codes, name)
 
 
+def test_ragged_codes_are_refused() -> None:
+    """So are rows of different lengths."""
+    with pytest.raises(InputError, match="codes is a ragged list"):
+        decode([1, [2]], "e4m3")
+
+
+def test_views_whose_elements_overlap_take_no_result() -> None:
+    """An `out` whose elements share memory is refused; one of steps, reversed, or with an axis of length 1 is taken."""
+    x, memory = np.ones((3, 2), FLOAT32), np.zeros(20, FLOAT32)
+    for out in (np.lib.stride_tricks.sliding_window_view(memory[:4], 2, writeable=True),
+                np.lib.stride_tricks.as_strided(memory, (3, 2), (4, 8)), np.broadcast_to(memory[:2], (3, 2))):  # fmt: skip
+        with pytest.raises(InputError, match="out has elements that share memory"):
+            quantize(x, "e4m3", out=out)
+    for out in (memory[:6].reshape(2, 3).T, memory[::-3][:6].reshape(3, 2), memory[6:12].reshape(3, 2)[::-1]):
+        assert quantize(x, "e4m3", out=out) is out
+        assert (out == 1).all()
+    row = memory[:6][None]
+    assert quantize(np.full((1, 6), 2, FLOAT32), "e4m3", out=row).tolist() == [[2] * 6]
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    """Numbers of random bits, seeds, axes and words may be NumPy's."""
+    x = numbers(60, FLOAT32).reshape(6, 10)
+    for axis in (0, np.int64(0)):
+        key = Key(np.int64(3), offset=np.uint8(4))
+        y = quantize(x, "e4m3", "SRA", sr_bits=np.int32(8), key=key, scale="absmax", per=axis)
+        assert same(y, quantize(x, "e4m3", "SRA", sr_bits=8, key=Key(3, offset=4), scale="absmax", per=0))
+
+
+def test_one_threshold_however_it_is_held() -> None:
+    """Fractions, NumPy's numbers of any type and arrays without axes are thresholds; so are arrays of bfloat16."""
+    x, bfloat16 = numbers(100, FLOAT32), np.dtype("bfloat16").type
+    expected = quantize(x, "e4m3", "Threshold", eps=0.25)
+    for eps in (Fraction(1, 4), np.float16(0.25), bfloat16(0.25), np.array(0.25), np.full(100, 0.25, bfloat16)):
+        assert same(quantize(x, "e4m3", "Threshold", eps=eps), expected)
+
+
 def test_values_are_of_a_float_type() -> None:
     """Codes are decoded to the four types that can be rounded."""
     for dtype in (np.int32, np.complex64, np.longdouble):
         with pytest.raises(InputError, match="values are decoded to float16, bfloat16, float32 or float64, not"):
             decode([1], "e4m3", dtype)
+    with pytest.raises(InputError, match="dtype = 'real' is no type of NumPy"):
+        decode([1], "e4m3", "real")
+
+
+@pytest.mark.parametrize("name", ["e4m3", "int8", "tf32", "float32", "int32", "nf4"])
+def test_a_single_code_is_decoded(name: str) -> None:
+    """A code without axes has its value, without axes."""
+    fmt = get_format(name)
+    value = decode(5, name)
+    assert value.shape == ()
+    assert value == np.float32(fmt.decode(5))

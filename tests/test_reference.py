@@ -365,12 +365,46 @@ def test_words_that_do_not_fit_are_refused(bits: int, word: int) -> None:
         reference.encode(1.0, "e4m3", "SRA", sr_bits=bits, rbits=word)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint64, np.int64])
+def test_words_of_numpy_do_not_wrap_around(kind: type[np.integer]) -> None:
+    """A word may be NumPy's, of any width: sums with it are those of Python's integers."""
+    for mode in ("SRA", "SRB", "SRC", "SRE"):
+        for word in (0, 100, 127):
+            given = {"sr_bits": kind(7), "rbits": kind(word)}
+            assert reference.quantize(0.3, "e4m3", mode, **given) == reference.quantize(
+                0.3, "e4m3", mode, sr_bits=7, rbits=word
+            )
+
+
+@pytest.mark.parametrize(
+    ("given", "fragment"),
+    [
+        ({"mode": "SRA"}, "SRA needs sr_bits"), ({"mode": "SRE"}, "SRE needs sr_bits"),
+        ({"mode": "SRA", "sr_bits": 4, "rbits": 1.5}, "rbits = 1.5 must be an integer"),
+        ({"mode": "SRA", "sr_bits": True}, "sr_bits = True must be an integer"),
+        ({"nan": "quiet"}, "nan = 'quiet'; it is canonical or signed"),
+        ({"mode": "Threshold", "eps": 1.5}, "eps = 1.5 must be a number"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_no_rounding_is_is_refused(given: dict[str, Any], fragment: str) -> None:
+    """Words that are missing or no integers, and policies that are none, are refused."""
+    with pytest.raises(InputError, match=fragment):
+        reference.quantize(0.3, "e4m3", **given)
+
+
 def test_senseless_arguments_are_refused() -> None:
     """SR without a width, a threshold out of range, and a saturation of another kind of format are refused."""
     with pytest.raises(InputError, match="SR needs sr_bits here"):
         reference.encode(1.0, "e4m3", "SR")
     with pytest.raises(InputError, match=r"eps = 1\.0"):
         reference.encode(1.0, "e4m3", "Threshold", eps=1.0)
+    with pytest.raises(InputError, match="no order of operations is called 'both'"):
+        reference.scaled(1.0, 2.0, "both", "float32")
+    with pytest.raises(InputError, match=r"s = -2\.0 must be a positive finite number"):
+        reference.scaled(1.0, -2.0, "divide", "float32")
+    with pytest.raises(InputError, match=r"code = 1\.5 must be an integer"):
+        get_format("e4m3").decode(1.5)
     with pytest.raises(InputError, match="makes no sense for int8"):
         reference.encode(1.0, "int8", saturation="SatFinite")
 

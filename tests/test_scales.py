@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, KINDS, every_kind, formats, inputs, numbers
 
-from qsim.arrays import encode, quantize, quantize_draws
+from qsim.arrays import decode, encode, quantize, quantize_draws
 from qsim.errors import InputError
 from qsim.formats import get_format
 from qsim.rounding import Key, Quantizer
@@ -36,7 +36,7 @@ def expected_scale(q: Quantizer, x: list[float], kind: np.dtype) -> float:
         single = get_format("float32")
         limit = single.value(min(single.split(limit)[0], single.top))
     limit = min(limit, Fraction(number.max))
-    if not largest:
+    if not largest or limit < get_format("float64" if kind == FLOAT64 else "float32").smallest_normal:
         return 1.0
     if q.scale == "pow2":
         exponent = 0
@@ -73,6 +73,30 @@ def test_derived_scales(data: st.DataObject) -> None:
         assert s.dtype == kind
         assert s.shape == (1,)
         assert floats(s) == [expected_scale(q, floats(x), kind)]
+
+
+def test_flushed_numbers_do_not_count() -> None:
+    """With FTZ-in a scale is derived from the numbers that are left, as `quantize` divides by it."""
+    q, x = Quantizer("int8", scale="absmean", ftz_in=True), np.float32([4e-38, 1.1e-38])
+    scale = derive_scale(x, q)
+    assert scale == np.float32(4e-38) / 2
+    assert quantize(x, q).tolist() == (decode(encode(x, q), "int8") * scale).tolist()
+
+
+@pytest.mark.parametrize("scale", NAMED)
+def test_no_scale_reaches_values_below_the_type(scale: str) -> None:
+    """Where the largest value of the format is below the type that is computed in, the scale is 1."""
+    for name in ("e7m1b738", "e2m16b227"):
+        assert scale == "absmean" or derive_scale(np.float32([1e-41, 1]), Quantizer(name, scale=scale)) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [([1.0], Quantizer("int8")), (np.arange(3), Quantizer("int8")), (np.ones(2), "int8")]
+)
+def test_what_has_no_scale_is_refused(arguments: tuple) -> None:
+    """Lists, integers, and what is no quantizer."""
+    with pytest.raises(InputError, match="derive_scale takes an array of float16"):
+        derive_scale(*arguments)
 
 
 def test_a_mean_is_rounded_once() -> None:
@@ -248,7 +272,7 @@ X = np.ones((2, 3), np.float32)
         (X, {"scale": 1e60}, "scale = 1e+60 must be positive, and within the range of float32"),
         (X.astype(np.float16), {"scale": 1e-9}, "within the range of float16, in which x is divided by it"),
         (X.astype(np.float16), {"scale": 7e4}, "within the range of float16"),
-        (X, {"scale": [[1.0], [0.0]]}, "scale = [[1.0], [0.0]] must be positive"),
+        (X, {"scale": [[1.0], [0.0]]}, "scale = 0.0 must be positive"),
         (X, {"scale": [[1.0], [-2.0]]}, "must be positive"),
         (X, {"scale": [[1.0], [math.nan]]}, "must be positive"),
         (X, {"scale": [[1.0], [math.inf]]}, "must be positive"),

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qsim.errors import InputError
+from qsim.errors import InputError, integer
 
 __all__ = ["SPECIALS", "WIDEST_TABLE", "Format", "Grid", "Specials", "Table"]
 
@@ -192,6 +192,7 @@ class Format(abc.ABC):
 
         Raise `InputError` for a number that is no code, and for a value beyond the range of a float64.
         """
+        code = integer("code", code)
         if not 0 <= code < 1 << self.bits:
             raise InputError(f"{code} is no code of {self.name}: codes are 0 .. {(1 << self.bits) - 1}")
         number = self._ordinal_of(code)
