@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 
@@ -18,7 +19,7 @@ from qsim.explain.case import Answer, Case, View, is_code, is_nan, point, value_
 from qsim.formats import SUFFIX, Format, Grid, Specials, float_format, get_format
 from qsim.rounding import Mode, Saturation, saturations
 
-__all__ = ["ANYTHING", "PARTS", "Rule", "faults"]
+__all__ = ["ANYTHING", "INSTEAD", "PARTS", "Rule", "faults"]
 
 Rule = Callable[[View], Answer]
 """What a faulty quantizer makes of a case; the reference's answer where the fault does not show."""
@@ -33,6 +34,16 @@ PARTS = (
 
 ANYTHING = ("a NaN is taken for a number: its pattern is rounded", "a NaN has another code than the one it should")
 """Faults that explain whatever came out, to be named only where no other does."""
+
+HALF = (
+    "adds 1/2 in the input's own precision and truncates: floor(x + 1/2) in floats",
+    "adds 1/2 in the input's own precision and truncates: floor(|x| + 1/2) in floats",
+)
+FLOOR = (
+    "adds the word in the input's own precision: floor(|x| + u) in floats",
+    "adds the word in the input's own precision: floor(x + u) in floats",
+)
+FROM_LESSER = "measures the fraction from the lesser neighbour, as floor(x + u) does"
 
 NEAREST: Mapping[Mode, str] = {
     Mode.RNE: "to the even code", Mode.RNA: "away from zero", Mode.RNZ: "toward zero", Mode.RNP: "to the greater value",
@@ -52,6 +63,14 @@ LETTERS: Mapping[Specials, str] = {
 }
 
 
+INSTEAD: Mapping[str, tuple[str, ...]] = {
+    HALF[0]: tuple(f"ties go to the greater value (RNP instead of {mode})" for mode in NEAREST),
+    HALF[1]: tuple(f"ties go away from zero (RNA instead of {mode})" for mode in NEAREST),
+    FLOOR[1]: (FROM_LESSER,),
+}
+"""Faults that lose a little more than others, to be named only where none of these explains as much."""
+
+
 def faults(case: Case) -> Mapping[str, Rule]:
     """Return the known faults by name, the plainest first, for a rounding such as that of `case`."""
     words = case.sr_bits if case.rbits is not None else 0
@@ -68,7 +87,7 @@ def _faults(
         groups.append(_of_words(mode, words))
     groups += [
         _of_detours(fmt), _of_fractions(mode, sr_bits), _of_grids(fmt), _of_saturation(fmt, saturation), _of_range(fmt),
-        _of_subnormals(ftz_out=ftz_out), _of_zeros(), _of_nans(), _of_parts(fmt, mode), _of_other_formats(fmt),
+        _of_subnormals(ftz_out=ftz_out), _of_zeros(fmt), _of_nans(), _of_parts(fmt, mode), _of_other_formats(fmt),
     ]  # fmt: skip
     return {name: rule for group in groups for name, rule in group}
 
@@ -138,6 +157,8 @@ def _of_ties(mode: Mode) -> Named:
         if other is not mode:
             yield _rounds_by(other, mode), _by_mode(other)
     half = Fraction(1, 2)
+    yield HALF[0], _floored(lambda _: half, signed=True)
+    yield HALF[1], _floored(lambda _: half, signed=False)
     yield "ties go to the odd code", _turning(lambda v: v.nu > half or (v.nu == half and not v.odd))
 
 
@@ -249,11 +270,24 @@ def _of_words(mode: Mode, n: int) -> Named:
         yield f"uses the low {k} of the word's {n} bits instead of the top ones", _by_low(k)
     yield "takes the word for one of N + 1 bits, its top bit 0: N is one larger", _by_word(lambda r: r, n + 1)
     yield (
-        "measures the fraction from the lesser neighbour, as floor(x + u) does",
+        FROM_LESSER,
         _turning(lambda v: not v.away(1 - v.nu) if v.negative and v.nu else v.away(v.nu)),
     )
-    yield "adds the word in the input's own precision: floor(|x| + u) in floats", _floored(lambda v: v.magnitude)
-    yield "adds the word in the input's own precision: floor(x + u) in floats", _floored(lambda v: Fraction(v.x))
+    for k in range(n):
+        yield f"bit {k} of the word is always 1", _by_word(functools.partial(operator.or_, 1 << k), n)
+        if k:  # without its last bit a word has N - 1
+            yield f"bit {k} of the word is always 0", _by_word(functools.partial(operator.and_, ~(1 << k)), n)
+    yield (
+        "never uses the word 0, but 1, as a shift register that has no 0",
+        _by_word(lambda r: max(r, min(1, whole - 1)), n),
+    )
+    yield "never uses the last word, but the one before", _by_word(lambda r: min(r, max(whole - 2, 0)), n)
+    yield FLOOR[0], _floored(_word, signed=False)
+    yield FLOOR[1], _floored(_word, signed=True)
+
+
+def _word(v: View) -> Fraction:
+    return Fraction(v.rbits, 1 << v.case.sr_bits)
 
 
 def _sum(v: View) -> tuple[int, int]:
@@ -282,14 +316,14 @@ def _by_low(k: int) -> Rule:
     return _by_word(lambda r: r & ((1 << k) - 1), k)
 
 
-def _floored(measured: Callable[[View], Fraction]) -> Rule:
-    """Return the rule of floor(t + R 2^-N), the sum rounded to the input's own type; t is x in units of its interval."""
+def _floored(added: Callable[[View], Fraction], *, signed: bool) -> Rule:
+    """Return the rule of floor(t + u), the sum rounded to the input's own type; t is x, or |x|, in units of its interval."""
 
     def rule(v: View) -> Answer:
         if v.ordinal is None or v.case.number is None or not isinstance(v.fmt, Grid):
             return v.right
         gap = abs(v.fmt.value(v.ordinal + v.outward) - v.fmt.value(v.ordinal))
-        total = reference.quantize(measured(v) / gap + Fraction(v.rbits, 1 << v.case.sr_bits), v.case.number)
+        total = reference.quantize((Fraction(v.x) if signed else v.magnitude) / gap + added(v), v.case.number)
         if not math.isfinite(total):
             return v.right
         further = abs(math.floor(total)) - abs(v.fmt.value(v.ordinal)) / gap
@@ -484,7 +518,7 @@ def _of_range(fmt: Format) -> Named:
         )
     yield (
         "the largest value is missing: what belongs there becomes the one below",
-        _where(lambda v: v.rounded is not None and v.right == fmt.code(v.end), lambda v: fmt.code(v.end - v.outward)),
+        _where(lambda v: not v.nan and v.right == fmt.code(v.end), lambda v: fmt.code(v.end - v.outward)),
     )
     yield (
         "the largest value is missing: what belongs there overflows",
@@ -526,7 +560,7 @@ def _of_top_binade(fmt: Grid) -> Named:
 # --- Zeros and NaNs --------------------------------------------------------------------------------------------------
 
 
-def _of_zeros() -> Named:
+def _of_zeros(fmt: Format) -> Named:
     """Yield what goes wrong with the sign of zero."""
 
     def zero(v: View) -> bool:
@@ -546,6 +580,11 @@ def _of_zeros() -> Named:
         "keeps the sign of zero, for which the format has no code",
         _where(lambda v: zero(v) and v.negative and not v.fmt.has_neg_zero, minus),
     )
+    if isinstance(fmt, Grid) and not fmt.even and fmt.signed and not fmt.has_neg_zero:
+        yield (
+            "sets the sign bit of a zero, which makes another code of it",
+            _where(lambda v: zero(v) and v.negative, _always(1 << (fmt.bits - 1))),
+        )
     yield "makes -0 of a positive number that rounds to zero", _where(lambda v: nonzero(v) and not v.negative, minus)
     yield "makes -0 of +0", _where(lambda v: zero(v) and not v.negative and not v.x, minus)
 

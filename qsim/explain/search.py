@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from qsim.explain.case import Case, Nan, look, make_case
-from qsim.explain.faults import ANYTHING, PARTS, faults
+from qsim.explain.faults import ANYTHING, INSTEAD, PARTS, faults
 from qsim.formats import Format
 from qsim.rounding import Mode, Saturation
 
@@ -73,7 +73,7 @@ def plainest(names: Iterable[str]) -> list[str]:
     """Leave out the faults that are part of another of them, and those that any answer is an example of."""
     listed = list(names)
     parts = {name + end for name in listed for end in PARTS}
-    own = [name for name in listed if name not in parts]
+    own = [name for name in listed if name not in parts and not set(INSTEAD.get(name, ())) & set(listed)]
     return [name for name in own if name not in ANYTHING] or own
 
 

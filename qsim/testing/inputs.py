@@ -41,6 +41,8 @@ class Inputs:
     exact: Floats
     #: Which are at an end of the range, of the subnormal values or of the input's own type, or next to it.
     edge: NDArray[np.bool_]
+    #: Which approach the middle or an end of an interval by powers of two.
+    fine: NDArray[np.bool_]
     #: What they are, in words.
     says: str
 
@@ -200,7 +202,7 @@ def make_inputs(
         ordinals, intervals = _some_ordinals(fmt, rng), "chosen intervals"
     points = turning_points(fmt, fractions, ordinals)
     count = line(fmt).points.size - 1 if ordinals is None else ordinals.size
-    edges = _edges(fmt, number, dtype)
+    edges, fine = _edges(fmt, number, dtype), _approaches(fmt, number, dtype, ordinals)
     if dtype.itemsize == 2:
         x = np.arange(1 << 16, dtype=np.uint16).view(dtype)
         says = f"all 65,536 numbers of {dtype}"
@@ -211,7 +213,7 @@ def make_inputs(
             within = (points[at] + rng.random(at.size) * (points[at + 1] - points[at])).astype(dtype)
         parts = [
             around(points, dtype),
-            _approaches(fmt, number, dtype, ordinals),
+            fine,
             edges,
             _sweep(number, dtype, fmt),
             _specials(number, dtype),
@@ -223,7 +225,8 @@ def make_inputs(
         says = (f"{count:,} {intervals} at the fractions {shares}, with the {dtype}s next to these points; powers of two; "
                 f"middles approached by powers of two; NaNs of all kinds; {examples:,} drawn with seed {seed}")  # fmt: skip
     x = _sorted(x)
-    return Inputs(x, exactly(x), np.isin(_patterns(x), _patterns(np.concatenate([edges, -edges]))), says)
+    edge, near = (np.isin(_patterns(x), _patterns(np.concatenate([some, -some]))) for some in (edges, fine))
+    return Inputs(x, exactly(x), edge, near, says)
 
 
 def _sorted(x: NDArray[Any]) -> NDArray[Any]:

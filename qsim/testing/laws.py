@@ -93,6 +93,7 @@ class Trial:
             count = self.numbers
             self.notes.append("NaNs left out, which the format refuses (nan_to is 'error')")
         self.base = Base(task, self.inputs.x[:count], self.inputs.exact[:count])
+        self.base.fine = self.inputs.fine[:count]
         #: All that was seen, to explain a failure by.
         self.pool: list[Seen] = []
 

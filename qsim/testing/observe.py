@@ -120,6 +120,8 @@ class Base:
         self.on_grid = self.within & (at.word == 0) & ~at.more
         #: Subnormal, or below the smallest normal value of the format.
         self.low = self.within & (small | ((fmt.kind == "float") & (np.abs(self.entering) < fmt.smallest_normal)))
+        #: Numbers that tell how many bits are kept on the way; a trial knows which they are.
+        self.fine = np.zeros(len(x), bool)
 
     def __len__(self) -> int:
         return len(self.x)

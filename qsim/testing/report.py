@@ -274,6 +274,8 @@ def _causes(first: Case, pool: Sequence[Seen], *, signs: bool) -> tuple[list[str
         parts.append(f"{name} ({len(given)} of {len(wrong)})")
         left -= given
     rest = f", and no known fault gives {len(left)} of the wrong ones" if left else ""
+    if 0 in left:  # a fault that does not give the answer shown would mislead
+        return [], f"nor does one give all of the {looked}"
     return parts, f"no one fault gives all of the {looked}{rest}"
 
 
@@ -302,6 +304,7 @@ def _kinds(seen: Seen) -> list[Flags]:
     tie = (places.word == 1 << 63) & ~places.more & base.within
     normal = base.within & ~base.low & ~tie
     sizes = [
+        base.fine & base.within,
         normal & ~base.on_grid,
         tie & places.odd,
         tie & ~places.odd,
