@@ -1,12 +1,21 @@
-"""The laws of rounding for your own quantizer: a Python function, a compiled library, a kernel.
+"""The laws of rounding for your own quantizer: a Python function, a compiled library, a kernel, a device.
 
     qsim.testing.check_quantizer(my_function, "float8_e4m3fn", "SRA", sr_bits=8)
 
-`check_quantizer` returns a verdict, `assert_quantizer` is for test suites. `qsim.testing.strategies` has Hypothesis strategies
-of formats, numbers near thresholds, codes and words (`pip install 'qsim-numerics[testing]'`).
+    plan = qsim.testing.plan_device_check("float8_e4m3fn", "SR", bias=1 / 32)
+    print(plan)
+    qsim.testing.check_stochastic_device(my_device, plan)
+
+`check_quantizer` returns a verdict, `assert_quantizer` is for test suites. `check_stochastic_device` asks a quantizer that
+draws its own random words, which nobody knows. `qsim.testing.strategies` has Hypothesis strategies of formats, numbers near
+thresholds, codes and words (`pip install 'qsim-numerics[testing]'`).
 """
 
 from qsim.testing.check import assert_quantizer, check_quantizer, elementwise
+from qsim.testing.device import DevicePlan, check_stochastic_device, plan_device_check
 from qsim.testing.laws import LAWS
 
-__all__ = ["LAWS", "assert_quantizer", "check_quantizer", "elementwise"]
+__all__ = [
+    "LAWS", "DevicePlan", "assert_quantizer", "check_quantizer", "check_stochastic_device", "elementwise",
+    "plan_device_check",
+]  # fmt: skip

@@ -22,7 +22,7 @@ from qsim.testing.observe import Task, takes_words
 from qsim.testing.report import report
 from qsim.verdicts import Outcome, Verdict
 
-__all__ = ["assert_quantizer", "check_quantizer", "elementwise"]
+__all__ = ["assert_quantizer", "check_quantizer", "elementwise", "make_task"]
 
 UNKNOWN_WORDS = "not testable here: words unknown"
 
@@ -62,8 +62,8 @@ def check_quantizer(
     more that `seed` determines. Raise `InputError` for arguments that contradict each other, and for a result that is no
     array of numbers of the right shape.
     """
-    task = _task(fn, fmt, mode, sr_bits, eps, saturation, dtype, nan, laws, codes=codes, ftz_in=ftz_in, ftz_out=ftz_out,
-                 seed=seed, examples=examples)  # fmt: skip
+    task = make_task(fn, fmt, mode, sr_bits, eps, saturation, dtype, nan, laws, codes=codes, ftz_in=ftz_in, ftz_out=ftz_out,
+                     seed=seed, examples=examples)  # fmt: skip
     wanted = [law for law in task.laws if not task.unknown or law in WITHOUT_WORDS]
     missing = [law for law in task.laws if law not in wanted]
     unknown = [f"{UNKNOWN_WORDS} ({', '.join(missing)})"] if missing else []
@@ -106,7 +106,7 @@ def elementwise(fn: Callable[..., Any]) -> Callable[..., NDArray[Any]]:
     return wrapped
 
 
-def _task(
+def make_task(
     fn: Callable[..., Any],
     fmt: str | Format,
     mode: str | Mode,

@@ -18,7 +18,9 @@ from qsim.rounding import Mode, Saturation
 from qsim.testing.inputs import exactly
 from qsim.testing.oracle import Expected, expect, place, wide
 
-__all__ = ["Base", "Flags", "Indices", "Seen", "Task", "ask", "filled", "takes_words", "turning_words"]
+__all__ = [
+    "Base", "Flags", "Indices", "Seen", "Task", "ask", "call", "filled", "judge", "takes_words", "turning_words",
+]  # fmt: skip
 
 Flags = NDArray[np.bool_]
 Indices = NDArray[np.intp]
@@ -194,12 +196,17 @@ class Seen:
 
 def ask(base: Base, at: Indices, words: NDArray[Any] | None) -> Seen:
     """Call the quantizer, and hold what it returns against what it should."""
-    task, fmt, expected = base.task, base.task.fmt, base.expected
+    task = base.task
     if not len(at):  # many a function does not expect an empty array
-        got: NDArray[Any] = np.empty(0, np.int64 if task.codes else np.float64)
-    else:
-        chunks = [slice(start, start + CHUNK) for start in range(0, len(at), CHUNK)]
-        got = np.concatenate([_call(task, base.x[at[c]], None if words is None else words[c]) for c in chunks])
+        return judge(base, at, words, np.empty(0, np.int64 if task.codes else np.float64))
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(at), CHUNK)]
+    got = np.concatenate([call(task, base.x[at[c]], None if words is None else words[c]) for c in chunks])
+    return judge(base, at, words, got)
+
+
+def judge(base: Base, at: Indices, words: NDArray[Any] | None, got: NDArray[Any]) -> Seen:
+    """Hold what a quantizer returned against what it should."""
+    task, fmt, expected = base.task, base.task.fmt, base.expected
     code, valid, value = None, np.ones(len(at), bool), got
     if task.codes:
         negative = got < 0 if got.dtype.kind == "i" else np.zeros(len(at), bool)  # in two's complement
@@ -242,7 +249,7 @@ def _same_nan(
     return np.asarray(both & (np.signbit(value) == sign))
 
 
-def _call(task: Task, x: NDArray[Any], words: NDArray[Any] | None) -> NDArray[Any]:
+def call(task: Task, x: NDArray[Any], words: NDArray[Any] | None) -> NDArray[Any]:
     """Return what the quantizer makes of an array: codes as they are, values as float64; refuse anything else."""
     drawn = {} if not task.words or words is None else {"rbits": words.astype(task.word_type)}
     with np.errstate(all="ignore"):  # infinities and NaNs go in on purpose
