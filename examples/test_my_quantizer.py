@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import qsim
-from qsim.testing import assert_quantizer, check_quantizer
+from qsim.testing import assert_quantizer, audit_rbits, check_quantizer, check_stochastic_device, plan_device_check
 from qsim.testing import strategies as qst
 from qsim.verdicts import Outcome
 
@@ -42,9 +42,8 @@ def _convert(x, goes_up):
     exponent = np.maximum(field, 1) - 127
     shift = np.minimum(20 + np.maximum(-6 - exponent, 0), 40)  # E4M3 has 20 bits fewer, and no normal number below 2^-6
     kept, unit = significand >> shift, 1 << shift
-    code = (
-        kept + goes_up(kept, significand & (unit - 1), unit) + (np.maximum(exponent + 6, 0) << 3)
-    )  # a carry is in order
+    up = goes_up(kept, significand & (unit - 1), unit)
+    code = kept + up + (np.maximum(exponent + 6, 0) << 3)  # a carry into the exponent is in order
     code = np.minimum(code, 0x7E)  # 448; infinities too
     code = np.where(magnitude > 0x7F800000, 0x7F, code)  # NaN
     return (code | sign << 7).astype(np.uint8)
@@ -73,6 +72,29 @@ def test_stochastic_with_words_of_its_own():
     verdict = check_quantizer(quantizer, E4M3, "SRA", sr_bits=8, codes=True)
     assert verdict.outcome is Outcome.HELD
     assert "words unknown" in verdict.covered
+
+
+def test_device():
+    """A device that draws its own words: support, frequencies and independence, at a rate of false alarms of 1e-6.
+
+    The plan says how much is drawn, what is found with which probability, and what cannot be seen; pytest -s shows it.
+    """
+    rng = np.random.default_rng(0)
+
+    def device(x):
+        return to_e4m3_stochastic(x, rng.integers(0, 256, x.shape))
+
+    plan = plan_device_check(E4M3, "SRA", sr_bits=8, bias=1 / 16, alpha=1e-6, power=0.99, bits=8, codes=True)
+    print(plan)
+    verdict = check_stochastic_device(device, plan)
+    assert verdict.outcome is Outcome.HELD, verdict
+
+
+def test_words():
+    """The words themselves, where they can be had: each bit, each lane, the time, and whether they come again."""
+    rng = np.random.default_rng(0)
+    verdict = audit_rbits(lambda lanes: rng.integers(0, 256, lanes), bits=8)
+    assert verdict.outcome is Outcome.HELD, verdict
 
 
 @given(qst.codes(E4M3))

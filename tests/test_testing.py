@@ -777,7 +777,7 @@ def test_example() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir"]
     done = subprocess.run([*command, str(path.parent), str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert "5 passed" in done.stdout
+    assert "7 passed" in done.stdout
 
 
 def test_broken_example(tmp_path: Path) -> None:
