@@ -518,6 +518,12 @@ def test_laws_apart(mode: str, fault: str, laws: set[str]) -> None:
     assert broken_laws(check_quantizer(fn, "e4m3", mode, sr_bits=n, codes=True)) == laws
 
 
+def test_nan_is_in_no_order() -> None:
+    """A NaN that becomes -0 in a format without NaN breaks what is said of NaNs, and no order of numbers."""
+    verdict = check_quantizer(lambda x: x.astype(ml_dtypes.float4_e2m1fn), "float4_e2m1fn")
+    assert broken_laws(verdict) == {"specials"}
+
+
 def test_one_law() -> None:
     """A law asked for alone is the one that is checked: it refutes what breaks it, and holds for the rest."""
     fn = device("e4m3", fault="carry lost")

@@ -275,7 +275,8 @@ def _broken(
 
 def _falls(seen: Seen) -> Flags:
     """Return the pairs of neighbouring inputs of which the lesser one became greater; NaNs aside."""
-    order = np.flatnonzero(~np.isnan(seen.value) & ~np.isnan(seen.want))
+    inputs = seen.base.exact[seen.at]
+    order = np.flatnonzero(~np.isnan(inputs) & ~np.isnan(seen.value) & ~np.isnan(seen.want))
     want = seen.want[order]
     if np.any(want[1:] < want[:-1]):  # wrapping around, or 0 in a format without it: only within the range it holds
         order = order[seen.base.within[seen.at[order]]]

@@ -10,8 +10,8 @@
         low, high = fmt.neighbours(float(x)) if abs(x) <= fmt.max else (fmt.min, fmt.max)
         assert low <= my_quantizer(x, fmt) <= high
 
-`formats` draws formats, `values` numbers on which a rounding to a format should be tried, `codes` the codes of a format, `words`
-random words. Failures shrink to formats of few bits and to small words. A whole file of tests to copy, of a quantizer and
+`formats` draws formats, `values` numbers on which a rounding to a format should be tried, `codes` the codes of a format,
+`words` random words. Failures shrink to formats of few bits and to small words. A file of tests to copy, of a quantizer and
 of a device, is `examples/test_my_quantizer.py`.
 
 This is the only module of qsim that needs Hypothesis: `pip install 'qsim-numerics[testing]'`.
