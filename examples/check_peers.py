@@ -164,8 +164,8 @@ def check(rounding: Rounding, names: dict[str, Any]) -> list[Fault]:
             found[fault.name] = replace(first, laws=laws)
     faults = list(found.values())
     if rounding.device and not any("neighbours" in fault.laws for fault in faults):  # else frequencies say nothing
-        how.pop("nan")
-        plan = plan_device_check(rounding.format, rounding.mode, **how)
+        options = {name: how[name] for name in ("dtype", "saturation", "sr_bits") if name in how}
+        plan = plan_device_check(rounding.format, rounding.mode, **options)
         verdict = check_stochastic_device(fn, plan)
         if verdict.outcome is Outcome.REFUTED:
             first_line, *_ = verdict.counterexample.splitlines()

@@ -233,6 +233,26 @@ def test_planted_fault(mode: str, fault: str, cause: str) -> None:
     assert max(map(len, verdict.counterexample.splitlines()[3:])) <= 100
 
 
+@pytest.mark.parametrize(("name", "saturation"), [("e4m3", "OvfNaN"), ("float8_e5m2", "SatNone")])
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        ("range first", "checks the range before rounding: all that is beyond the largest value overflows"),
+        ("infinity clamped", "an infinity becomes the largest value"),
+    ],
+)
+def test_planted_fault_of_the_range(name: str, saturation: str, fault: str, cause: str) -> None:
+    """What saturates in the wrong order, or infinities alone, is told so; where all is clamped, the order shows nowhere."""
+    fn = device(name, fault=fault, saturation=saturation)
+    verdict = check_quantizer(fn, name, saturation=saturation, codes=True)
+    assert named(verdict)[0] == cause
+    assert "this gives all of the" in unwrapped(verdict)
+    clamped = check_quantizer(
+        device(name, fault=fault, saturation="SatFinite"), name, saturation="SatFinite", codes=True
+    )
+    assert clamped.outcome is Outcome.HELD
+
+
 def named(verdict: Verdict) -> list[str]:
     """Return the causes that a verdict names, each on one line again."""
     lines = verdict.counterexample.splitlines()

@@ -17,6 +17,6 @@ from qsim.testing.device import DevicePlan, check_stochastic_device, plan_device
 from qsim.testing.laws import LAWS, OF_WORDS
 
 __all__ = [
-    "LAWS", "OF_WORDS", "DevicePlan", "assert_quantizer", "audit_rbits", "check_quantizer", "check_stochastic_device", "elementwise",
-    "plan_device_check",
+    "LAWS", "OF_WORDS", "DevicePlan", "assert_quantizer", "audit_rbits", "check_quantizer", "check_stochastic_device",
+    "elementwise", "plan_device_check",
 ]  # fmt: skip
