@@ -514,12 +514,22 @@ def test_probabilities_are_those_of_the_mode() -> None:
         ({"calls": 1}, "calls = 1 must be an integer of at least 2"),
         ({"bias": 1e-5}, "more than most_draws = 1.3e+08"),
         ({"mode": "SRA"}, "SRA needs sr_bits"),
+        ({"mode": "SRA", "sr_bits": 0}, "is never random: no float32 has two outcomes there"),
     ],
 )
 def test_refused(options: dict[str, Any], message: str) -> None:
     """A plan that cannot be is refused in one sentence."""
     with pytest.raises(InputError, match=re.escape(message)):
         plan_device_check("e4m3", options.pop("mode", "SR"), **options)
+
+
+def test_small_plans_promise_little() -> None:
+    """A plan without lanes that tell of their words claims no power for them; without enough calls, none for twins."""
+    plan = plan_device_check("e4m3", "SRA", sr_bits=4, inputs=1, bits=4, bias=0.4, calls=8)
+    assert not plan.twins
+    assert plan.shared_calls > 1
+    assert plan.shared_lanes > 1
+    assert "share their words" not in str(plan)
 
 
 def test_device_is_refused() -> None:

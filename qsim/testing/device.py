@@ -168,7 +168,8 @@ class DevicePlan:
         """
         squares = float((_reach(self) ** 2).sum())
         limit = hoeffding_limit(squares, self.per_test("calls") / 2) + hoeffding_limit(squares, 1 - self.power)
-        return float(limit) / (3 / 16 * max(int(self.steady.sum()), 1))
+        lanes = int(self.steady.sum())
+        return float(limit) / (3 / 16 * lanes) if lanes else math.inf
 
     @property
     def shared_lanes(self) -> float:
@@ -182,15 +183,16 @@ class DevicePlan:
         n = int((self.steady[1:] & self.steady[:-1]).sum()) * self.calls
         squares = self.calls * float((_reach(self)[:-1] ** 2 * self.steady[1:]).sum())
         limit = hoeffding_limit(squares, self.per_test("lag of lanes") / 2)
-        return float(limit + hoeffding_limit(2 * n, 1 - self.power)) / (max(n, 1) / 16)
+        return float(limit + hoeffding_limit(2 * n, 1 - self.power)) / (n / 16) if n else math.inf
 
     @property
     def twins(self) -> bool:
         """Whether any two steady lanes with p = 1/2 that always share their words are found, with certainty: T/4 is the sum."""
-        return bool(self.calls / 4 >= hoeffding_limit(self.calls / 4, self.per_test("lanes") / 2))
+        halves = int((self.p[self.cell[np.flatnonzero(self.steady)[:PAIRED]]] == 0.5).sum())
+        return halves > 1 and bool(self.calls / 4 >= hoeffding_limit(self.calls / 4, self.per_test("lanes") / 2))
 
     def __str__(self) -> str:
-        fine = self.p[self.open].min(initial=1.0)
+        fine = self.p[self.open & (self.found == self.p)].min(initial=1.0)
         families = ", ".join(f"{name} {self.tests(name):,}" for name in FAMILIES)
         rates = f"{self.alpha / 2:g} for frequencies ({int(self.open.sum())} inputs and 2 sums)"
         moves = f"a value of the format that moves, if it does {self._rare_moves:.2g} times a draw"
@@ -200,10 +202,9 @@ class DevicePlan:
             f"found with a probability of at least {self.power:.6g}:",
             f"  a result that is no neighbour, if it comes {self.rare:.2g} times a draw; {moves}",
         ]
-        if self.open.any():
-            lines.append(
-                f"  a probability that is off by {self.bias:g} at one of the inputs, or by {self.common:.2g} at all of them"
-            )
+        lines.append(
+            f"  a probability that is off by {self.bias:g} at one of the inputs, or by {self.common:.2g} at all of them"
+        )
         if fine < 1:
             lines.append(
                 f"  a probability of {fine:.3g} that is 0, or twice as large: fewer random bits than {self.bits}"
@@ -274,6 +275,10 @@ def plan_device_check(
     finest = min(bits, task.n)
     base, fine = _cells(task, inputs, finest)
     p = _probabilities(base)
+    if not ((p > 0) & (p < 1)).any():
+        raise InputError(
+            f"{task} is never random: no {task.dtype} has two outcomes there; check_quantizer checks the rest"
+        )
     off = np.where((p > 0) & (p < 1), np.where(fine, np.minimum(np.minimum(p, 1 - p), bias), bias), np.inf)
     plan = DevicePlan(
         task=task, alpha=alpha, power=power, bias=bias, bits=finest, calls=calls, x=base.x, cell=np.arange(len(p)),
@@ -340,7 +345,7 @@ def _draws(plan: DevicePlan) -> NDArray[np.int64]:
         sized = chernoff_size(p[possible], q[possible], plan.per_cell, 1 - plan.power)
         needed[possible] = np.maximum(needed[possible], sized)
     # Values of the format have one outcome: as often as the others in the middle.
-    needed[~plan.open] = int(np.median(needed[plan.open])) if plan.open.any() else plan.calls
+    needed[~plan.open] = int(np.median(needed[plan.open]))
     return needed
 
 
