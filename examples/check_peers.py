@@ -279,7 +279,7 @@ def markdown(
             "",
             f"**{package}: {name}**, in {where(found)}. Laws broken: {laws}. {fault.says[0].upper()}{fault.says[1:]}:",
             "",
-            "```python",
+            "```text",  # a formatter of Python would break the line
             fault.shown,
             "```",
         ]
