@@ -1,0 +1,313 @@
+"""One conversion: what went in, how it should be rounded, what came out; and what the reference makes of it, in parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+
+from qsim import reference
+from qsim.errors import InputError
+from qsim.formats import Format, Table, get_format
+from qsim.rounding import Mode, Saturation, check_eps, parse_mode, parse_saturation
+
+__all__ = ["Answer", "Case", "Nan", "View", "alike", "is_code", "is_nan", "look", "make_case", "own_format", "value_of"]
+
+Answer = int | float | Fraction
+"""What a quantizer returned: an `int` is a code, anything else a value."""
+
+Nan = Literal["canonical", "signed", "any"]
+"""Which NaN is right: the one without sign, the one with the sign of the input, or any."""
+
+NUMBERS = ("float16", "bfloat16", "float32", "float64")
+"""The types whose numbers have bits to show, each named as its format."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """Hold one conversion. `make_case` builds one from what a user types."""
+
+    x: float | Fraction
+    format: Format
+    mode: Mode
+    saturation: Saturation
+    sr_bits: int = 0
+    #: The random word; `None` where it is unknown.
+    rbits: int | None = 0
+    eps: float = 0.0
+    ftz_in: bool = False
+    ftz_out: bool = False
+    nan: Nan = "canonical"
+    #: The format of the input's own type; `None` for a rational.
+    number: Format | None = None
+    #: The bit pattern of the input in that type.
+    pattern: int = 0
+    #: What somebody's quantizer returned; `None` where nobody's was asked.
+    got: Answer | None = None
+
+    @property
+    def entering(self) -> float | Fraction:
+        """The number that is rounded: x, or the zero that a subnormal x is flushed to."""
+        return math.copysign(0.0, self.x) if self.ftz_in and self.subnormal else self.x
+
+    @property
+    def subnormal(self) -> bool:
+        """Whether x is a subnormal number of its own type."""
+        return self.number is not None and 0 < abs(float(self.x)) < self.number.smallest_normal
+
+    def code(self, **changed: Any) -> int:
+        """Return the reference's code for x; `changed` are arguments of `reference.encode`, and x, to ask for another."""
+        how: dict[str, Any] = {
+            "x": self.entering, "fmt": self.format, "mode": self.mode, "sr_bits": self.sr_bits,
+            "rbits": self.rbits or 0, "eps": self.eps, "saturation": self.saturation, "ftz_out": self.ftz_out,
+            "nan": "signed" if self.nan == "signed" else "canonical", **changed,
+        }  # fmt: skip
+        return reference.encode(how.pop("x"), **how)
+
+    def is_answer(self, answer: Answer) -> bool:
+        """Return whether `answer` is what was got; a value that the format does not hold is no code's."""
+        assert self.got is not None  # asked only of cases with an answer
+        if not isinstance(self.got, int):
+            return alike(value_of(self.format, answer), self.got)
+        code = answer if isinstance(answer, int) else _code_of(self.format, answer)
+        if code is not None and self.nan == "any" and is_nan(self.format, code):
+            return is_nan(self.format, self.got) and is_code(self.format, self.got)
+        return code == self.got
+
+
+def own_format(x: Any) -> Format | None:
+    """Return the format of the type of the number `x`: float64 for Python's floats, `None` for rationals."""
+    if isinstance(x, np.generic) and x.dtype.name in NUMBERS:
+        return get_format(x.dtype.name)
+    return get_format("float64") if isinstance(x, float) else None
+
+
+def make_case(
+    x: Any,
+    fmt: str | Format,
+    mode: str | Mode = Mode.RNE,
+    *,
+    sr_bits: int | None = None,
+    rbits: int | None = None,
+    eps: float | None = None,
+    saturation: str | Saturation | None = None,
+    ftz_in: bool = False,
+    ftz_out: bool = False,
+    nan: Nan = "canonical",
+    got: Any = None,
+) -> Case:
+    """Return the case that the arguments of `explain` spell; raise `InputError` for what contradicts itself."""
+    fmt, mode = get_format(fmt), parse_mode(mode)
+    number, pattern = own_format(x), 0
+    if number is not None:
+        scalar = np.float64(x) if isinstance(x, float) and not isinstance(x, np.generic) else x
+        pattern = int(np.asarray(scalar).view(f"u{number.bits // 8}")[()])
+        x = float(x)
+    elif isinstance(x, int | np.integer) and not isinstance(x, bool):
+        x = Fraction(int(x))
+    if not isinstance(x, float | Fraction):
+        raise InputError(f"x = {x!r} is no number; give a float, a NumPy float or a Fraction")
+    if mode.stochastic:
+        if sr_bits is None and mode in (Mode.SR, Mode.SRE):
+            sr_bits = 32 if number is not None and number.bits <= 32 else 64
+        if sr_bits is None:
+            raise InputError(f"{mode} needs sr_bits, the number of random bits N")
+        if sr_bits < 0 or (rbits is not None and not 0 <= rbits < 1 << sr_bits):
+            raise InputError(f"rbits = {rbits} is no word of sr_bits = {sr_bits} bits")
+    elif sr_bits is not None or rbits is not None:
+        raise InputError(f"{mode} takes no random word; drop sr_bits and rbits")
+    if (mode is Mode.THR) != (eps is not None):
+        raise InputError(f"eps = {eps!r} with {mode}: it is the threshold of the mode Threshold, 0 <= eps < 1")
+    if eps is not None:
+        check_eps(eps)
+    if nan not in ("canonical", "signed", "any"):
+        raise InputError(f"nan = {nan!r}; it is 'canonical', 'signed' or 'any'")
+    return Case(
+        x=x, format=fmt, mode=mode, saturation=parse_saturation(saturation, fmt), sr_bits=sr_bits or 0,
+        rbits=None if rbits is None and mode.stochastic else int(rbits or 0), eps=float(eps or 0.0), ftz_in=ftz_in,
+        ftz_out=ftz_out, nan=nan, number=number, pattern=pattern, got=None if got is None else _answer(fmt, got),
+    )  # fmt: skip
+
+
+def _answer(fmt: Format, got: Any) -> Answer:
+    """Return a code as an `int`, a value as a `float` or `Fraction`; refuse what is neither."""
+    if isinstance(got, int | np.integer) and not isinstance(got, bool):
+        if not 0 <= got < 1 << fmt.bits:
+            raise InputError(
+                f"got = {got}: codes of {fmt.name} are 0 .. {(1 << fmt.bits) - 1}; give a value as a float"
+            )
+        return int(got)
+    if isinstance(got, float | Fraction):
+        return got
+    try:
+        return float(got)
+    except (TypeError, ValueError):
+        raise InputError(f"got = {got!r} is neither a code (an integer) nor a value (a float)") from None
+
+
+# --- What the reference makes of it, in parts ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Hold a case with its random word, and the parts of the reference's answer."""
+
+    case: Case
+    #: The number that is rounded.
+    x: float | Fraction
+    negative: bool
+    #: The neighbour toward zero; `None` for NaN, infinities, and for 0 where the format has none.
+    ordinal: int | None
+    nu: Fraction
+    odd: bool
+    #: Where the rounding goes, on the line that goes on beyond the range.
+    rounded: int | None
+    #: The reference's code.
+    right: int
+
+    @property
+    def fmt(self) -> Format:
+        """The format."""
+        return self.case.format
+
+    @property
+    def rbits(self) -> int:
+        """The random word; 0 where the mode takes none."""
+        return self.case.rbits or 0
+
+    @property
+    def outward(self) -> int:
+        """The step of ordinals away from zero."""
+        return -1 if self.negative else 1
+
+    @property
+    def magnitude(self) -> Fraction:
+        """|x|, of a finite x."""
+        return abs(Fraction(self.x))
+
+    @property
+    def nan(self) -> bool:
+        """Whether x is a NaN."""
+        return isinstance(self.x, float) and math.isnan(self.x)
+
+    @property
+    def infinite(self) -> bool:
+        """Whether x is an infinity."""
+        return isinstance(self.x, float) and math.isinf(self.x)
+
+    @property
+    def exact(self) -> bool:
+        """Whether x is a point of the line other than 0."""
+        return self.ordinal is not None and not self.nu and bool(self.x)
+
+    @property
+    def beyond(self) -> bool:
+        """Whether a finite number is rounded to what lies beyond the range."""
+        inside = self.rounded is None or -self.fmt.bottom <= self.rounded <= self.fmt.top
+        underflow = not self.rounded and self.fmt.bottom < 0  # a grid without zero
+        return not inside and not underflow
+
+    @property
+    def end(self) -> int:
+        """The ordinal of the last value on x's side."""
+        return -self.fmt.bottom if self.negative else self.fmt.top
+
+    @property
+    def outside(self) -> int:
+        """The first ordinal beyond the range on x's side."""
+        return min(-self.fmt.bottom, 0) - 1 if self.negative else self.fmt.top + 1
+
+    def go(self, *, away: bool) -> int:
+        """Return the code if x goes to its outward neighbour, or to the other one, and the range is treated as it should be."""
+        assert self.ordinal is not None
+        return self.land(self.ordinal + away * self.outward)
+
+    def land(self, ordinal: int) -> int:
+        """Return the code of what was rounded to `ordinal`: the reference's, for that point of the line itself."""
+        return self.case.code(x=point(self.fmt, ordinal) or math.copysign(0.0, self.outward))
+
+    def away(
+        self, nu: Fraction, *, odd: bool | None = None, rbits: int | None = None, sr_bits: int | None = None
+    ) -> bool:
+        """Return which way the mode goes at another fraction, parity or word."""
+        case = self.case
+        return reference.away(
+            case.mode, nu, self.odd if odd is None else odd, self.negative,
+            case.sr_bits if sr_bits is None else sr_bits, self.rbits if rbits is None else rbits, case.eps,
+        )  # fmt: skip
+
+
+def look(case: Case) -> list[View]:
+    """Return the view of a case, or those for the lowest and the highest word where the word is unknown."""
+    if case.rbits is None:
+        words = sorted({0, (1 << case.sr_bits) - 1})
+        return [view for word in words for view in look(dataclasses.replace(case, rbits=word))]
+    fmt, x = case.format, case.entering
+    negative = math.copysign(1.0, x) < 0 if isinstance(x, float) else x < 0
+    ordinal, nu, odd, rounded = None, Fraction(0), False, None
+    if not (isinstance(x, float) and not math.isfinite(x)) and (x or fmt.has_zero):
+        ordinal, nu = fmt.split(Fraction(x))
+        odd = fmt.is_odd(ordinal)
+        away = reference.away(case.mode, nu, odd, negative, case.sr_bits, case.rbits, case.eps)
+        rounded = ordinal + away * (-1 if negative else 1)
+    view = View(case=case, x=x, negative=negative, ordinal=ordinal, nu=nu, odd=odd, rounded=rounded, right=case.code())
+    return [view]
+
+
+def point(fmt: Format, ordinal: int) -> Fraction:
+    """Return the point of the line that `ordinal` numbers; beyond the end of a table, some number there."""
+    if isinstance(fmt, Table):
+        line = fmt.line
+        at = ordinal + fmt.bottom + (fmt.below is not None)
+        if not 0 <= at < len(line):
+            return Fraction(line[-1]) + 1 if at > 0 else Fraction(line[0]) - 1
+    return fmt.value(ordinal)
+
+
+def value_of(fmt: Format, answer: Answer) -> float | Fraction:
+    """Return the value of an answer; NaN for a code that nothing has."""
+    if not isinstance(answer, int):
+        return answer
+    if not is_code(fmt, answer):
+        return math.nan
+    try:
+        return fmt.decode(answer)
+    except InputError:  # a float format that reaches beyond float64, and at one of its finite values
+        magnitude = answer & ((1 << (fmt.bits - fmt.signed)) - 1)
+        return fmt.value(-magnitude if magnitude < answer else magnitude)
+
+
+def is_code(fmt: Format, code: int) -> bool:
+    """Return whether an integer stands for something in the format."""
+    return 0 <= code < 1 << fmt.bits and fmt.is_code(code)
+
+
+def alike(a: float | Fraction, b: float | Fraction) -> bool:
+    """Return whether two values are the same: both NaN, or equal, with the same sign if they are zeros."""
+    nans = [isinstance(v, float) and math.isnan(v) for v in (a, b)]
+    if any(nans):
+        return all(nans)
+    return a == b and (bool(a) or math.copysign(1.0, a) == math.copysign(1.0, b))
+
+
+def is_nan(fmt: Format, answer: Answer) -> bool:
+    """Return whether an answer is a NaN, or a code that nothing has."""
+    value = value_of(fmt, answer)
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _code_of(fmt: Format, value: float | Fraction) -> int | None:
+    """Return the code of a value; `None` where the format does not hold it."""
+    if isinstance(value, float) and math.isnan(value):
+        return fmt.nan_code
+    if isinstance(value, float) and math.isinf(value):
+        return fmt.code_of_inf(negative=value < 0) if fmt.has_inf and (fmt.signed or value > 0) else None
+    try:
+        ordinal = fmt.ordinal(value)
+    except InputError:
+        return None
+    return fmt.code(ordinal, negative_zero=not value and math.copysign(1.0, value) < 0)

@@ -1,0 +1,267 @@
+"""What somebody's quantizer makes of numbers, held against the right answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsim.errors import InputError
+from qsim.explain.case import Case, Nan, make_case
+from qsim.formats import WIDEST_TABLE, Format, Table, get_format
+from qsim.rounding import Mode, Saturation
+from qsim.testing.inputs import exactly
+from qsim.testing.oracle import Expected, expect, place, wide
+
+__all__ = [
+    "Base", "Flags", "Indices", "Seen", "Task", "ask", "call", "filled", "judge", "takes_words", "turning_words",
+]  # fmt: skip
+
+Flags = NDArray[np.bool_]
+Indices = NDArray[np.intp]
+
+CHUNK = 1 << 20
+"""The largest array that a quantizer is given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Hold the arguments of `check_quantizer`, settled."""
+
+    fn: Callable[..., Any]
+    name: str
+    fmt: Format
+    mode: Mode
+    rule: Saturation
+    #: The number of random bits; 0 for a deterministic mode.
+    n: int
+    eps: float | None
+    codes: bool
+    dtype: np.dtype[Any]
+    ftz_in: bool
+    ftz_out: bool
+    nan: Nan
+    seed: int
+    laws: tuple[str, ...]
+    examples: int
+    #: Whether random words are given to the quantizer.
+    words: bool
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the mode takes words that nobody knows."""
+        return self.mode.stochastic and not self.words
+
+    @property
+    def word_type(self) -> type[np.uint32 | np.uint64]:
+        """The type that words have when they are given to the quantizer."""
+        return np.uint32 if self.n <= 32 else np.uint64
+
+    def case(self, x: Any, word: int | None, got: float) -> Case:
+        """Return one conversion as a case: `x` is a number of `dtype`, `got` an integer if it is a code."""
+        case = make_case(
+            x, self.fmt, self.mode, sr_bits=self.n if self.mode.stochastic else None, rbits=word, eps=self.eps,
+            saturation=self.rule, ftz_in=self.ftz_in, ftz_out=self.ftz_out, nan=self.nan,
+        )  # fmt: skip
+        return dataclasses.replace(case, got=got)  # whatever it is: a quantizer may return what is no code
+
+    def __str__(self) -> str:
+        argument = f"({self.n})" if self.mode.stochastic else "" if self.eps is None else f"({self.eps})"
+        flags = "".join(f", {name}" for name in ("ftz_in", "ftz_out") if getattr(self, name))
+        return f"{self.fmt.name}:{self.mode}{argument}, {self.rule}{flags}, from {self.dtype}"
+
+
+def takes_words(fn: Callable[..., Any]) -> bool:
+    """Return whether a function has an argument called rbits."""
+    try:
+        arguments = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):  # a builtin that does not say
+        return False
+    return any(argument.name == "rbits" or argument.kind is argument.VAR_KEYWORD for argument in arguments)
+
+
+# --- What goes in ----------------------------------------------------------------------------------------------------
+
+
+class Base:
+    """Hold numbers, where they lie, and what they may become."""
+
+    def __init__(self, task: Task, x: NDArray[Any], exact: NDArray[np.float64] | None = None) -> None:
+        fmt = task.fmt
+        self.task, self.x = task, x
+        #: The numbers as float64, and as they are after flushing.
+        self.exact = exactly(x) if exact is None else exact
+        small = (self.exact != 0) & (np.abs(self.exact) < get_format(task.dtype.name).smallest_normal)
+        self.entering = np.where(small & task.ftz_in, np.copysign(0.0, self.exact), self.exact)
+        at = place(fmt, self.entering, wrap=task.rule is Saturation.wrap)
+        self.expected: Expected = expect(
+            fmt,
+            task.mode,
+            task.rule,
+            self.entering,
+            at,
+            n=task.n,
+            eps=task.eps or 0.0,
+            ftz_out=task.ftz_out,
+            nan=task.nan,
+        )
+        #: The values that a number may become, the latter if it goes away from zero.
+        self.inner, self.outer = (decoded(fmt, codes) for codes in (self.expected.inner, self.expected.outer))
+        finite = np.isfinite(self.entering) & ((self.entering != 0) | fmt.has_zero)
+        #: NaNs, infinities, and 0 in a format without it.
+        self.special = ~finite
+        #: Those for which no answer is right: NaNs where the format refuses them.
+        self.refused = self.expected.inner < 0
+        self.within = finite & (self.entering >= fmt.min) & (self.entering <= fmt.max)
+        self.beyond = finite & ~self.within
+        self.on_grid = self.within & (at.word == 0) & ~at.more
+        #: Subnormal, or below the smallest normal value of the format.
+        self.low = self.within & (small | ((fmt.kind == "float") & (np.abs(self.entering) < fmt.smallest_normal)))
+        #: Numbers that tell how many bits are kept on the way; a trial knows which they are.
+        self.fine = np.zeros(len(x), bool)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def decoded(fmt: Format, codes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the values of codes, of which the low bits count; NaN for those that have none."""
+    low = codes & ((1 << fmt.bits) - 1)
+    return fmt.values()[low] if fmt.bits <= WIDEST_TABLE else fmt.decode_array(low)
+
+
+def filled(n: int, count: int, word: int) -> NDArray[Any]:
+    """Return `count` times the same word of `n` bits."""
+    return np.full(count, word, object if wide(n) else np.int64)
+
+
+def turning_words(n: int, first: NDArray[Any], *, ends: bool = True) -> list[NDArray[Any]]:
+    """Return the words just below those at which numbers turn, these, and with `ends` the lowest and the highest word."""
+    last = (1 << n) - 1
+    near = [np.clip(first - 1, 0, last), np.clip(first, 0, last)]
+    return [*near, *(filled(n, len(first), word) for word in sorted({0, last}) if ends)]
+
+
+# --- What comes out --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Hold what a quantizer made of some of the numbers of a base, each with a word."""
+
+    base: Base
+    #: Which numbers, as indices into the base.
+    at: Indices
+    #: Their words; `None` where it was given none.
+    words: NDArray[Any] | None
+    #: What came out, as float64, and the codes if there are.
+    value: NDArray[np.float64]
+    code: NDArray[np.int64] | None
+    #: What should have come out; where the words are unknown, one of two things that may.
+    want: NDArray[np.float64]
+    #: Where something else came out, the signs of zeros aside; and where only the sign of a zero is another.
+    wrong: Flags
+    wrong_zero: Flags
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    @property
+    def neighbour(self) -> Flags:
+        """Where the result is one of the two that the number may become."""
+        return np.asarray((self.value == self.base.inner[self.at]) | (self.value == self.base.outer[self.at]))
+
+    def word(self, i: int) -> int | None:
+        """Return the word of the i-th conversion."""
+        return None if self.words is None else int(self.words[i])
+
+    def pick(self, chosen: Flags | Indices) -> Seen:
+        """Return a part."""
+        words, code = (None if array is None else array[chosen] for array in (self.words, self.code))
+        return Seen(self.base, self.at[chosen], words, self.value[chosen], code, self.want[chosen], self.wrong[chosen],
+                    self.wrong_zero[chosen])  # fmt: skip
+
+    def case(self, i: int, *, signs: bool) -> Case:
+        """Return the i-th conversion as a case; without `signs` a zero has the sign that it should have."""
+        got = self.value[i].item() if self.code is None else self.code[i].item()
+        if self.wrong_zero[i] and not signs:
+            got = self.want[i].item()
+        return self.base.task.case(self.base.x[self.at[i]], self.word(i), got)
+
+
+def ask(base: Base, at: Indices, words: NDArray[Any] | None) -> Seen:
+    """Call the quantizer, and hold what it returns against what it should."""
+    task = base.task
+    if not len(at):  # many a function does not expect an empty array
+        return judge(base, at, words, np.empty(0, np.int64 if task.codes else np.float64))
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(at), CHUNK)]
+    got = np.concatenate([call(task, base.x[at[c]], None if words is None else words[c]) for c in chunks])
+    return judge(base, at, words, got)
+
+
+def judge(base: Base, at: Indices, words: NDArray[Any] | None, got: NDArray[Any]) -> Seen:
+    """Hold what a quantizer returned against what it should."""
+    task, fmt, expected = base.task, base.task.fmt, base.expected
+    code, valid, value = None, np.ones(len(at), bool), got
+    if task.codes:
+        negative = got < 0 if got.dtype.kind == "i" else np.zeros(len(at), bool)  # in two's complement
+        code = got.astype(np.int64)
+        code = np.where(negative & (code >= -1 << (fmt.bits - 1)), code & ((1 << fmt.bits) - 1), code)
+        value = decoded(fmt, code)
+        nans = code == fmt.nan_code if isinstance(fmt, Table) else np.full(len(at), fmt.has_nan)
+        valid = (code >= 0) & (code < 1 << fmt.bits) & (~np.isnan(value) | nans)
+    first = expected.first_word[at]
+    want = np.where((first <= (0 if words is None else words)).astype(bool), expected.outer[at], expected.inner[at])
+    options = [(want, valid)]
+    if task.unknown:  # either neighbour that some word leads to
+        options = [
+            (expected.inner[at], valid & (first > 0).astype(bool)),
+            (expected.outer[at], valid & (first < 1 << task.n).astype(bool)),
+        ]
+    same, signed_same = np.zeros(len(at), bool), np.zeros(len(at), bool)
+    for wanted, possible in options:
+        target = decoded(fmt, wanted)
+        alike = possible & ((value == target) | _same_nan(base, at, value, code, target, wanted))
+        same |= alike
+        signed_same |= alike & ((target != 0) | (np.signbit(value) == np.signbit(target)))
+    known = ~base.refused[at]
+    return Seen(base, at, words if task.words else None, value, code, decoded(fmt, want), known & ~same,
+                known & same & ~signed_same)  # fmt: skip
+
+
+def _same_nan(
+    base: Base, at: Indices, value: NDArray[np.float64], code: NDArray[np.int64] | None, target: NDArray[np.float64],
+    wanted: NDArray[np.int64],
+) -> Flags:  # fmt: skip
+    """Return where a NaN came out that may: any, or the one of the right sign and, of codes, payload."""
+    task = base.task
+    both = np.isnan(value) & np.isnan(target)
+    if task.nan == "any":
+        return both
+    if code is not None:
+        return np.asarray(both & (code == wanted))
+    sign = np.signbit(base.exact[at]) & (task.nan == "signed") & task.fmt.has_neg_zero
+    return np.asarray(both & (np.signbit(value) == sign))
+
+
+def call(task: Task, x: NDArray[Any], words: NDArray[Any] | None) -> NDArray[Any]:
+    """Return what the quantizer makes of an array: codes as they are, values as float64; refuse anything else."""
+    drawn = {} if not task.words or words is None else {"rbits": words.astype(task.word_type)}
+    with np.errstate(all="ignore"):  # infinities and NaNs go in on purpose
+        try:
+            got = np.asarray(task.fn(x.copy(), **drawn))
+        except Exception as error:
+            error.add_note(f"{task.name} was given {len(x)} numbers of {task.dtype}, NaNs and infinities among them")
+            raise
+    if got.shape != x.shape:
+        raise InputError(f"{task.name} returned an array of shape {got.shape} for one of shape {x.shape}")
+    if task.codes and got.dtype.kind not in "iu":
+        raise InputError(f"{task.name} returned {got.dtype}; codes are integers, such as a view of unsigned ones")
+    if got.dtype.kind in "OUSMmc":
+        raise InputError(f"{task.name} returned {got.dtype}; values are real numbers")
+    return got if task.codes else exactly(got)

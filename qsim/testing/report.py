@@ -1,0 +1,317 @@
+"""What a refuted quantizer did wrong: the first failure made simple, and the faults that give all the answers seen."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsim.errors import enumerate_names
+from qsim.explain.case import Case
+from qsim.explain.picture import LABEL, WIDTH, Explanation, number, of_case
+from qsim.explain.search import consistent, explaining, plainest
+from qsim.testing.inputs import exactly
+from qsim.testing.laws import MOST_ENUMERATED, Broken, spread
+from qsim.testing.observe import Base, Flags, Indices, Seen, Task, ask, filled, turning_words
+
+__all__ = ["report", "shrink"]
+
+ROUNDS = 200
+"""Steps of shrinking; each makes the case strictly simpler, and few need more than ten."""
+
+WRONG, RIGHT = 48, 64
+"""How many wrong and how many right answers a fault is tried on first."""
+
+
+def report(task: Task, broken: Sequence[Broken], pool: Sequence[Seen]) -> str:
+    """Return the simplest failure of the first broken law, explained, and which laws are broken how often."""
+    law, signs = broken[0].law, "sign of zero" in task.laws
+    failures = [found.seen for found in broken if found.law == law]
+    alone = [seen for seen in _simplest(failures) if task.unknown or _alone(law, seen) is not None]
+    if alone:
+        seen = shrink(task, law, alone[0])
+        seen = seen if task.unknown else _alone(law, seen) or alone[0]
+        case = seen.case(0, signs=signs)
+        faults, note = _causes(case, pool, signs=signs)
+    else:
+        seen = _simplest(failures)[0]
+        case = seen.case(0, signs=signs)
+        faults, note = _lanes(pool), "alone, in an array of one number, it is right"
+    explanation = of_case(case, tuple(faults))
+    word = seen.word(0)
+    drawn = "" if word is None else f" with the word {word} of {task.n} bits"
+    counts: dict[str, tuple[int, int]] = {}
+    for found in broken:
+        failed, of = counts.get(found.law, (0, 0))
+        counts[found.law] = (failed + found.count, of + found.of)
+    laws = ", ".join(f"{name} ({failed:,} of {of:,})" for name, (failed, of) in counts.items())
+    lines = [f"{law}: {number(case.x)}{drawn} becomes {_became(seen)}, it should be {_owed(task, explanation)}"]
+    if alone:
+        lines.append(f"reproduce: {_call(task, seen.base.x[seen.at[0]], word)}")
+    lines += [
+        "",
+        str(explanation),
+        *textwrap.wrap(note, WIDTH, initial_indent=" " * LABEL, subsequent_indent=" " * LABEL),
+        "",
+        *textwrap.wrap(f"laws broken: {laws}", WIDTH, subsequent_indent=" " * LABEL),
+    ]
+    counted = task.words and "moments" in task.laws and task.n <= MOST_ENUMERATED
+    if alone and counted and "words" in counts and "moments" not in counts:
+        lines.append(
+            "as many words go away from zero as should, so bias and variance are right; but they are other words"
+        )
+    return "\n".join(lines)
+
+
+def _became(seen: Seen) -> str:
+    value = number(seen.value[0].item())
+    return value if seen.code is None else f"code {seen.code[0]:#x} ({value})"
+
+
+def _owed(task: Task, e: Explanation) -> str:
+    """Return what should have come out, as the quantizer would have said it."""
+    if e.code is None:
+        return enumerate_names(number(end.value) for end in (e.inner, e.outer) if end)
+    value = "beyond float64" if e.value is None else number(e.value)
+    return f"code {e.code:#x} ({value})" if task.codes else value
+
+
+def _call(task: Task, x: Any, word: int | None) -> str:
+    """Return the call that shows the failure, as one line of Python."""
+    kind = "ml_dtypes.bfloat16" if task.dtype.name == "bfloat16" else f"np.{task.dtype}"
+    value, bits = float(x), 8 * task.dtype.itemsize
+    array = f"np.array([{value!r}], {kind})"
+    if not math.isfinite(value):
+        array = f"np.array([{int(np.asarray(x).view(f'u{bits // 8}')):#x}], np.uint{bits}).view({kind})"
+    drawn = "" if word is None else f", rbits=np.array([{word}], np.{task.word_type.__name__})"
+    return f"{task.name}({array}{drawn})"
+
+
+# --- Made simple -----------------------------------------------------------------------------------------------------
+
+
+def shrink(task: Task, law: str, failure: Seen) -> Seen:
+    """Return a wrong conversion that breaks `law` as `failure` does, the simplest to be found: few bits, a small word."""
+    best = failure
+    for _ in range(ROUNDS):
+        simpler = _simpler(task, law, best)
+        if simpler is None:
+            break
+        best = simpler
+    return best
+
+
+def _simplest(failures: Sequence[Seen]) -> list[Seen]:
+    """Return a few wrong conversions, the simplest first."""
+    every = [(seen, i) for seen in failures for i in spread(np.arange(len(seen)), 256).tolist()]
+    return [seen.pick(np.array([i])) for seen, i in sorted(every, key=lambda pair: _simplicity(*pair))[:8]]
+
+
+def _alone(law: str, seen: Seen) -> Seen | None:
+    """Return what becomes of the one number of `seen` in an array of its own; `None` where it is right there."""
+    again = ask(Base(seen.base.task, seen.base.x[seen.at]), np.arange(1), seen.words)
+    return again if _breaks(law, again).any() else None
+
+
+def _simpler(task: Task, law: str, seen: Seen) -> Seen | None:
+    """Return the simplest conversion next to `seen` that is simpler, and wrong in the domain of the law; or `None`."""
+    x = _candidates(seen.base.x[seen.at[0]])
+    base, at, words = Base(task, x), np.arange(len(x)), None
+    if task.words:
+        tried = [filled(task.n, len(x), word) for word in _simpler_words(seen.word(0) or 0, task.n)]
+        tried += turning_words(task.n, base.expected.first_word)
+        at, words = np.tile(at, len(tried)), np.concatenate(tried)
+    found = ask(base, at, words)
+    keys = [(_simplicity(found, i), i) for i in np.flatnonzero(_breaks(law, found)).tolist()]
+    least = min(keys, default=None)
+    if least is None or least[0] >= _simplicity(seen, 0):
+        return None
+    return found.pick(np.array([least[1]]))
+
+
+def _breaks(law: str, seen: Seen) -> Flags:
+    """Return which conversions are wrong, and in the domain of the law; of laws about pairs, anywhere."""
+    base, at = seen.base, seen.at
+    match law:
+        case "sign of zero":
+            return seen.wrong_zero
+        case "neighbours":
+            return np.asarray(seen.wrong & base.within[at] & ~seen.neighbour)
+        case "fixed points":
+            return np.asarray(seen.wrong & base.on_grid[at])
+        case "specials":
+            return np.asarray(seen.wrong & base.special[at])
+        case "saturation":
+            return np.asarray(seen.wrong & base.beyond[at])
+        case "subnormals":
+            return np.asarray(seen.wrong & base.low[at])
+        case "monotone" | "symmetric" | "idempotent":
+            return seen.wrong
+        case _:
+            return np.asarray(seen.wrong & base.within[at])
+
+
+def _pattern(x: Any) -> int:
+    array = np.asarray(x)
+    return int(array.view(f"u{array.dtype.itemsize}"))
+
+
+def _simplicity(seen: Seen, i: int) -> tuple[Any, ...]:
+    """Return a key that is the less the simpler a conversion is."""
+    x = seen.base.x[seen.at[i]]
+    value, word = float(x), seen.word(i) or 0
+    if not math.isfinite(value):
+        return (math.isnan(value), math.isinf(value), _pattern(x).bit_count(), _pattern(x), 0, word.bit_count(), word)
+    if not value:
+        return (False, False, 0, 0, 0, word.bit_count(), word, _pattern(x) > 0)
+    top, bottom = abs(value).as_integer_ratio()
+    odd = top // (top & -top)
+    exponent = top.bit_length() - bottom.bit_length()
+    return (False, False, odd.bit_length(), abs(exponent), odd, word.bit_count(), word, value < 0)
+
+
+def _candidates(x: Any) -> NDArray[Any]:
+    """Return numbers of the type of `x` next to it in simplicity: of fewer bits, of an exponent nearer to 0, of either sign."""
+    dtype, value = np.asarray(x).dtype, float(x)
+    if not value:
+        return np.array([0.0, -0.0]).astype(dtype)
+    if not math.isfinite(value):
+        patterns = [_pattern(x) & ~(1 << bit) for bit in range(8 * dtype.itemsize)]
+        found = np.array([_pattern(x), *patterns], f"u{dtype.itemsize}").view(dtype)
+        exact = exactly(found)
+        return np.asarray(found[(np.isnan(exact) == math.isnan(value)) & (np.isinf(exact) == math.isinf(value))])
+    mantissa, exponent = math.frexp(abs(value))
+    m = int(mantissa * 2**53)
+    low = (m & -m).bit_length() - 1
+    cut = [m & ~((1 << k) - 1) for k in range(low, 53)]
+    raised = [(m & (m - 1)) | 1 << k for k in range(low, 53)]
+    holed = [m & ~(1 << k) for k in range(low, 52)]
+    moved = {exponent, 1, 0, exponent - 1, exponent + 1, exponent // 2}
+    sizes = [math.ldexp(bits, e - 53) for bits in {m, *cut, *raised, *holed} for e in (exponent, 1)]
+    sizes += [math.ldexp(m, e - 53) for e in moved]
+    with np.errstate(over="ignore", under="ignore"):
+        near = np.array([size for size in sizes if size]).astype(dtype)
+    both = np.unique(np.concatenate([near, -near]))
+    zeros = np.array([0.0, -0.0]).astype(dtype)  # np.unique takes them for one
+    return np.concatenate([zeros, both[np.isfinite(exactly(both)) & (exactly(both) != 0)]])
+
+
+def _simpler_words(word: int, n: int) -> list[int]:
+    """Return words with fewer bits set than `word`, or smaller ones, and itself."""
+    found = {word, 0, word >> 1, word & (word - 1) if word else 0, max(word - 1, 0), 1 << word.bit_length() >> 1}
+    return sorted(found | ({word & ~(1 << k) for k in range(n)} if n <= MOST_ENUMERATED else set()))
+
+
+# --- One by one, or together -----------------------------------------------------------------------------------------
+
+LANES: Mapping[str, Callable[[Indices], Indices]] = {
+    "every element takes the word of the first one": lambda i: 0 * i,
+    "every element takes the word of the last one": lambda i: 0 * i + len(i) - 1,
+    "an element takes the word of the next one": lambda i: np.minimum(i + 1, len(i) - 1),
+    "an element takes the word of the one before it": lambda i: np.maximum(i - 1, 0),
+    "the elements of a pair change words": lambda i: np.minimum(i ^ 1, len(i) - 1),
+    "the elements of a pair share the word of the first": lambda i: i & ~1,
+    "the elements of a pair share the word of the second": lambda i: np.minimum(i | 1, len(i) - 1),
+    "four elements share the word of the first": lambda i: i & ~3,
+    "eight elements share the word of the first": lambda i: i & ~7,
+    "32 elements share the word of the first": lambda i: i & ~31,
+    "the words are taken from the last to the first": lambda i: len(i) - 1 - i,
+}
+"""The ways to give words to the wrong elements: from the number of an element to that of its word."""
+
+
+def _lanes(pool: Sequence[Seen]) -> list[str]:
+    """Return which elements' words explain all answers, the ends of arrays aside; or that the elements are not independent."""
+    asked = [seen for seen in pool if seen.words is not None and len(seen) > 1]
+    found = [name for name, word_of in LANES.items() if asked and all(_with_words(seen, word_of) for seen in asked)]
+    return found or ["the answer depends on the other elements of the array, or on what was asked before"]
+
+
+def _with_words(seen: Seen, word_of: Callable[[Indices], Indices]) -> bool:
+    """Return whether each number of an array was rounded with the word of another one, but for the last eight."""
+    assert seen.words is not None  # of arrays with words only
+    base, at = seen.base, seen.at
+    away = (base.expected.first_word[at] <= seen.words[word_of(np.arange(len(seen)))]).astype(bool)
+    due = np.where(away, base.outer[at], base.inner[at])
+    return bool(((seen.value == due) | np.isnan(due) | base.refused[at])[: max(len(seen) - 8, 1)].all())
+
+
+# --- Explained -------------------------------------------------------------------------------------------------------
+
+
+def _causes(first: Case, pool: Sequence[Seen], *, signs: bool) -> tuple[list[str], str]:
+    """Return the faults that give the wrong answers, and a sentence that says how far they reach.
+
+    A fault that would have broken a right answer is none. Where several are left that give all the wrong answers, more
+    answers are asked, and where no one fault does, there are several: the one that gives most of them is named first,
+    then the one that gives most of the rest, and so on.
+    """
+    wrong, right = [first, *_some(pool, WRONG, wrong=True, signs=signs)], []
+    known = first.rbits is not None  # else an answer may be right by the luck of its word
+    if known:
+        right = _some(pool, RIGHT, wrong=False, signs=signs)
+    table = {name: given for name, given in explaining(wrong).items() if any(given)}
+    honest = consistent(table, right)
+    whole = [name for name in honest if all(table[name])]
+    if known and len(plainest(whole)) > 1:
+        wrong += _some(pool, 4 * WRONG, wrong=True, signs=signs)
+        right += _some(pool, 4 * RIGHT, wrong=False, signs=signs)
+        whole = consistent(whole, [*wrong, *right]) or whole
+    looked = f"{len(wrong)} wrong {f'and {len(right)} right ' if known else ''}answers looked at"
+    if whole:
+        names = plainest(whole)
+        return names, f"{'each of these' if len(names) > 1 else 'this'} gives all of the {looked}"
+    left, parts = set(range(len(wrong))), []
+    while left:
+        name = max(honest, key=lambda fault: sum(table[fault][i] for i in left), default="")
+        given = {i for i in left if name and table[name][i]}
+        if not given:
+            break
+        parts.append(f"{name} ({len(given)} of {len(wrong)})")
+        left -= given
+    rest = f", and no known fault gives {len(left)} of the wrong ones" if left else ""
+    if 0 in left:  # a fault that does not give the answer shown would mislead
+        return [], f"nor does one give all of the {looked}"
+    return parts, f"no one fault gives all of the {looked}{rest}"
+
+
+def _some(pool: Sequence[Seen], most: int, *, wrong: bool, signs: bool) -> list[Case]:
+    """Return conversions of every kind: wrong ones, or right ones next to the wrong ones and elsewhere."""
+    found: list[tuple[Seen, int]] = []
+    for seen in pool:
+        bad = seen.wrong | (seen.wrong_zero & signs)
+        wanted = bad if wrong else ~bad & ~seen.base.refused[seen.at]
+        masks = [wanted & kind for kind in _kinds(seen)]
+        if not wrong:
+            close = np.zeros(len(seen), bool)
+            for offset in (-2, -1, 1, 2):
+                close[np.clip(np.flatnonzero(bad) + offset, 0, len(seen) - 1)] = True
+            masks.append(wanted & close)
+        share = max(2 * most // (len(masks) * len(pool)), 1)
+        found += [(seen, i) for mask in masks for i in spread(np.flatnonzero(mask), share).tolist()]
+    chosen = spread(np.arange(len(found)), most).tolist()
+    return [found[i][0].case(found[i][1], signs=signs) for i in chosen]
+
+
+def _kinds(seen: Seen) -> list[Flags]:
+    """Return masks of the kinds of inputs that faults tell apart: by size, by sign, ties by the parity of their neighbours."""
+    base, at = seen.base, seen.at
+    places = base.expected.places
+    tie = (places.word == 1 << 63) & ~places.more & base.within
+    normal = base.within & ~base.low & ~tie
+    sizes = [
+        base.fine & base.within,
+        normal & ~base.on_grid,
+        tie & places.odd,
+        tie & ~places.odd,
+        base.low & ~tie,
+        base.on_grid,
+        base.beyond,
+        base.special,
+    ]
+    negative = np.signbit(base.exact)
+    return [(size & (negative == sign))[at] for size in sizes for sign in (False, True)]

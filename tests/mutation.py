@@ -1,0 +1,115 @@
+"""Mutants of the scalar core: one fault each, by fixed operators, made from its syntax tree.
+
+The operators: a relation for its neighbour (> for >=, == for !=), a constant or a shift one more or one less, a term dropped,
+AND for OR and + for -, the arms of a conditional swapped, `min` for `max`.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import importlib.util
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from qsim.kernels import core
+
+SOURCE = Path(core.__file__).read_text(encoding="utf-8")
+FUNCTIONS = (
+    "shift", "significand", "discarded", "lost", "stochastic_threshold", "eps_threshold", "round_bits", "encode_bits",
+)  # fmt: skip
+"""What a rounding and an encoding are made of; Philox has its known answers."""
+
+RELATIONS = {
+    ast.Gt: (ast.GtE, ast.Lt), ast.GtE: (ast.Gt, ast.LtE), ast.Lt: (ast.LtE, ast.Gt), ast.LtE: (ast.Lt, ast.GtE),
+    ast.Eq: (ast.NotEq,), ast.NotEq: (ast.Eq,),
+}  # fmt: skip
+OPERATORS = {
+    ast.Add: (ast.Sub, ast.BitOr), ast.Sub: (ast.Add,), ast.BitAnd: (ast.BitOr,), ast.BitOr: (ast.BitAnd, ast.Add),
+    ast.BitXor: (ast.BitOr,), ast.LShift: (ast.RShift,), ast.RShift: (ast.LShift,),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """Hold one faulty core: where the fault is, what it is, and the source."""
+
+    name: str
+    source: str
+
+    def module(self, folder: Path) -> ModuleType:
+        """Write the source into `folder` and import it."""
+        path = folder / f"mutant_{zlib.crc32(self.name.encode())}.py"
+        path.write_text(self.source, encoding="utf-8")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+
+def changes(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what may stand in place of `node`, each one fault away."""
+    match node:
+        case ast.Compare(ops=[relation]):
+            for other in RELATIONS[type(relation)]:
+                yield ast.Compare(left=node.left, ops=[other()], comparators=node.comparators)
+        case ast.BinOp():
+            for operator in OPERATORS[type(node.op)]:
+                yield ast.BinOp(left=node.left, op=operator(), right=node.right)
+            yield node.left
+            if not isinstance(node.op, ast.LShift | ast.RShift):
+                yield node.right
+            else:
+                for operator in (ast.Add(), ast.Sub()):
+                    yield ast.BinOp(left=node.left, op=node.op, right=_word(node.right, operator))
+        case ast.Constant(value=int(value)):
+            yield ast.Constant(value=value + 1)
+            if value:
+                yield ast.Constant(value=value - 1)
+        case ast.IfExp():
+            yield ast.IfExp(test=node.test, body=node.orelse, orelse=node.body)
+        case ast.UnaryOp(op=ast.Invert()):
+            yield node.operand
+        case ast.Call(func=ast.Name(id=("min" | "max") as name)):
+            yield ast.Call(func=ast.Name(id="max" if name == "min" else "min"), args=node.args, keywords=[])
+
+
+def _word(term: ast.expr, operator: ast.operator) -> ast.expr:
+    """Return word(`term` +- word(1)), as every intermediate must be written."""
+    one = ast.Call(func=ast.Name(id="word"), args=[ast.Constant(value=1)], keywords=[])
+    shifted = ast.BinOp(left=term, op=operator, right=one)
+    return ast.Call(func=ast.Name(id="word"), args=[shifted], keywords=[])
+
+
+def mutants() -> list[Mutant]:
+    """Return all mutants of the functions, in the order of the source."""
+    tree = ast.parse(SOURCE)
+    found = []
+    for function in tree.body:
+        if not (isinstance(function, ast.FunctionDef) and function.name in FUNCTIONS):
+            continue
+        nodes = [node for statement in function.body[1:] for node in ast.walk(statement)]
+        for at, node in enumerate(nodes):
+            for change in changes(node):
+                mutated = copy.deepcopy(tree)
+                twin = next(f for f in mutated.body if isinstance(f, ast.FunctionDef) and f.name == function.name)
+                target = [inner for statement in twin.body[1:] for inner in ast.walk(statement)][at]
+                _Replace(target, copy.deepcopy(change)).visit(twin)
+                name = f"{function.name}: {ast.unparse(node)} -> {ast.unparse(change)} [{at}]"
+                found.append(Mutant(name, ast.unparse(ast.fix_missing_locations(mutated)) + "\n"))
+    return found
+
+
+class _Replace(ast.NodeTransformer):
+    """Put `change` in place of the node `target`."""
+
+    def __init__(self, target: ast.AST, change: ast.AST) -> None:
+        self.target, self.change = target, change
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        return self.change if node is self.target else self.generic_visit(node)
