@@ -416,8 +416,8 @@ def test_a_format_without_zero_at_the_end_of_float32_is_not_for_its_kernel() -> 
     _, module = loaded("any_format_smt")
     honest = module.unknown
 
-    def without_hypothesis(z3, *, even):
-        p, known, man, low, has_zero = honest(z3, even=even)
+    def without_hypothesis(z3, carrier, *, even):
+        p, known, man, low, has_zero = honest(z3, carrier, even=even)
         return p, [*known[:-1], man == 0, low == 1, has_zero == 0], man, low, has_zero
 
     module.unknown = without_hypothesis
