@@ -37,6 +37,8 @@ SMT = sys.modules["qsim_proof_modes_kernel_smt"]
 SMT_FORMATS = [get_format(name) for name in SMT.FORMATS]
 SMT_MODES = {*SMT.DETERMINISTIC, Mode.THR, *(mode for mode, _ in SMT.RANDOM), Mode.SR}
 """SR is a theorem of its own, to E4M3 of float32 and float64."""
+ANY_FORMAT = sys.modules["qsim_proof_any_format_smt"]
+ANY_MODES = {*ANY_FORMAT.DETERMINISTIC, *(mode for mode, _ in ANY_FORMAT.RANDOM)}
 SMT_INPUTS = "all float32 and all words, eps and N of a list"
 GRIDS = [fmt for fmt in SMALL if specification.FLOAT32.holds(fmt)]
 """The small formats that the core rounds float32 to."""
@@ -251,6 +253,14 @@ def test_the_theorem_holds(name) -> None:
 
 
 @covers("proved", formats=SMT_FORMATS, modes=SMT_MODES, saturations="all but wrap", inputs=SMT_INPUTS, when="on demand")
+@covers(
+    "proved", formats="any float format or even grid that float32 holds", modes=ANY_MODES, saturations="any ends and results",
+    inputs="all float32; all words of SRA(8), SRA(32), SRB(8), SRC(8)", when="on demand",
+)  # fmt: skip
+@covers(
+    "proved", formats="any float format of up to 10 mantissa bits that float64 holds", modes=[Mode.RNE, Mode.SR],
+    saturations="any ends and results", inputs="all float64 and all words", when="on demand",
+)  # fmt: skip
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", THEOREMS)
 def test_the_theorem_holds_in_full(name) -> None:
