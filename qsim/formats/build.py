@@ -45,7 +45,8 @@ def float_format(
 
     `bias` is by default 2^(exp_bits - 1) - 1, one more for "fnuz" and "extended". With `signed` false there is no sign bit;
     with `zero` false, for unsigned formats, the code 0 is the smallest power of two (E8M0). `subnormals` says what exponent
-    field 0 means, see `SUBNORMALS`. `nan_to`, `negative_to` and `zero_to` are as in `Format`.
+    field 0 means, see `SUBNORMALS`; all but "gradual" leave a gap, for which there are 16 bits at most. `nan_to`,
+    `negative_to` and `zero_to` are as in `Format`.
     """
     if specials not in SPECIALS:
         raise InputError(f"{name}: specials {specials!r} is not one of {enumerate_names(SPECIALS)}")
@@ -64,6 +65,12 @@ def float_format(
         raise InputError(f"{name}: only an unsigned format without mantissa bits can do without a zero")
     if subnormals != "gradual" and not man_bits:
         raise InputError(f"{name}: without mantissa bits there are no subnormals to be {subnormals!r}")
+    bits = signed + exp_bits + man_bits
+    if subnormals != "gradual" and bits > WIDEST_TABLE:
+        raise InputError(
+            f"{name}: {subnormals!r} subnormals leave a gap, and formats with a gap are rounded by a list of their values, "
+            f"so that they have at most {WIDEST_TABLE} bits, not {bits}"
+        )
     if bias is None:
         bias = (1 << (exp_bits - 1)) - (specials not in ("fnuz", "extended"))
     if not -4096 <= bias <= 32768:
@@ -80,7 +87,7 @@ def float_format(
     }.get(specials)
     whole = 1 << man_bits
     return Grid(
-        name=name, kind="float", bits=signed + exp_bits + man_bits, exp_bits=exp_bits, man_bits=man_bits,
+        name=name, kind="float", bits=bits, exp_bits=exp_bits, man_bits=man_bits,
         emin=(1 - bias if subnormals == "gradual" else -bias) - (not zero), top=top + (not zero),
         bottom=top if signed else -int(not zero), specials=specials, nan_code=nan_code, inf_code=inf_code,
         has_zero=zero, has_neg_zero=signed and specials in ("ieee", "fn", "f"), source=source, aliases=aliases,
