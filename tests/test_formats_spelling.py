@@ -229,6 +229,8 @@ def test_where_a_line_goes_on() -> None:
         ([0.0, 1.0], {"above": math.nan}, "are finite"),
         ([0.0, 1.0], {"below": 0.5}, "lie beyond the values"),
         ([0.0, 1.0], {"below": -math.inf}, "are finite"),
+        ([-100.0, -1.0, 1.0, 100.0], {}, "zero_to says which it becomes, 'min' (-100.0) or 'max' (100.0)"),
+        ([-1.0, math.nan, 1.0], {}, "zero_to says which it becomes, 'min' (-1.0), 'max' (1.0) or 'nan'"),
     ],
     ids=str,
 )

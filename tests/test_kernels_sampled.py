@@ -36,15 +36,17 @@ def tables(draw: st.DrawFn) -> Table:
     digits = st.one_of(st.integers(-8, 8), st.integers(-(2**53) + 1, 2**53 - 1))
     value = st.tuples(digits, st.integers(0, spread)).map(lambda pair: math.ldexp(pair[0], least + pair[1]))
     values = draw(st.lists(value, min_size=4, max_size=12, unique=True))
-    ends = {}
+    fields: dict[str, Any] = {}
     for name, end in ("below", min(values)), ("above", max(values)):
         if draw(st.booleans()):
-            ends[name] = end
+            fields[name] = end
             values.remove(end)
+    if 0 not in values:
+        fields["zero_to"] = draw(st.sampled_from(["min", "max"]))
     if draw(st.booleans()):
         values.append(math.nan)
     numbers = draw(st.lists(st.integers(0, 31), min_size=len(values), max_size=len(values), unique=True))
-    return table_format("drawn", values, "a test", codes=numbers, bits=5, **ends)
+    return table_format("drawn", values, "a test", codes=numbers, bits=5, **fields)
 
 
 def near_table(fmt: Table, draw: st.DrawFn) -> list[float]:

@@ -180,7 +180,8 @@ def table_format(
     """Return the format of any finite list of float64 values; value i has code i, or `codes[i]`; a NaN marks the NaN's code.
 
     `bits` is by default as many as the largest code needs. `above` and `below` say where the line would go on beyond the
-    ends, for the rounding of what lies between; by default everything beyond an end is out of range.
+    ends, for the rounding of what lies between; by default everything beyond an end is out of range. `nan_to`, `negative_to`
+    and `zero_to` are as in `Format`; the last must be given where 0 lies between two values and is none.
     """
     codes = range(len(values)) if codes is None else codes
     if len(codes) != len(values) or len(set(codes)) != len(values):
@@ -202,6 +203,11 @@ def table_format(
         raise InputError(f"{name}: above and below are finite and lie beyond the values, not {above!r} and {below!r}")
     bottom = sum(value < 0 for value in points)
     zero = 0.0 in points
+    if points[0] < 0 < points[-1] and not zero and cannot_hold.get("zero_to") is None:
+        choices = [f"'min' ({points[0]!r})", f"'max' ({points[-1]!r})", *(["'nan'"] if nans else [])]
+        raise InputError(
+            f"{name}: 0 is no value, and lies between two; zero_to says which it becomes, {enumerate_names(choices)}"
+        )
     return Table(
         name=name, kind="table", bits=bits, top=len(points) - bottom - 1, bottom=bottom, points=points,
         codes=tuple(code for _, code in pairs), nan_code=nans[0] if nans else None, inf_code=None, has_zero=zero,
