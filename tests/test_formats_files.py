@@ -180,6 +180,10 @@ BAD = {
     "no entry": ("", ["no [[format]] entry"]),
     "entry that is no table": ("format = [3]", ["format 1", "[[format]]"]),
     "one table": ("[format]\nname = 'a'", ["[[format]]"]),
+    "too many digits": (entry(GOOD, bias="9" * 5001), ["more than 4300 digits"]),
+    "too many hexadecimal digits": (entry(GOOD, bias="0x" + "f" * 5001), ["more than 4300 digits"]),
+    "too many brackets": (entry(GOOD, aliases="[" * 3000), ["nested too deeply"]),
+    "too many tables": (entry({"kind." + "a." * 5000 + "a": "1"}), []),  # how deep is too deep is Python's
     "broken TOML": ("[[format]\n", ["not valid TOML", "line 1"]),
 }
 
@@ -230,6 +234,14 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
         for ask in (load_formats, lambda path: get_format(str(path)), lambda path: get_format(f"{path}#a")):
             with pytest.raises(InputError, match=f"{name}.toml: .*{problem}"):
                 ask(tmp_path / f"{name}.toml")
+    for name in ("a\0b", "a\ud800b"):
+        with pytest.raises(InputError, match=r"^'a\\(x00|ud800)b.toml' cannot be the name of a file"):
+            get_format(f"{name}.toml")
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    """A file that an editor saved as UTF-8 with a byte order mark is read like one without."""
+    assert read(tmp_path / "f.toml", "\ufeff" + entry(GOOD)) == read(tmp_path / "f.toml", entry(GOOD))
 
 
 @pytest.mark.parametrize("one", [entry(GOOD), entry(GOOD, name='"b"', aliases='["a"]')], ids=["name", "alias"])
