@@ -7,6 +7,7 @@ import functools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from qsim.errors import InputError, enumerate_names, nearest
@@ -143,7 +144,7 @@ def _formats(kind: str, fields: dict[str, Any]) -> Iterator[Format]:
 @functools.cache
 def catalogue() -> Mapping[str, Format]:
     """Return the formats of the `formats/` folder by name, in file order; refuse a name or alias used twice."""
-    return _collect(sorted(folder("formats").glob("*.toml")))
+    return MappingProxyType(_collect(sorted(folder("formats").glob("*.toml"))))
 
 
 def _collect(paths: list[Path]) -> dict[str, Format]:
