@@ -221,7 +221,7 @@ def _spelled(name: str) -> Format:
         return fixed_format(name, int(match["int"]), int(match["frac"]), source, signed=not unsigned)
     match = FLOAT.fullmatch(name)
     if not match:
-        raise InputError(f"no format is called {name!r}; did you mean {nearest(name, {**catalogue(), **_aliases()})}?")
+        raise InputError(f"no format is called {name!r}; {_hint(name)}")
     exp_bits, man_bits, signed = int(match["exp"]), int(match["man"]), not match["unsigned"]
     bits = signed + exp_bits + man_bits
     bias = f"b{int(match['bias'])}" if match["bias"] else ""
@@ -243,6 +243,14 @@ def _spelled(name: str) -> Format:
     if short in _aliases():  # float8_e4m3 is IEEE-like, while e4m3 is OCP's
         return dataclasses.replace(fmt, name=f"float{bits}_{short}")
     return fmt
+
+
+def _hint(name: str) -> str:
+    """Return the names that `name` may have been meant for, or where they are listed if none is like it."""
+    known = {**catalogue(), **_aliases()}
+    near = nearest(name, known)
+    # Where none is near there are the first names of the alphabet, as for "": a few of P3109, which help nobody.
+    return "`qsim formats` lists the names and spellings" if near == nearest("", known) else f"did you mean {near}?"
 
 
 def _same(fmt: Grid, known: Grid) -> bool:
