@@ -173,7 +173,7 @@ def test_text_that_is_none(content: bytes, capsys: pytest.CaptureFixture[str]) -
         (np.zeros(3, complex), "x.npy holds complex128; convert"),
         (np.zeros(3, np.longdouble), f"x.npy holds {np.dtype(np.longdouble)}; convert"),
         (np.zeros(3, [("a", "f4")]), "x.npy holds [('a', '<f4')]; convert"),
-        (np.array([None]), "x.npy cannot be read as .npy (Array can't be memory-mapped: Python objects in dtype)"),
+        (np.array([None]), "x.npy holds Python objects, which are not read; save an array of numbers"),
     ],
     ids=lambda part: str(part.dtype) if isinstance(part, np.ndarray) else "",
 )
@@ -190,10 +190,27 @@ def test_damaged_files_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     cut = [whole[:n] for n in (0, 3, 9, 60, len(whole) - 1)]
     shapes = [b"(2, 1000000000)", b"(2, 9" + b"9" * 24 + b")", b"(-2, 4)", b"(True,)", b"(2, 4", b"(02, 4)"]
     changed = [whole.replace(b"(2, 4), }" + b" " * (len(shape) - 6), shape + b", }") for shape in shapes]
-    for content in (*cut, *changed, b"PK\x03\x04" + whole):
+    huge = [npy(f"({2**62},)"), npy(f"({2**62}, 4)"), npy("-" * 9000 + "4"), npy("(" * 9000), npy("9" * 5000)]
+    for content in (*cut, *changed, *huge, npy("(1,)" + " " * 20000), b"PK\x03\x04" + whole):
         assert content != whole
         Path("x.npy").write_bytes(content)
-        assert "x.npy cannot be read as .npy (" in refused(capsys, "x.npy", "-f", "e4m3", "-o", "y.npy")
+        sentence = refused(capsys, "x.npy", "-f", "e4m3", "-o", "y.npy")
+        assert "x.npy cannot be read as .npy (" in sentence
+        assert "allow_pickle" not in sentence
+        assert len(sentence) < 200
+
+
+def npy(shape: str) -> bytes:
+    """Return a .npy without data, whose header has `shape`."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+def test_a_header_of_python_2_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that Python 2 wrote is one like others: nothing is said about it."""
+    Path("x.npy").write_bytes(npy("(1L,)") + np.float32(0.3).tobytes())
+    run(capsys, "x.npy", "-f", "e4m3", "-o", "y.npy")
+    assert np.load("y.npy").tolist() == [0.3125]
 
 
 @pytest.mark.parametrize(

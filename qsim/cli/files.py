@@ -8,7 +8,9 @@ import math
 import re
 import struct
 import sys
+import textwrap
 import tokenize
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from fractions import Fraction
@@ -33,6 +35,9 @@ DECIMAL = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?|nan)", re
 # C99 also has hexadecimal floats without the exponent, but those are as likely somebody's bit patterns.
 HEXADECIMAL = re.compile(r"[+-]?0x([\da-f]+\.?[\da-f]*|\.[\da-f]+)p[+-]?\d{1,9}", re.ASCII | re.IGNORECASE)
 WORD = re.compile(r"\d{1,99}|0x[\da-f]{1,99}", re.ASCII | re.IGNORECASE)
+
+DAMAGED = (ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError)
+"""How a damaged .npy fails: its header is a Python literal, and the parser has a limit to what is nested."""
 
 Parse = Callable[[str], Any]
 
@@ -91,10 +96,14 @@ def _is_text(path: str) -> bool:
 
 def _map(path: str) -> NDArray[Any]:
     try:
-        return np.asarray(np.lib.format.open_memmap(path, mode="r"))
-    except (ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError) as error:
-        # A header is a Python literal, so that a damaged one fails in all these ways.
-        reason = " ".join(str(error.args[0]).split()).rstrip(".")
+        with warnings.catch_warnings(action="ignore"):  # the sentence below says it, or it is about Python 2
+            return np.asarray(np.lib.format.open_memmap(path, mode="r"))
+    except DAMAGED as error:
+        reason = "its header is damaged"
+        if isinstance(error, ValueError):  # its first line; those that may follow say how to trust a file
+            reason = textwrap.shorten(str(error).partition("\n")[0].rstrip("."), 100, placeholder=" ...")
+        if "Python objects" in reason:
+            raise InputError(f"{path} holds Python objects, which are not read; save an array of numbers") from None
         raise InputError(f"{path} cannot be read as .npy ({reason}); write it with numpy.save") from None
 
 
