@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import command
 import numpy as np
 import pytest
 from alike import same_bits, same_values
@@ -251,6 +252,19 @@ def test_the_result_may_replace_the_input(capsys: pytest.CaptureFixture[str]) ->
         run(capsys, name, "-f", "e4m3", "-o", name)
         assert Path("link.npy").is_symlink()
         assert same_bits(np.load("x.npy"), qsim.quantize(x, "e4m3"))
+
+
+@pytest.mark.parametrize("argv", [["quantize", "x.npy", "-f", "e4m3"], ["plot", "e4m3"]], ids=" ".join)
+@pytest.mark.parametrize("name", ["loop", "to"])
+def test_a_link_without_an_end_is_refused(name: str, argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A link that leads to itself, at once or by way of another, is refused and stays."""
+    np.save("x.npy", X)
+    suffix = ".npy" if argv[0] == "quantize" else ".svg"
+    for one, other in (("loop", "loop"), ("to", "fro"), ("fro", "to")):
+        Path(one + suffix).symlink_to(other + suffix)
+    sentence = command.refused(capsys, *argv, "-o", name + suffix)
+    assert sentence == f"qsim: {name}{suffix} is a link that leads back to itself; name another file with -o\n"
+    assert Path(name + suffix).is_symlink()
 
 
 @pytest.mark.parametrize(

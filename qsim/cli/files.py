@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import re
 import struct
 import sys
@@ -207,8 +208,17 @@ def check_output(path: str) -> None:
         raise InputError(f"{path}: a file of numbers is called .npy, .txt or .csv; - is text on {STDOUT}")
     if target.exists() and not target.is_file():
         raise InputError(f"{path} is there and is no file; name another with -o")
-    if not target.resolve().parent.is_dir():
-        raise InputError(f"{path}: cannot be written, for there is no folder {target.resolve().parent}; make it first")
+    parent = _followed(path).parent
+    if not parent.is_dir():
+        raise InputError(f"{path}: cannot be written, for there is no folder {parent}; make it first")
+
+
+def _followed(path: str | Path) -> Path:
+    """Return where `path` leads through links; refuse one that leads back to itself."""
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():  # where no other file is at the end
+        raise InputError(f"{path} is a link that leads back to itself; name another file with -o")
+    return target
 
 
 def write(path: str, array: NDArray[Any]) -> None:
@@ -236,7 +246,7 @@ def whole(path: str | Path) -> Iterator[BinaryIO]:
     A link stays one. Raise `InputError` for a file that cannot be written.
     """
     try:
-        with qsim.files.whole(Path(path).resolve()) as file:
+        with qsim.files.whole(_followed(path)) as file:
             yield file
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another file with -o") from None
