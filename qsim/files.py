@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -53,11 +54,16 @@ def hexadecimal(text: str) -> Fraction:
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `path` once the body is through, and is gone if it fails."""
+    """Open a file that takes the place of `path` once the body is through, and is gone if it fails.
+
+    It has the permissions of the file that it replaces, from the beginning.
+    """
     # In the same folder, so that the rename stays on one file system and is atomic.
     part = path.with_name(f".qsim-{secrets.token_hex(8)}.part")
     try:
         with part.open("xb") as file:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copymode(path, part)
             yield file
         part.replace(path)
     finally:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import re
+import stat
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -252,6 +254,22 @@ def test_the_result_may_replace_the_input(capsys: pytest.CaptureFixture[str]) ->
         run(capsys, name, "-f", "e4m3", "-o", name)
         assert Path("link.npy").is_symlink()
         assert same_bits(np.load("x.npy"), qsim.quantize(x, "e4m3"))
+
+
+def test_permissions_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    """What replaces a file may be read and written by whom that file was, also while it is made; a new one by the usual."""
+    np.save("x.npy", X)
+    for mode in (0o600, 0o640, 0o444):
+        Path("x.npy").chmod(mode)
+        run(capsys, "x.npy", "-f", "e4m3", "-o", "x.npy")
+        assert stat.S_IMODE(Path("x.npy").stat().st_mode) == mode
+        with files.whole("x.npy") as file:
+            assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == mode
+            file.write(Path("x.npy").read_bytes())
+    Path("usual").touch()
+    Path("x.txt").touch()
+    run(capsys, "x.txt", "-f", "e4m3", "-o", "y.npy")
+    assert Path("y.npy").stat().st_mode == Path("usual").stat().st_mode
 
 
 @pytest.mark.parametrize("argv", [["quantize", "x.npy", "-f", "e4m3"], ["plot", "e4m3"]], ids=" ".join)
