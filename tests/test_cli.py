@@ -67,6 +67,17 @@ def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert capsys.readouterr() == ("", "")
 
 
+def test_ctrl_c_while_libraries_are_loaded_is_quiet() -> None:
+    """So does an interrupt that comes while the command is still loading what it needs."""
+    program = (
+        "import signal, sys\nclass Interrupt:\n    def find_spec(self, name, *_):\n"
+        "        if name == 'numpy':\n            signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\nfrom qsim.cli import main\nsys.exit(main(['formats']))"
+    )
+    done = process("-c", program)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_files_that_fail_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A file that cannot be read or written ends the command with 2 and its name."""
 

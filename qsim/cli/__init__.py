@@ -13,12 +13,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import qsim
-from qsim.cli import formats, plot, prove, quantize, report, show
 from qsim.errors import InputError, nearest
 
 __all__ = ["main"]
-
-COMMANDS = (formats, show, plot, quantize, prove, report)
 
 EPILOG = """\
 exit codes: 0 done, and every verdict as expected; 1 a mismatch, or another verdict;
@@ -55,13 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
+    # Here and not above, so that an interrupt is caught while NumPy, which takes the longest, is loaded.
+    from qsim.cli import formats, plot, prove, quantize, report, show
+
     parser = Parser(
         prog="qsim", description="Bit-accurate low-precision arithmetic, with proofs.", epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"qsim {qsim.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in COMMANDS:
+    for command in (formats, show, plot, quantize, prove, report):
         command.add(subparsers)
     if not argv:
         parser.print_help()
