@@ -6,6 +6,7 @@ The file of a command has `add(subparsers)`, which registers its parser, and `ru
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -36,6 +37,7 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (by default that of the process) and return its exit code."""
     try:
+        _prepare_output()
         code = _run(sys.argv[1:] if argv is None else argv)
         print(end="", flush=True)  # so that a reader who has gone away is noticed here
     except InputError as error:
@@ -75,6 +77,18 @@ def _run(argv: Sequence[str]) -> int:
         raise InputError(f"{chosen.prog} does not take {rest[0]!r}; did you mean {options}?")
     code: int = args.run(args)
     return code
+
+
+def _prepare_output() -> None:
+    """See that whatever will be printed can be, before any work is done; refuse a standard output that is closed."""
+    if sys.stderr is None:
+        sys.stderr = io.StringIO()  # else print() would take standard output in its place
+    if sys.stdout is None:
+        raise InputError(
+            "standard output is closed, so that what is printed would be lost; use >/dev/null if that is meant"
+        )
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the names of files and formats may hold any character
 
 
 def _refuse(sentence: str) -> int:

@@ -112,9 +112,11 @@ def _read_text(path: str, parse: Parse, dtype: type[np.generic]) -> NDArray[Any]
     # What is no UTF-8 shows up as a token that is no number, with its line.
     how: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "backslashreplace"}
     if path == "-":
+        if sys.stdin is None:
+            raise InputError(f"{STDIN} is closed; name a file, or use </dev/null if there is nothing to read")
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(**how)
-        return _rows(sys.stdin or (), STDIN, parse, dtype)
+        return _rows(sys.stdin, STDIN, parse, dtype)
     with Path(path).open(**how) as lines:
         return _rows(lines, path, parse, dtype)
 
