@@ -75,7 +75,21 @@ def too_far_apart(fmt: Table) -> bool:
     return False
 
 
-@covers("sampled", formats="any table of values", modes=Mode, inputs="any float, any word")
+@pytest.mark.parametrize(("far", "fits"), [(100.0, True), (127.0, True), (128.0, False), (1000.0, False)])
+def test_how_far_apart_neighbours_may_be(far: float, fits: bool) -> None:
+    """Arrays take neighbours of up to 62 bits in units of the last place of the finer one, the definition takes any."""
+    fmt = table_format("t", [0.0, 0.1, far], "a test")
+    assert Fraction(0.1).denominator == 2**55
+    assert too_far_apart(fmt) is not fits
+    assert reference.encode(60.0, fmt) == 1 + (far < 119)
+    if fits:
+        assert encode(np.array([60.0]), fmt) == [1 + (far < 119)]
+    else:
+        with pytest.raises(InputError, match=f"its values 0.1 and {far} are neighbours of too different magnitude"):
+            encode(np.array([60.0]), fmt)
+
+
+@covers("sampled", formats="any table whose neighbours fit 62 bits", modes=Mode, inputs="any float, any word")
 @settings(max_examples=150)
 @given(st.data())
 def test_any_table(data: st.DataObject) -> None:
