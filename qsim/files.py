@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import shutil
+import sys
 import tomllib
 from collections.abc import Iterator
 from fractions import Fraction
@@ -16,13 +18,31 @@ __all__ = ["hexadecimal", "read_toml", "whole"]
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return what the TOML file `path` holds; raise `InputError` naming it if it cannot be read or is none."""
+    """Return what the TOML file `path` holds; raise `InputError` naming it if it cannot be read or is none.
+
+    A byte order mark at its beginning is passed over.
+    """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError:  # a null character, or half of a surrogate pair
+        raise InputError(f"{str(path)!r} cannot be the name of a file; give another") from None
+    try:
+        tables = tomllib.loads(data.decode("utf-8-sig"))
+        repr(tables)  # fails for the same values as reading does, and then so would a sentence that names them
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid TOML: {error}") from None
+    except ValueError:
+        most = sys.get_int_max_str_digits()
+        raise InputError(
+            f"{path}: has an integer of more than {most} digits; give one that a float64 can hold"
+        ) from None
+    except RecursionError:
+        raise InputError(
+            f"{path}: has lists or tables nested too deeply to be read; a list of numbers is enough"
+        ) from None
+    return tables
 
 
 def hexadecimal(text: str) -> Fraction:
@@ -34,11 +54,16 @@ def hexadecimal(text: str) -> Fraction:
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `path` once the body is through, and is gone if it fails."""
+    """Open a file that takes the place of `path` once the body is through, and is gone if it fails.
+
+    It has the permissions of the file that it replaces, from the beginning.
+    """
     # In the same folder, so that the rename stays on one file system and is atomic.
     part = path.with_name(f".qsim-{secrets.token_hex(8)}.part")
     try:
         with part.open("xb") as file:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copymode(path, part)
             yield file
         part.replace(path)
     finally:

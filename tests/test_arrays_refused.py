@@ -15,7 +15,7 @@ from strategies import FLOAT32, numbers
 
 from qsim.arrays import decode, encode, quantize
 from qsim.errors import InputError
-from qsim.formats import get_format
+from qsim.formats import float_format, get_format
 from qsim.rounding import Key, Quantizer
 
 
@@ -191,6 +191,13 @@ def test_wrong_codes_are_refused(codes: list[Any], name: str, fragment: str) -> 
     """What is no code of the format is refused."""
     with pytest.raises(InputError, match=re.escape(fragment)):
         decode(codes, name)
+
+
+def test_a_line_that_leaves_float64_is_refused() -> None:
+    """A grid with a gap whose next value beyond the range is no float64 is left to the definition."""
+    fmt = float_format("wide", 11, 4, "ieee", "a test", subnormals="normal")
+    with pytest.raises(InputError, match="is none of float64"):
+        encode(X.astype(np.float64), fmt)
 
 
 def test_ragged_codes_are_refused() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
 
 import pytest
-from command import process, refused
+from command import ENVIRONMENT, process, refused
 
 import qsim
 from qsim.cli import formats, main, show
@@ -67,6 +68,17 @@ def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert capsys.readouterr() == ("", "")
 
 
+def test_ctrl_c_while_libraries_are_loaded_is_quiet() -> None:
+    """So does an interrupt that comes while the command is still loading what it needs."""
+    program = (
+        "import signal, sys\nclass Interrupt:\n    def find_spec(self, name, *_):\n"
+        "        if name == 'numpy':\n            signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\nfrom qsim.cli import main\nsys.exit(main(['formats']))"
+    )
+    done = process("-c", program)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_files_that_fail_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A file that cannot be read or written ends the command with 2 and its name."""
 
@@ -112,6 +124,58 @@ def test_nothing_heavy_is_loaded(argv: list[str]) -> None:
     done = process("-c", program, *argv)
     assert (done.returncode, done.stderr) == (0, "[]\n")
     assert done.stdout
+
+
+CLOSE = "import os, sys\nos.close(int(sys.argv[1]))\nos.execv(sys.executable, [sys.executable, '-m', 'qsim', *sys.argv[2:]])"
+"""A program that runs the command with one of its three streams closed, as the shell does for <&-, >&- and 2>&-."""
+
+
+@pytest.mark.parametrize(
+    "line", ["quantize x.txt -f e4m3 -o -", "quantize x.txt -f e4m3 -o y.npy", "show e4m3", "--version"]
+)
+def test_a_closed_output_is_refused(line: str, here: Path) -> None:
+    """Where standard output is closed, so that what is printed would be lost in silence, nothing is done."""
+    Path("x.txt").write_text("0.3\n", encoding="utf-8")
+    done = process("-c", CLOSE, "1", *line.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"qsim: standard output is closed[^\n]*\n", done.stderr)
+    assert [path.name for path in here.iterdir()] == ["x.txt"]
+
+
+def test_a_closed_input_is_refused(here: Path) -> None:
+    """Where standard input is closed there are no numbers, not even none of them."""
+    done = process("-c", CLOSE, "0", "quantize", "-", "-f", "e4m3", "-o", "y.npy")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"qsim: standard input is closed[^\n]*\n", done.stderr)
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(("argument", "code", "out"), [("x.txt", 0, "0.3125\n"), ("gone.txt", 2, "")])
+def test_nothing_is_said_to_closed_ears(argument: str, code: int, out: str, here: Path) -> None:
+    """Where stderr is closed, what is for it does not get into the result on standard output."""
+    Path("x.txt").write_text("0.3\n", encoding="utf-8")
+    done = process("-c", CLOSE, "2", "quantize", argument, "-f", "e4m3", "-o", "-")
+    assert (done.returncode, done.stdout) == (code, out)
+
+
+def test_any_name_can_be_printed(here: Path) -> None:
+    """A name that the encoding of the output has not is printed by its codes; the work and the exit code are the same."""
+    entry = '[[format]]\nname = "γ"\nkind = "table"\nvalues = [0, 1]\nsource = "ein Maß"\n'
+    Path("mine.toml").write_text(entry, encoding="utf-8")
+    Path("x.txt").write_text("0.3\n", encoding="utf-8")
+    for encoding in ("utf-8:strict", "ascii", "latin-1"):
+        environment = {"env": ENVIRONMENT | {"PYTHONIOENCODING": encoding}, "encoding": encoding.partition(":")[0]}
+        shown = process("-m", "qsim", "show", "mine.toml", **environment)
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert ("γ" if "utf" in encoding else r"\u03b3") in shown.stdout
+        data = process("-m", "qsim", "show", "mine.toml", "--json", **environment)
+        assert json.loads(data.stdout)["name"] == "γ"
+        argv = "quantize", "x.txt", "-f", "mine.toml", "-o", "\udcff.npy"  # a byte that is no UTF-8
+        done = process("-m", "qsim", *argv, **environment)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert r"\udcff.npy: values" in done.stdout
+        assert json.loads(process("-m", "qsim", *argv, "--json", **environment).stdout)["output"] == "\udcff.npy"
+    assert sorted(path.name for path in here.iterdir()) == ["mine.toml", "x.txt", "\udcff.npy"]
 
 
 def test_a_closed_pipe_is_quiet() -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import re
+import stat
 import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import command
 import numpy as np
 import pytest
 from alike import same_bits, same_values
@@ -173,7 +176,7 @@ def test_text_that_is_none(content: bytes, capsys: pytest.CaptureFixture[str]) -
         (np.zeros(3, complex), "x.npy holds complex128; convert"),
         (np.zeros(3, np.longdouble), f"x.npy holds {np.dtype(np.longdouble)}; convert"),
         (np.zeros(3, [("a", "f4")]), "x.npy holds [('a', '<f4')]; convert"),
-        (np.array([None]), "x.npy cannot be read as .npy (Array can't be memory-mapped: Python objects in dtype)"),
+        (np.array([None]), "x.npy holds Python objects, which are not read; save an array of numbers"),
     ],
     ids=lambda part: str(part.dtype) if isinstance(part, np.ndarray) else "",
 )
@@ -190,10 +193,27 @@ def test_damaged_files_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     cut = [whole[:n] for n in (0, 3, 9, 60, len(whole) - 1)]
     shapes = [b"(2, 1000000000)", b"(2, 9" + b"9" * 24 + b")", b"(-2, 4)", b"(True,)", b"(2, 4", b"(02, 4)"]
     changed = [whole.replace(b"(2, 4), }" + b" " * (len(shape) - 6), shape + b", }") for shape in shapes]
-    for content in (*cut, *changed, b"PK\x03\x04" + whole):
+    huge = [npy(f"({2**62},)"), npy(f"({2**62}, 4)"), npy("-" * 9000 + "4"), npy("(" * 9000), npy("9" * 5000)]
+    for content in (*cut, *changed, *huge, npy("(1,)" + " " * 20000), b"PK\x03\x04" + whole):
         assert content != whole
         Path("x.npy").write_bytes(content)
-        assert "x.npy cannot be read as .npy (" in refused(capsys, "x.npy", "-f", "e4m3", "-o", "y.npy")
+        sentence = refused(capsys, "x.npy", "-f", "e4m3", "-o", "y.npy")
+        assert "x.npy cannot be read as .npy (" in sentence
+        assert "allow_pickle" not in sentence
+        assert len(sentence) < 200
+
+
+def npy(shape: str) -> bytes:
+    """Return a .npy without data, whose header has `shape`."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+def test_a_header_of_python_2_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that Python 2 wrote is one like others: nothing is said about it."""
+    Path("x.npy").write_bytes(npy("(1L,)") + np.float32(0.3).tobytes())
+    run(capsys, "x.npy", "-f", "e4m3", "-o", "y.npy")
+    assert np.load("y.npy").tolist() == [0.3125]
 
 
 @pytest.mark.parametrize(
@@ -234,6 +254,35 @@ def test_the_result_may_replace_the_input(capsys: pytest.CaptureFixture[str]) ->
         run(capsys, name, "-f", "e4m3", "-o", name)
         assert Path("link.npy").is_symlink()
         assert same_bits(np.load("x.npy"), qsim.quantize(x, "e4m3"))
+
+
+def test_permissions_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    """What replaces a file may be read and written by whom that file was, also while it is made; a new one by the usual."""
+    np.save("x.npy", X)
+    for mode in (0o600, 0o640, 0o444):
+        Path("x.npy").chmod(mode)
+        run(capsys, "x.npy", "-f", "e4m3", "-o", "x.npy")
+        assert stat.S_IMODE(Path("x.npy").stat().st_mode) == mode
+        with files.whole("x.npy") as file:
+            assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == mode
+            file.write(Path("x.npy").read_bytes())
+    Path("usual").touch()
+    Path("x.txt").touch()
+    run(capsys, "x.txt", "-f", "e4m3", "-o", "y.npy")
+    assert Path("y.npy").stat().st_mode == Path("usual").stat().st_mode
+
+
+@pytest.mark.parametrize("argv", [["quantize", "x.npy", "-f", "e4m3"], ["plot", "e4m3"]], ids=" ".join)
+@pytest.mark.parametrize("name", ["loop", "to"])
+def test_a_link_without_an_end_is_refused(name: str, argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A link that leads to itself, at once or by way of another, is refused and stays."""
+    np.save("x.npy", X)
+    suffix = ".npy" if argv[0] == "quantize" else ".svg"
+    for one, other in (("loop", "loop"), ("to", "fro"), ("fro", "to")):
+        Path(one + suffix).symlink_to(other + suffix)
+    sentence = command.refused(capsys, *argv, "-o", name + suffix)
+    assert sentence == f"qsim: {name}{suffix} is a link that leads back to itself; name another file with -o\n"
+    assert Path(name + suffix).is_symlink()
 
 
 @pytest.mark.parametrize(

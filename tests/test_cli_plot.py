@@ -91,7 +91,7 @@ def test_rows_hold_the_values(fmt: Format) -> None:
 
 def test_a_format_without_binades(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A format that is a table, knows no normal numbers, lacks a zero and leaves codes unused is drawn like others."""
-    table = table_format("table", [-1.0, 0.75, 0.3, -0.25, math.nan], "a test", codes=[0, 5, 3, 1, 6])
+    table = table_format("table", [-1.0, 0.75, 0.3, -0.25, math.nan], "a test", codes=[0, 5, 3, 1, 6], zero_to="nan")
     found = plot.row_of(table)
     assert found.values == (-1.0, -0.25, 0.3, 0.75)
     assert (found.smallest_normal, found.specials) == (None, ("no zero", "no infinity", "NaN"))

@@ -33,7 +33,7 @@ from strategies import (
 
 from qsim import encode, quantize
 from qsim.errors import InputError
-from qsim.formats import Format, Grid, get_format
+from qsim.formats import Format, Grid, catalogue, get_format
 
 GROUPS = {
     "named": NAMED,
@@ -262,6 +262,16 @@ def test_formats_are_values(fmt: Format) -> None:
     assert copy == fmt
     assert {fmt: 1}[copy] == 1
     assert str(fmt) == fmt.name
+
+
+def test_the_catalogue_cannot_be_changed() -> None:
+    """Nobody can put a format into the catalogue that all share, or take one out."""
+    known: dict = catalogue()  # type: ignore[assignment]
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        known["mine"] = known["int8"]
+    with pytest.raises(TypeError, match="does not support item deletion"):
+        del known["int8"]
+    assert catalogue() is known
 
 
 def test_tables_cannot_be_changed() -> None:

@@ -20,7 +20,7 @@ from qsim.rounding import Quantizer
 
 GOOD = {"name": '"a"', "kind": '"float"', "exp_bits": "4", "man_bits": "3", "specials": '"fn"', "source": '"a test"'}
 WIDTHS = {"name": '"i{bits}"', "kind": '"integer"', "bits": "[3, 5]", "source": '"a test"'}
-TABLE = {"name": '"t"', "kind": '"table"', "values": "[-1, 0.5, 2]", "source": '"a test"'}
+TABLE = {"name": '"t"', "kind": '"table"', "values": "[-1, 0.5, 2]", "zero_to": '"min"', "source": '"a test"'}
 FAMILY = {"name": '"p"', "kind": '"p3109"', "bits": "[3]", "source": '"a test"'}
 
 
@@ -79,7 +79,7 @@ def test_tables_in_files(tmp_path: Path) -> None:
     """Values may be integers, floats, NaN or C99's hexadecimal strings; codes, width and where the line goes on as said."""
     text = entry(
         TABLE, values='["-0x1.8p-1", 0, 3.5, nan, "0x1p-1074"]', codes="[9, 8, 0, 1, 2]", bits="5", above="7",
-        below='"-0x1p+3"', nan_to='"zero"',
+        below='"-0x1p+3"', nan_to='"zero"', zero_to=None,
     )  # fmt: skip
     fmt = read(tmp_path / "f.toml", text)
     assert isinstance(fmt, Table)
@@ -145,6 +145,10 @@ BAD = {
     "unknown nan_to": (entry(GOOD, nan_to='"inf"'), ["nan_to = 'inf'", "'nan', 'max', 'zero' or 'error'"]),
     "nan_to of wrong type": (entry(GOOD, nan_to="0"), ["nan_to = 0", "str"]),
     "nan_to a missing zero": (entry(TABLE, nan_to='"zero"'), ["format 1 (t)", "nan_to = 'zero'", "'max' or 'error'"]),
+    "two signs, no zero": (
+        entry(TABLE, zero_to=None),
+        ["format 1 (t)", "zero_to says which it becomes, 'min' (-1.0) or 'max' (2.0)"],
+    ),
     "zero_to without NaN": (entry(TABLE, zero_to='"nan"'), ["format 1 (t)", "zero_to = 'nan'", "'min' or 'max'"]),
     "table without values": (entry(TABLE, values=None), ["format 1 (t)", "'values'", "missing"]),
     "table of nothing": (entry(TABLE, values="[]"), ["values = []", "not empty"]),
@@ -176,6 +180,10 @@ BAD = {
     "no entry": ("", ["no [[format]] entry"]),
     "entry that is no table": ("format = [3]", ["format 1", "[[format]]"]),
     "one table": ("[format]\nname = 'a'", ["[[format]]"]),
+    "too many digits": (entry(GOOD, bias="9" * 5001), ["more than 4300 digits"]),
+    "too many hexadecimal digits": (entry(GOOD, bias="0x" + "f" * 5001), ["more than 4300 digits"]),
+    "too many brackets": (entry(GOOD, aliases="[" * 3000), ["nested too deeply"]),
+    "too many tables": (entry({"kind." + "a." * 5000 + "a": "1"}), []),  # how deep is too deep is Python's
     "broken TOML": ("[[format]\n", ["not valid TOML", "line 1"]),
 }
 
@@ -226,6 +234,14 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
         for ask in (load_formats, lambda path: get_format(str(path)), lambda path: get_format(f"{path}#a")):
             with pytest.raises(InputError, match=f"{name}.toml: .*{problem}"):
                 ask(tmp_path / f"{name}.toml")
+    for name in ("a\0b", "a\ud800b"):
+        with pytest.raises(InputError, match=r"^'a\\(x00|ud800)b.toml' cannot be the name of a file"):
+            get_format(f"{name}.toml")
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    """A file that an editor saved as UTF-8 with a byte order mark is read like one without."""
+    assert read(tmp_path / "f.toml", "\ufeff" + entry(GOOD)) == read(tmp_path / "f.toml", entry(GOOD))
 
 
 @pytest.mark.parametrize("one", [entry(GOOD), entry(GOOD, name='"b"', aliases='["a"]')], ids=["name", "alias"])

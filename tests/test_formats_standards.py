@@ -163,6 +163,13 @@ def test_all_floats_by_the_textbook() -> None:
         (Fields(4, 3, 7, "f", signed=False, zero=False), "only an unsigned format without mantissa bits"),
         (Fields(4, 0, 7, "f", subnormals="normal"), "without mantissa bits there are no subnormals to be 'normal'"),
         (Fields(4, 3, 7, "f", subnormals="none"), "subnormals 'none' is not one of gradual, normal or half"),
+        (Fields(11, 52, 1023, "ieee", subnormals="normal"), "at most 16 bits, not 64"),
+        (
+            Fields(8, 14, 127, "f", subnormals="half"),
+            "rounded by a list of their values, so that .* at most 16 bits, not 23",
+        ),
+        (Fields(4, 12, 7, "f", subnormals="half"), "at most 16 bits, not 17"),
+        (Fields(4, 13, 7, "f", False, subnormals="normal"), "at most 16 bits, not 17"),
         (Fields(4, 3, 7, "fnu"), "specials 'fnu' is not one of ieee, fn"),
         (Fields(1, 0, 0, "extended"), "no positive value is left"),
         (Fields(4, 3, 40000, "f"), "bias 40000 is beyond"),

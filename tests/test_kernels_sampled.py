@@ -36,15 +36,17 @@ def tables(draw: st.DrawFn) -> Table:
     digits = st.one_of(st.integers(-8, 8), st.integers(-(2**53) + 1, 2**53 - 1))
     value = st.tuples(digits, st.integers(0, spread)).map(lambda pair: math.ldexp(pair[0], least + pair[1]))
     values = draw(st.lists(value, min_size=4, max_size=12, unique=True))
-    ends = {}
+    fields: dict[str, Any] = {}
     for name, end in ("below", min(values)), ("above", max(values)):
         if draw(st.booleans()):
-            ends[name] = end
+            fields[name] = end
             values.remove(end)
+    if 0 not in values:
+        fields["zero_to"] = draw(st.sampled_from(["min", "max"]))
     if draw(st.booleans()):
         values.append(math.nan)
     numbers = draw(st.lists(st.integers(0, 31), min_size=len(values), max_size=len(values), unique=True))
-    return table_format("drawn", values, "a test", codes=numbers, bits=5, **ends)
+    return table_format("drawn", values, "a test", codes=numbers, bits=5, **fields)
 
 
 def near_table(fmt: Table, draw: st.DrawFn) -> list[float]:
@@ -73,7 +75,21 @@ def too_far_apart(fmt: Table) -> bool:
     return False
 
 
-@covers("sampled", formats="any table of values", modes=Mode, inputs="any float, any word")
+@pytest.mark.parametrize(("far", "fits"), [(100.0, True), (127.0, True), (128.0, False), (1000.0, False)])
+def test_how_far_apart_neighbours_may_be(far: float, fits: bool) -> None:
+    """Arrays take neighbours of up to 62 bits in units of the last place of the finer one, the definition takes any."""
+    fmt = table_format("t", [0.0, 0.1, far], "a test")
+    assert Fraction(0.1).denominator == 2**55
+    assert too_far_apart(fmt) is not fits
+    assert reference.encode(60.0, fmt) == 1 + (far < 119)
+    if fits:
+        assert encode(np.array([60.0]), fmt) == [1 + (far < 119)]
+    else:
+        with pytest.raises(InputError, match=f"its values 0.1 and {far} are neighbours of too different magnitude"):
+            encode(np.array([60.0]), fmt)
+
+
+@covers("sampled", formats="any table whose neighbours fit 62 bits", modes=Mode, inputs="any float, any word")
 @settings(max_examples=150)
 @given(st.data())
 def test_any_table(data: st.DataObject) -> None:

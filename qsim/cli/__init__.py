@@ -6,6 +6,7 @@ The file of a command has `add(subparsers)`, which registers its parser, and `ru
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -13,12 +14,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import qsim
-from qsim.cli import formats, plot, prove, quantize, report, show
 from qsim.errors import InputError, nearest
 
 __all__ = ["main"]
-
-COMMANDS = (formats, show, plot, quantize, prove, report)
 
 EPILOG = """\
 exit codes: 0 done, and every verdict as expected; 1 a mismatch, or another verdict;
@@ -39,6 +37,7 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (by default that of the process) and return its exit code."""
     try:
+        _prepare_output()
         code = _run(sys.argv[1:] if argv is None else argv)
         print(end="", flush=True)  # so that a reader who has gone away is noticed here
     except InputError as error:
@@ -55,13 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
+    # Here and not above, so that an interrupt is caught while NumPy, which takes the longest, is loaded.
+    from qsim.cli import formats, plot, prove, quantize, report, show
+
     parser = Parser(
         prog="qsim", description="Bit-accurate low-precision arithmetic, with proofs.", epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"qsim {qsim.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in COMMANDS:
+    for command in (formats, show, plot, quantize, prove, report):
         command.add(subparsers)
     if not argv:
         parser.print_help()
@@ -75,6 +77,18 @@ def _run(argv: Sequence[str]) -> int:
         raise InputError(f"{chosen.prog} does not take {rest[0]!r}; did you mean {options}?")
     code: int = args.run(args)
     return code
+
+
+def _prepare_output() -> None:
+    """See that whatever will be printed can be, before any work is done; refuse a standard output that is closed."""
+    if sys.stderr is None:
+        sys.stderr = io.StringIO()  # else print() would take standard output in its place
+    if sys.stdout is None:
+        raise InputError(
+            "standard output is closed, so that what is printed would be lost; use >/dev/null if that is meant"
+        )
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the names of files and formats may hold any character
 
 
 def _refuse(sentence: str) -> int:

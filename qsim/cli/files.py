@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import re
 import struct
 import sys
+import textwrap
 import tokenize
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from fractions import Fraction
@@ -33,6 +36,9 @@ DECIMAL = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?|nan)", re
 # C99 also has hexadecimal floats without the exponent, but those are as likely somebody's bit patterns.
 HEXADECIMAL = re.compile(r"[+-]?0x([\da-f]+\.?[\da-f]*|\.[\da-f]+)p[+-]?\d{1,9}", re.ASCII | re.IGNORECASE)
 WORD = re.compile(r"\d{1,99}|0x[\da-f]{1,99}", re.ASCII | re.IGNORECASE)
+
+DAMAGED = (ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError)
+"""How a damaged .npy fails: its header is a Python literal, and the parser has a limit to what is nested."""
 
 Parse = Callable[[str], Any]
 
@@ -91,10 +97,14 @@ def _is_text(path: str) -> bool:
 
 def _map(path: str) -> NDArray[Any]:
     try:
-        return np.asarray(np.lib.format.open_memmap(path, mode="r"))
-    except (ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError) as error:
-        # A header is a Python literal, so that a damaged one fails in all these ways.
-        reason = " ".join(str(error.args[0]).split()).rstrip(".")
+        with warnings.catch_warnings(action="ignore"):  # the sentence below says it, or it is about Python 2
+            return np.asarray(np.lib.format.open_memmap(path, mode="r"))
+    except DAMAGED as error:
+        reason = "its header is damaged"
+        if isinstance(error, ValueError):  # its first line; those that may follow say how to trust a file
+            reason = textwrap.shorten(str(error).partition("\n")[0].rstrip("."), 100, placeholder=" ...")
+        if "Python objects" in reason:
+            raise InputError(f"{path} holds Python objects, which are not read; save an array of numbers") from None
         raise InputError(f"{path} cannot be read as .npy ({reason}); write it with numpy.save") from None
 
 
@@ -102,9 +112,11 @@ def _read_text(path: str, parse: Parse, dtype: type[np.generic]) -> NDArray[Any]
     # What is no UTF-8 shows up as a token that is no number, with its line.
     how: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "backslashreplace"}
     if path == "-":
+        if sys.stdin is None:
+            raise InputError(f"{STDIN} is closed; name a file, or use </dev/null if there is nothing to read")
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(**how)
-        return _rows(sys.stdin or (), STDIN, parse, dtype)
+        return _rows(sys.stdin, STDIN, parse, dtype)
     with Path(path).open(**how) as lines:
         return _rows(lines, path, parse, dtype)
 
@@ -198,8 +210,17 @@ def check_output(path: str) -> None:
         raise InputError(f"{path}: a file of numbers is called .npy, .txt or .csv; - is text on {STDOUT}")
     if target.exists() and not target.is_file():
         raise InputError(f"{path} is there and is no file; name another with -o")
-    if not target.resolve().parent.is_dir():
-        raise InputError(f"{path}: cannot be written, for there is no folder {target.resolve().parent}; make it first")
+    parent = _followed(path).parent
+    if not parent.is_dir():
+        raise InputError(f"{path}: cannot be written, for there is no folder {parent}; make it first")
+
+
+def _followed(path: str | Path) -> Path:
+    """Return where `path` leads through links; refuse one that leads back to itself."""
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():  # where no other file is at the end
+        raise InputError(f"{path} is a link that leads back to itself; name another file with -o")
+    return target
 
 
 def write(path: str, array: NDArray[Any]) -> None:
@@ -227,7 +248,7 @@ def whole(path: str | Path) -> Iterator[BinaryIO]:
     A link stays one. Raise `InputError` for a file that cannot be written.
     """
     try:
-        with qsim.files.whole(Path(path).resolve()) as file:
+        with qsim.files.whole(_followed(path)) as file:
             yield file
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another file with -o") from None

@@ -98,8 +98,8 @@ def columns(block: str, head: int = 2) -> str:
 
 
 def as_json(plain: Any) -> str:
-    """Return `plain` as JSON; NaN and infinities, for which JSON has no numbers, become "nan", "inf" and "-inf"."""
-    return json.dumps(_finite(plain), indent=1, ensure_ascii=False, allow_nan=False)
+    """Return `plain` as JSON, in ASCII; NaN and infinities, for which it has no numbers, become "nan", "inf" and "-inf"."""
+    return json.dumps(_finite(plain), indent=1, allow_nan=False)
 
 
 def _finite(plain: Any) -> Any:

@@ -45,7 +45,8 @@ def float_format(
 
     `bias` is by default 2^(exp_bits - 1) - 1, one more for "fnuz" and "extended". With `signed` false there is no sign bit;
     with `zero` false, for unsigned formats, the code 0 is the smallest power of two (E8M0). `subnormals` says what exponent
-    field 0 means, see `SUBNORMALS`. `nan_to`, `negative_to` and `zero_to` are as in `Format`.
+    field 0 means, see `SUBNORMALS`; all but "gradual" leave a gap, for which there are 16 bits at most. `nan_to`,
+    `negative_to` and `zero_to` are as in `Format`.
     """
     if specials not in SPECIALS:
         raise InputError(f"{name}: specials {specials!r} is not one of {enumerate_names(SPECIALS)}")
@@ -64,6 +65,12 @@ def float_format(
         raise InputError(f"{name}: only an unsigned format without mantissa bits can do without a zero")
     if subnormals != "gradual" and not man_bits:
         raise InputError(f"{name}: without mantissa bits there are no subnormals to be {subnormals!r}")
+    bits = signed + exp_bits + man_bits
+    if subnormals != "gradual" and bits > WIDEST_TABLE:
+        raise InputError(
+            f"{name}: {subnormals!r} subnormals leave a gap, and formats with a gap are rounded by a list of their values, "
+            f"so that they have at most {WIDEST_TABLE} bits, not {bits}"
+        )
     if bias is None:
         bias = (1 << (exp_bits - 1)) - (specials not in ("fnuz", "extended"))
     if not -4096 <= bias <= 32768:
@@ -80,7 +87,7 @@ def float_format(
     }.get(specials)
     whole = 1 << man_bits
     return Grid(
-        name=name, kind="float", bits=signed + exp_bits + man_bits, exp_bits=exp_bits, man_bits=man_bits,
+        name=name, kind="float", bits=bits, exp_bits=exp_bits, man_bits=man_bits,
         emin=(1 - bias if subnormals == "gradual" else -bias) - (not zero), top=top + (not zero),
         bottom=top if signed else -int(not zero), specials=specials, nan_code=nan_code, inf_code=inf_code,
         has_zero=zero, has_neg_zero=signed and specials in ("ieee", "fn", "f"), source=source, aliases=aliases,
@@ -173,7 +180,8 @@ def table_format(
     """Return the format of any finite list of float64 values; value i has code i, or `codes[i]`; a NaN marks the NaN's code.
 
     `bits` is by default as many as the largest code needs. `above` and `below` say where the line would go on beyond the
-    ends, for the rounding of what lies between; by default everything beyond an end is out of range.
+    ends, for the rounding of what lies between; by default everything beyond an end is out of range. `nan_to`, `negative_to`
+    and `zero_to` are as in `Format`; the last must be given where 0 lies between two values and is none.
     """
     codes = range(len(values)) if codes is None else codes
     if len(codes) != len(values) or len(set(codes)) != len(values):
@@ -195,6 +203,11 @@ def table_format(
         raise InputError(f"{name}: above and below are finite and lie beyond the values, not {above!r} and {below!r}")
     bottom = sum(value < 0 for value in points)
     zero = 0.0 in points
+    if points[0] < 0 < points[-1] and not zero and cannot_hold.get("zero_to") is None:
+        choices = [f"'min' ({points[0]!r})", f"'max' ({points[-1]!r})", *(["'nan'"] if nans else [])]
+        raise InputError(
+            f"{name}: 0 is no value, and lies between two; zero_to says which it becomes, {enumerate_names(choices)}"
+        )
     return Table(
         name=name, kind="table", bits=bits, top=len(points) - bottom - 1, bottom=bottom, points=points,
         codes=tuple(code for _, code in pairs), nan_code=nans[0] if nans else None, inf_code=None, has_zero=zero,

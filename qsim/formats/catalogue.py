@@ -7,6 +7,7 @@ import functools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from qsim.errors import InputError, enumerate_names, nearest
@@ -143,7 +144,7 @@ def _formats(kind: str, fields: dict[str, Any]) -> Iterator[Format]:
 @functools.cache
 def catalogue() -> Mapping[str, Format]:
     """Return the formats of the `formats/` folder by name, in file order; refuse a name or alias used twice."""
-    return _collect(sorted(folder("formats").glob("*.toml")))
+    return MappingProxyType(_collect(sorted(folder("formats").glob("*.toml"))))
 
 
 def _collect(paths: list[Path]) -> dict[str, Format]:
@@ -220,7 +221,7 @@ def _spelled(name: str) -> Format:
         return fixed_format(name, int(match["int"]), int(match["frac"]), source, signed=not unsigned)
     match = FLOAT.fullmatch(name)
     if not match:
-        raise InputError(f"no format is called {name!r}; did you mean {nearest(name, {**catalogue(), **_aliases()})}?")
+        raise InputError(f"no format is called {name!r}; {_hint(name)}")
     exp_bits, man_bits, signed = int(match["exp"]), int(match["man"]), not match["unsigned"]
     bits = signed + exp_bits + man_bits
     bias = f"b{int(match['bias'])}" if match["bias"] else ""
@@ -242,6 +243,14 @@ def _spelled(name: str) -> Format:
     if short in _aliases():  # float8_e4m3 is IEEE-like, while e4m3 is OCP's
         return dataclasses.replace(fmt, name=f"float{bits}_{short}")
     return fmt
+
+
+def _hint(name: str) -> str:
+    """Return the names that `name` may have been meant for, or where they are listed if none is like it."""
+    known = {**catalogue(), **_aliases()}
+    near = nearest(name, known)
+    # Where none is near there are the first names of the alphabet, as for "": a few of P3109, which help nobody.
+    return "`qsim formats` lists the names and spellings" if near == nearest("", known) else f"did you mean {near}?"
 
 
 def _same(fmt: Grid, known: Grid) -> bool:

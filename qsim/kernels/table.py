@@ -273,6 +273,10 @@ def _points(fmt: Format) -> dict[str, Any]:
     below = fmt.bottom + (not isinstance(fmt, Table) or fmt.below is not None)
     ordinals = range(-below, above + 1)
     values = [fmt.value(ordinal) for ordinal in ordinals]
+    if max(map(abs, values)) >= 2**1024:
+        raise InputError(
+            f"{fmt.name}: its largest value, or the next beyond it, is none of float64; qsim.reference rounds to it"
+        )
     intervals = [_interval(fmt, *ends_of) for ends_of in itertools.pairwise(values)]
     unit, low, high = (np.array(column, np.uint64) for column in zip(*intervals, strict=True))
     patterns = np.array([float(value) for value in values]).view(np.uint64)
