@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -134,8 +134,8 @@ def encode(
     flat = y.reshape(-1)
     if carrier.holds(fmt):
         # Wrapped values are values of the format, so that of the rule only the codes are left to ask for.
-        p = parameters(fmt, Saturation.saturate if fmt.kind in ("integer", "fixed") else _rule(how.q), carrier.dtype)
-        cpu.encode(flat.view(carrier.word), codes, p)
+        rule = Saturation.saturate if fmt.kind in ("integer", "fixed") else _rule(how.q)
+        cpu.encode(flat.view(carrier.word), codes, _words_of(parameters, fmt, rule, carrier.dtype))
     else:
         values, ascending = _codes(fmt)
         np.take(ascending, np.searchsorted(values, flat), out=codes, mode="clip")
@@ -236,7 +236,18 @@ class _How:
     scale: ArrayLike | None
 
 
-def _how(
+def _how(*arguments: Any) -> _How:
+    """Return the rounding that the arguments of `quantize` spell, from `fmt` to `nan`; looked up where it was asked before."""
+    fmt, per = arguments[0], arguments[-5]
+    if (isinstance(fmt, str) and ".toml" in fmt) or isinstance(per, tuple):
+        return _spelled(*arguments)  # a file may change; and to a look-up (0, True) is (0, 1)
+    try:
+        return _known(*arguments)
+    except TypeError:  # an array or a list among them has no hash
+        return _spelled(*arguments)
+
+
+def _spelled(
     fmt: str | Format | Quantizer,
     mode: str | Mode | None,
     sr_bits: int | None,
@@ -292,6 +303,9 @@ def _how(
     return _How(q, stated, given if isinstance(given, np.ndarray) else q.eps, several)
 
 
+_known = functools.lru_cache(maxsize=1024, typed=True)(_spelled)
+
+
 def _one_or_several(given: Any, name: str) -> Any:
     """Return numbers that have axes as an array, and a single one, however it is held, as Python's."""
     if given is None or isinstance(given, str | bool | int | float | Fraction):
@@ -319,12 +333,19 @@ def _floats(x: ArrayLike) -> NDArray[Any]:
             if int(whole) != int(number):
                 raise InputError(f"{whole} does not fit a float64 exactly; give floats")
         array = floats
-    native = array.dtype.newbyteorder("=") if array.dtype.kind == "f" else array.dtype
-    if native.name not in INPUTS:
+    native = _native(array.dtype)
+    if native is None:
         raise InputError(
             f"arrays of float16, bfloat16, float32 and float64 can be rounded, not {array.dtype}; convert the input first"
         )
     return array.astype(native, copy=False)
+
+
+@functools.cache
+def _native(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
+    """Return the type of an array in the machine's byte order, `None` if it cannot be rounded."""
+    native = dtype.newbyteorder("=") if dtype.kind == "f" else dtype
+    return native if native.name in INPUTS else None
 
 
 def _as(y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -386,11 +407,18 @@ def _carrier(how: _How, scaled: NDArray[Any]) -> Carrier:
     return FLOAT32 if narrow and not between else FLOAT64
 
 
+@functools.lru_cache(maxsize=4096)
+def _words_of(make: Callable[..., Any], *arguments: Any) -> NDArray[Any]:
+    """Return the tuple that `make` makes of `arguments` as an array: a call of a kernel takes that over sooner."""
+    return np.array(make(*arguments))
+
+
+@functools.lru_cache(maxsize=1024)
 def _kernel(q: Quantizer, carrier: Carrier, rule: Saturation) -> tuple[Any, Any]:
     """Return the module whose loops round to the format, and what these must know."""
     signed_nan = q.nan == "signed"
     if carrier.holds(q.format):
-        return cpu, parameters(q.format, rule, carrier.dtype, q.mode, signed_nan=signed_nan)
+        return cpu, np.array(parameters(q.format, rule, carrier.dtype, q.mode, signed_nan=signed_nan))
     if isinstance(q.format, Grid) and not q.format.gap:
         raise InputError(
             f"{q.format} has values beyond float64, or fewer exact bits there; qsim.reference rounds to it"
@@ -404,7 +432,7 @@ def _source(q: Quantizer, n: int, width: int, carrier: Carrier) -> Any:
     most = width - (width == FLOAT64.width and q.mode in (Mode.SRB, Mode.SRC))
     if not least <= n <= most:
         raise InputError(f"sr_bits = {n}: {q.mode} of {width}-bit words takes {least} to {most} random bits")
-    return stochastic(q.mode, n, carrier.dtype)
+    return _words_of(stochastic, q.mode, n, carrier.dtype)
 
 
 def _prepare(x: NDArray[Any], how: _How, lead: int = 0) -> tuple[NDArray[Any], NDArray[Any] | None]:
@@ -414,9 +442,10 @@ def _prepare(x: NDArray[Any], how: _How, lead: int = 0) -> tuple[NDArray[Any], N
         at = np.unravel_index(int(np.argmax(np.isnan(x))), x.shape)
         raise InputError(f"x[{', '.join(map(str, at))}] is NaN, which has no place in {q.format}")
     x = flush_input(x, q)
-    s = derive_scale(x, q, lead) if how.scale is None else given_scale(how.scale, x, lead)
-    if s is None:
+    if how.scale is None and q.scale == "none":
         return x, None
+    s = derive_scale(x, q, lead) if how.scale is None else given_scale(how.scale, x, lead)
+    assert s is not None
     bits = 0 if not q.mode.stochastic else 8 * max(x.dtype.itemsize, 4) if how.n is None else how.n
     return apply_scale(x, s, q, bits), s
 
@@ -503,7 +532,7 @@ def _round_flat(
         q = how.q
         table.round_by_steps(u, out, table.steps(q.format, _rule(q), q.mode, signed_nan=q.nan == "signed"))
     else:
-        loops.round_by_thresholds(u, out, thresholds(how.q.mode, carrier.dtype), p)
+        loops.round_by_thresholds(u, out, _words_of(thresholds, how.q.mode, carrier.dtype), p)
 
 
 def _eps_words(eps: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.uint64] | None:

@@ -7,6 +7,7 @@ more: 24 bits are at least twice theirs and two more, so that a quotient or prod
 
 from __future__ import annotations
 
+import functools
 import math
 from fractions import Fraction
 from typing import Any
@@ -28,6 +29,7 @@ INPUTS = ("float16", "bfloat16", "float32", "float64")
 """The types that bring numbers in, each named as its format."""
 
 
+@functools.cache
 def number_format(dtype: np.dtype[Any]) -> Grid:
     """Return the format of an array's numbers: float16, bfloat16, float32 and float64 have the names of their types."""
     fmt = get_format(dtype.name)
@@ -123,7 +125,8 @@ def given_scale(scale: ArrayLike, x: NDArray[Any], lead: int = 0) -> NDArray[Any
     if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
         raise InputError(f"scale of {array.dtype} must be positive finite numbers")
     with np.errstate(over="ignore"):
-        frozen = _once(array.astype(np.float64), x.dtype).astype(x.dtype)
+        narrow = x.dtype.itemsize == 2 and array.dtype == np.float64
+        frozen = (_once(array, x.dtype) if narrow else array).astype(x.dtype)
     wide = _wide(frozen)
     for bad in array[~((wide > 0) & np.isfinite(wide))].reshape(-1)[:1].tolist():
         raise InputError(

@@ -253,3 +253,18 @@ def test_a_single_code_is_decoded(name: str) -> None:
     value = decode(5, name)
     assert value.shape == ()
     assert value == np.float32(fmt.decode(5))
+
+
+def test_what_was_asked_before_is_not_mistaken(tmp_path: Path) -> None:
+    """A rounding is looked up where it was asked before: not that of a file that changed, nor of 1 where True is given."""
+    file = tmp_path / "mine.toml"
+    entry = '[[format]]\nname = "mine"\nkind = "table"\nvalues = [0.0, {}]\nsource = "me"\n'
+    for largest in (1.0, 2.0):
+        file.write_text(entry.format(largest), encoding="utf-8")
+        assert quantize([9.0], f"{file}#mine").tolist() == [largest]
+    two = np.ones((2, 2), FLOAT32)
+    for good, bad in (({"scale": 1}, {"scale": True}), ({"scale": "absmax", "per": 1}, {"scale": "absmax", "per": True}),
+                      ({"scale": "absmax", "per": (0, 1)}, {"scale": "absmax", "per": (0, True)})):  # fmt: skip
+        assert quantize(two, "int4", **good).tolist() == two.tolist()
+        with pytest.raises(InputError, match="scale = True|per = "):
+            quantize(two, "int4", **bad)

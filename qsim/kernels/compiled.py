@@ -16,9 +16,11 @@ from typing import Any, TypeVar
 
 import numba
 from numba.core import config as numba_config
+from numba.core import types
+from numba.extending import overload
 from platformdirs import user_cache_path
 
-__all__ = ["compiled"]
+__all__ = ["compiled", "fields_of"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -36,6 +38,31 @@ def cache_directory() -> Path | None:
     except OSError:
         return None
     return place if os.access(place, os.W_OK) else None
+
+
+def fields_of(kind: type[Any]) -> Callable[[Any], Any]:
+    """Return a function for kernels that takes a named tuple of the type `kind`, or the array of its words, as the tuple.
+
+    Numba takes an argument that is a tuple apart number by number: 14 us for `core.Parameters`, against 0.4 for an array.
+    """
+
+    def fields(words: Any) -> Any:
+        return words if isinstance(words, tuple) else kind(*words)
+
+    def same(words: Any) -> Any:
+        return words
+
+    def typed(words: Any) -> Any:
+        if not isinstance(words, types.Array):
+            return same
+        elements = ", ".join(f"words[{i}]" for i in range(len(kind._fields)))
+        scope: dict[str, Any] = {"kind": kind}
+        # A call of so many arguments, written out; Numba wants the annotations to be those of `fields`.
+        exec(f"def build(words: Any) -> Any:\n    return kind({elements})", scope)  # noqa: S102
+        return scope["build"]
+
+    overload(fields)(typed)
+    return fields
 
 
 def compiled(function: F) -> F:

@@ -1,7 +1,8 @@
 """The CPU driver: plain loops over one-dimensional, contiguous arrays of words.
 
 Shapes that vectorize: indices run over `range(x.size)` of a slice, words are filled into a small buffer first and
-used in a second loop. Nothing here knows a format; everything is in the `Parameters`.
+used in a second loop. Nothing here knows a format; everything is in the `Parameters`. They, `Thresholds` and `Stochastic`
+may be given as arrays of their words, which a call takes over sooner.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from typing import Any
 import numpy as np
 from numpy import uint32, uint64
 
-from qsim.kernels.compiled import compiled
+from qsim.kernels.compiled import compiled, fields_of
 from qsim.kernels.core import (
     HALF,
     LOW,
+    Parameters,
+    Stochastic,
+    Thresholds,
     encode_bits,
     eps_threshold,
     flush,
@@ -31,12 +35,15 @@ __all__ = [
 BUFFER = 1024
 """Random words held at a time: 4 KiB, well inside the first-level cache."""
 
+parameters_of, thresholds_of, stochastic_of = map(fields_of, (Parameters, Thresholds, Stochastic))
+
 ONE, TWO, THREE, FOUR = uint64(1), uint64(2), uint64(3), uint64(4)
 
 
 @compiled
 def round_by_thresholds(x: Any, y: Any, t: Any, p: Any) -> None:
     """Round every pattern of `x` into `y` with the same `Thresholds`: the deterministic modes."""
+    t, p = thresholds_of(t), parameters_of(p)
     for i in range(x.size):
         negative = x[i] >= p.sign
         even = t.even_neg if negative else t.even_pos
@@ -47,6 +54,7 @@ def round_by_thresholds(x: Any, y: Any, t: Any, p: Any) -> None:
 @compiled
 def round_by_words(x: Any, words: Any, y: Any, source: Any, p: Any) -> None:
     """Round `x` into `y` stochastically; element i takes the bits of `words[i]` that `source` says."""
+    source, p = stochastic_of(source), parameters_of(p)
     for i in range(x.size):
         threshold, sticky = stochastic_threshold(words[i], source)
         y[i] = round_bits(x[i], threshold, threshold, sticky, p)
@@ -55,6 +63,7 @@ def round_by_words(x: Any, words: Any, y: Any, source: Any, p: Any) -> None:
 @compiled
 def round_by_eps(x: Any, eps: Any, y: Any, p: Any) -> None:
     """Round `x` into `y` by Threshold; element i has the threshold `eps[i]` / 2^W, W the width of its word."""
+    p = parameters_of(p)
     for i in range(x.size):
         threshold, sticky = eps_threshold(eps[i], x[i] >= p.sign)
         y[i] = round_bits(x[i], threshold, threshold, sticky, p)
@@ -63,6 +72,7 @@ def round_by_eps(x: Any, eps: Any, y: Any, p: Any) -> None:
 @compiled
 def flush_all(x: Any, y: Any, limit: Any, p: Any) -> None:
     """Copy `x` to `y` with zeros in place of what is of smaller magnitude than the pattern `limit`."""
+    p = parameters_of(p)
     for i in range(x.size):
         y[i] = flush(x[i], limit, p)
 
@@ -131,6 +141,7 @@ def round_rows64(x: Any, y: Any, seed: Any, streams: Any, offset: Any, source: A
 @compiled
 def encode(y: Any, codes: Any, p: Any) -> None:
     """Write the code of every pattern of `y`, values of the format, into `codes` (an unsigned type wide enough)."""
+    p = parameters_of(p)
     for i in range(y.size):
         codes[i] = encode_bits(y[i], p)
 
@@ -142,6 +153,7 @@ def count(x: Any, y: Any, p: Any) -> Any:
     Four numbers: saturated (finite, of larger magnitude than the format's largest), underflowed (not zero, and rounded
     to zero), NaN, and on the grid (finite and unchanged; signed zeros count as equal). A single row of `x` stands for all.
     """
+    p = parameters_of(p)
     word = type(p.sign)
     saturated, underflowed, nan, on_grid = 0, 0, 0, 0
     for k in range(y.shape[0]):

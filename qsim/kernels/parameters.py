@@ -49,13 +49,18 @@ class Carrier:
         zero there must be normal numbers of the carrier below the smallest value as well: half of it lies between no two codes,
         and the core sees that only of a number with a hidden bit.
         """
-        return (
-            isinstance(fmt, Grid)
-            and not fmt.gap
-            and fmt.man_bits <= self.fraction_bits
-            and fmt.emin >= 1 - self.bias + (not fmt.has_zero)
-            and fmt.emax <= self.bias
-        )
+        return _holds(self, fmt)
+
+
+@functools.lru_cache(maxsize=1024)
+def _holds(carrier: Carrier, fmt: Format) -> bool:
+    return (
+        isinstance(fmt, Grid)
+        and not fmt.gap
+        and fmt.man_bits <= carrier.fraction_bits
+        and fmt.emin >= 1 - carrier.bias + (not fmt.has_zero)
+        and fmt.emax <= carrier.bias
+    )
 
 
 CARRIERS = {

@@ -28,6 +28,7 @@ from qsim.errors import InputError
 from qsim.formats import Format, Table
 from qsim.kernels.compiled import compiled
 from qsim.kernels.core import discarded, eps_threshold, lost, significand, stochastic_threshold
+from qsim.kernels.cpu import stochastic_of
 from qsim.kernels.parameters import CARRIERS, ends, thresholds
 from qsim.rounding import Mode, Saturation
 
@@ -201,6 +202,7 @@ def round_by_steps(x: Any, y: Any, runs: Any) -> None:
 @compiled
 def round_by_words(x: Any, words: Any, y: Any, source: Any, p: Any) -> None:
     """Round `x` into `y` stochastically; element i takes the bits of `words[i]` that `source` says."""
+    source = stochastic_of(source)
     for i in range(x.size):
         threshold, sticky = stochastic_threshold(words[i], source)
         y[i] = round_bits(x[i], threshold, threshold, uint64(sticky * BOTH), p)
