@@ -266,5 +266,5 @@ def test_what_was_asked_before_is_not_mistaken(tmp_path: Path) -> None:
     for good, bad in (({"scale": 1}, {"scale": True}), ({"scale": "absmax", "per": 1}, {"scale": "absmax", "per": True}),
                       ({"scale": "absmax", "per": (0, 1)}, {"scale": "absmax", "per": (0, True)})):  # fmt: skip
         assert quantize(two, "int4", **good).tolist() == two.tolist()
-        with pytest.raises(InputError, match="scale = True|per = "):
+        with pytest.raises(InputError, match=r"scale = True|per = "):
             quantize(two, "int4", **bad)
