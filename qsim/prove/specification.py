@@ -45,8 +45,8 @@ def result(
     mode: Mode = Mode.RNE,
     nan: str = "canonical",
 ) -> Result:
-    """Return the pattern and the code that the reference gives for `x`, by default rounded to nearest."""
-    code = reference.encode(x, fmt, mode, saturation=saturation, nan=nan)
+    """Return the pattern and the code that the reference gives for `x`, by default rounded to nearest, without random bits."""
+    code = reference.encode(x, fmt, mode, saturation=saturation, nan=nan, sr_bits=0)
     decoded = fmt.decode(code)
     if math.isnan(decoded):
         negative = fmt.has_neg_zero and code == fmt.code_of_nan(negative=True)

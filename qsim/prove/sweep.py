@@ -130,8 +130,8 @@ def floats(patterns: Any, carrier: Carrier) -> list[float]:
 def asked(
     x: float | Fraction, fmt: Format, mode: Mode, saturation: Saturation, carrier: Carrier, **given: Any
 ) -> tuple[int, int]:
-    """Return the pattern and the code of what the reference makes of `x`; a NaN with a sign only where one is `given`."""
-    code = reference.encode(x, fmt, mode, saturation=saturation, **given)
+    """Return pattern and code of what the reference makes of `x`, without random bits; NaNs get a sign if one is `given`."""
+    code = reference.encode(x, fmt, mode, saturation=saturation, sr_bits=0, **given)
     decoded = fmt.decode(code)
     if not math.isnan(decoded):
         return carrier.pattern(decoded), code
