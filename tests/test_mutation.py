@@ -293,6 +293,13 @@ def test_the_directed_inputs_do_not_refute_the_core() -> None:
     assert by_inputs(honest) is None
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_the_theorems_do_not_refute_the_core(case) -> None:
+    """What refutes the mutants holds of the core itself, also in the modes that a theorem's own list leaves out."""
+    assert by_theorem(honest, case).outcome is Outcome.HELD
+
+
 @pytest.mark.parametrize(
     "mutant",
     [
