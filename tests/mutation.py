@@ -1,19 +1,22 @@
 """Mutants of the scalar core: one fault each, by fixed operators, made from its syntax tree.
 
 The operators: a relation for its neighbour (> for >=, == for !=), a constant or a shift one more or one less, a term dropped,
-AND for OR and + for -, the arms of a conditional swapped, `min` for `max`.
+AND for OR and + for -, the operands of - or of a shift swapped, the first two arguments of a call, the arms of a conditional,
+`min` for `max`.
 """
 
 from __future__ import annotations
 
 import ast
 import copy
-import importlib.util
 import zlib
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+
+from mutants import module_of
 
 from qsim.kernels import core
 
@@ -38,18 +41,14 @@ class Mutant:
     """Hold one faulty core: where the fault is, what it is, and the source."""
 
     name: str
+    function: str
     source: str
 
     def module(self, folder: Path) -> ModuleType:
         """Write the source into `folder` and import it."""
         path = folder / f"mutant_{zlib.crc32(self.name.encode())}.py"
         path.write_text(self.source, encoding="utf-8")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
+        return module_of(path)
 
 
 def changes(node: ast.AST) -> Iterator[ast.AST]:
@@ -61,6 +60,8 @@ def changes(node: ast.AST) -> Iterator[ast.AST]:
         case ast.BinOp():
             for operator in OPERATORS[type(node.op)]:
                 yield ast.BinOp(left=node.left, op=operator(), right=node.right)
+            if isinstance(node.op, ast.Sub | ast.LShift | ast.RShift):
+                yield ast.BinOp(left=node.right, op=node.op, right=node.left)
             yield node.left
             if not isinstance(node.op, ast.LShift | ast.RShift):
                 yield node.right
@@ -77,6 +78,8 @@ def changes(node: ast.AST) -> Iterator[ast.AST]:
             yield node.operand
         case ast.Call(func=ast.Name(id=("min" | "max") as name)):
             yield ast.Call(func=ast.Name(id="max" if name == "min" else "min"), args=node.args, keywords=[])
+        case ast.Call(args=[first, second, *rest]) if len(rest):
+            yield ast.Call(func=node.func, args=[second, first, *rest], keywords=[])
 
 
 def _word(term: ast.expr, operator: ast.operator) -> ast.expr:
@@ -87,22 +90,28 @@ def _word(term: ast.expr, operator: ast.operator) -> ast.expr:
 
 
 def mutants() -> list[Mutant]:
-    """Return all mutants of the functions, in the order of the source."""
+    """Return all mutants of the functions, in the order of the source.
+
+    A name says the function, the variable and the change, and the node's number where one line has the change in two places.
+    """
     tree = ast.parse(SOURCE)
     found = []
     for function in tree.body:
         if not (isinstance(function, ast.FunctionDef) and function.name in FUNCTIONS):
             continue
-        nodes = [node for statement in function.body[1:] for node in ast.walk(statement)]
-        for at, node in enumerate(nodes):
+        nodes = [(line, node) for line in function.body[1:] for node in ast.walk(line)]
+        for at, (line, node) in enumerate(nodes):
+            place = ast.unparse(line.targets[0]) if isinstance(line, ast.Assign) else "return"
             for change in changes(node):
                 mutated = copy.deepcopy(tree)
                 twin = next(f for f in mutated.body if isinstance(f, ast.FunctionDef) and f.name == function.name)
                 target = [inner for statement in twin.body[1:] for inner in ast.walk(statement)][at]
                 _Replace(target, copy.deepcopy(change)).visit(twin)
-                name = f"{function.name}: {ast.unparse(node)} -> {ast.unparse(change)} [{at}]"
-                found.append(Mutant(name, ast.unparse(ast.fix_missing_locations(mutated)) + "\n"))
-    return found
+                name = f"{function.name}, {place}: {ast.unparse(node)} -> {ast.unparse(change)}"
+                source = ast.unparse(ast.fix_missing_locations(mutated)) + "\n"
+                found.append((name, at, Mutant(name, function.name, source)))
+    times = Counter(name for name, _, _ in found)
+    return [mutant if times[name] == 1 else replace(mutant, name=f"{name} [{at}]") for name, at, mutant in found]
 
 
 class _Replace(ast.NodeTransformer):
