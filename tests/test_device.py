@@ -234,6 +234,26 @@ def test_planted_fault(plan: DevicePlan, kind: type[Integers], says: str) -> Non
         assert int(found[1]) == plan.lanes - 1
 
 
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("int8", 0, 1), ("int8", 0, -1), ("int8", 126, 127), ("int8", -127, -128), ("e4m3", 0, 2**-9), ("e4m3", 0, -(2**-9)),
+     ("e4m3", 2**-6, 2**-6 + 2**-9), ("e4m3", 416, 448), ("e4m3", -416, -448)],
+)  # fmt: skip
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ends_are_always_asked(name: str, low: float, high: float, seed: int) -> None:
+    """A device that truncates in one interval, next to zero, to the first normal or at the end of the range, is found."""
+    plan = plan_device_check(name, "SR", bias=1 / 16, alpha=1e-6, power=0.99, seed=seed)
+    rng, side = np.random.default_rng(seed), np.sign(high)
+
+    def dead(x: np.ndarray) -> np.ndarray:
+        y = arrays.quantize(x, name, "SRA", sr_bits=32, rbits=rng.integers(0, 1 << 32, x.size, np.uint32))
+        return np.where((np.abs(x) > abs(low)) & (np.abs(x) < abs(high)) & (np.sign(x) == side), low, y)
+
+    assert check_stochastic_device(dead, plan).outcome is Outcome.REFUTED
+    assert {0.25, 0.5, 0.75} <= set(((plan.x.astype(np.float64) - low) / (high - low)).tolist())
+    assert "the intervals next to zero" in str(plan)
+
+
 def test_wrong_results_are_explained(plan: DevicePlan) -> None:
     """A result that is no neighbour is shown with what it should be, how often it came, and what may have made it."""
 
@@ -525,7 +545,7 @@ def test_refused(options: dict[str, Any], message: str) -> None:
 
 def test_small_plans_promise_little() -> None:
     """A plan without lanes that tell of their words claims no power for them; without enough calls, none for twins."""
-    plan = plan_device_check("e4m3", "SRA", sr_bits=4, inputs=1, bits=4, bias=0.4, calls=8)
+    plan = plan_device_check("e4m3", "SRA", sr_bits=4, inputs=1, bits=4, bias=0.49, calls=8)
     assert not plan.twins
     assert plan.shared_calls > 1
     assert plan.shared_lanes > 1

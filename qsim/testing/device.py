@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 from qsim.errors import InputError
 from qsim.explain.picture import number
 from qsim.explain.search import common_causes
-from qsim.formats import Format, get_format
+from qsim.formats import Format, Grid, get_format
 from qsim.rounding import LIMITED, Mode, Saturation, parse_mode
 from qsim.testing.bounds import chernoff, chernoff_size, hoeffding, hoeffding_limit
 from qsim.testing.check import make_task
@@ -223,10 +223,22 @@ class DevicePlan:
     def blind(self) -> str:
         """What the plan cannot see, in one sentence."""
         return (
-            f"a smaller bias or rarer error than these; what happens at other inputs, or after {self.calls:,} calls; "
+            f"a smaller bias or rarer error than these; what happens at other inputs ({self._asked}), or after "
+            f"{self.calls:,} calls; "
             f"random bits beyond the first {self.bits}; dependence that shows only among three or more conversions, or in "
             "fewer of them; and which word went where, as long as every conversion has its own: "
             "for this the words must be given (check_quantizer)"
+        )
+
+    @property
+    def _asked(self) -> str:
+        """Where the inputs lie."""
+        fmt = self.task.fmt
+        normal = ", from the smallest normal value on" if isinstance(fmt, Grid) and not fmt.even else ""
+        sides = "of either sign, " if fmt.signed else ""
+        return (
+            f"asked are, {sides}the intervals next to zero{normal} and at the ends of the range, each at "
+            f"{', '.join(str(share) for share in sorted(SHARES[:3]))}, and intervals all over the range, seldom twice in one"
         )
 
     @property
@@ -255,8 +267,9 @@ def plan_device_check(
     """Return a plan: what a device that rounds stochastically is asked, and how often, to find an error of `bias`.
 
     `fmt`, `mode`, `sr_bits`, `saturation`, `codes` and `dtype` are those of `check_quantizer`. `bias` is the least error of the
-    probability of one of `inputs` inputs, in units of the interval, that must be found; a device with fewer than `bits` random
-    bits must be, too. `alpha` bounds the false-alarm rate of all tests together; what the plan says is found has the
+    probability of one input, in units of the interval, that must be found; a device with fewer than `bits` random bits must
+    be, too. `inputs` inputs lie all over the range, and others always next to zero, from the smallest normal value on, and at
+    the ends of the range. `alpha` bounds the false-alarm rate of all tests together; what the plan says is found has the
     probability `power`. The device is called `calls` times with the same array, in which every input stands as often as its
     test needs, in an order that `seed` determines. Raise `InputError` where that takes more than `most_draws` draws.
     """
@@ -304,8 +317,8 @@ def _nobody(x: NDArray[Any]) -> NDArray[Any]:
 def _cells(task: Task, inputs: int, finest: int) -> tuple[Base, Flags]:
     """Return the inputs, each once, and which of them are there for their small probability, or that of staying.
 
-    They lie in intervals all over the range, at `SHARES`; an eighth more are values of the format; and two for every power of
-    two down to 2^-finest lie so near to an end.
+    They lie in intervals all over the range, at `SHARES`, an eighth more being values of the format; in the intervals where
+    units differ most, `_ends`; and two for every power of two down to 2^-finest lie so near to an end.
     """
     fmt = task.fmt
     shares = [SHARES[k % 3] if k % 2 else SHARES[3 + k // 2 % 8] for k in range(inputs)]
@@ -318,13 +331,26 @@ def _cells(task: Task, inputs: int, finest: int) -> tuple[Base, Flags]:
         for k, share in enumerate(group):
             ordinal = first + int((k + 1) * golden % 1 * (last - first))
             chosen.append(fmt.value(ordinal) + share * (fmt.value(ordinal + 1) - fmt.value(ordinal)))
+    between = [
+        fmt.value(ordinal) + share * (fmt.value(ordinal + 1) - fmt.value(ordinal))
+        for ordinal in _ends(fmt)
+        for share in SHARES[:3]
+    ]
     with np.errstate(over="ignore", under="ignore"):
-        x = np.array([float(value) for value in chosen]).astype(task.dtype)
-    fine = np.arange(len(x)) >= len(shares)
+        x = np.array([float(value) for value in between + chosen]).astype(task.dtype)
+    fine = np.arange(len(x)) >= len(between) + len(shares)
     _, once = np.unique(x.view(f"u{task.dtype.itemsize}"), return_index=True)
     base = Base(task, x[once])
     kept = base.within & ((base.inner != base.outer) | base.on_grid) & (base.exact != 0)
     return Base(task, base.x[kept]), fine[once][kept]
+
+
+def _ends(fmt: Format) -> list[int]:
+    """Return the lesser ends of the intervals next to zero, from the smallest normal value on, and at the ends of the range."""
+    first, last = -fmt.bottom, fmt.top - 1
+    starts = [0] if not isinstance(fmt, Grid) or fmt.even else [0, fmt.first_normal]
+    both = [ordinal for start in starts for ordinal in (start, -start - 1)]
+    return sorted({first, last, *(ordinal for ordinal in both if first <= ordinal <= last)})
 
 
 def _probabilities(base: Base) -> Floats:
