@@ -448,6 +448,57 @@ def test_words_of_others(word_of: Callable[..., Any], cause: str) -> None:
     assert "alone, in an array of one number, it is right" in unwrapped(verdict)
 
 
+@pytest.mark.parametrize("width", [2, 8, 16, 32])
+def test_tail(width: int) -> None:
+    """A loop over full groups that leaves the rest of an array as it is, is refuted, and the group is named."""
+    right, stochastic = device("e4m3"), device("e4m3", "SRA", 8)
+
+    def grouped(x: np.ndarray) -> np.ndarray:
+        y, full = right(x), len(x) // width * width
+        y[full:] = 0
+        return y
+
+    def with_words(x: np.ndarray, rbits: np.ndarray) -> np.ndarray:
+        y, full = stochastic(x, rbits), len(x) // width * width
+        y[full:] = 0
+        return y
+
+    for verdict in (
+        check_quantizer(grouped, "e4m3", codes=True, laws=["lengths"]),
+        check_quantizer(with_words, "e4m3", "SRA", sr_bits=8, codes=True, laws=["lengths"]),
+    ):
+        assert verdict.outcome is Outcome.REFUTED
+        assert f"of n elements the last n modulo {width}, after the last full group of {width}" in unwrapped(verdict)
+        assert "reproduce: " in verdict.counterexample
+
+
+def test_short_arrays() -> None:
+    """A path of its own for short arrays, or for one length, is seen, with words of its own as well."""
+    right, rng = device("e4m3"), np.random.default_rng(0)
+    few = check_quantizer(lambda x: right(x) * (len(x) > 3), "e4m3", codes=True)
+    assert "arrays of up to 3 elements are treated otherwise than longer ones" in unwrapped(few)
+    one = check_quantizer(lambda x: right(x) * (len(x) != 33), "e4m3", codes=True)
+    assert "it is wrong at the lengths 33, right in a long one" in unwrapped(one)
+    assert "alone, in an array of one number, it is right" in unwrapped(one)
+    sr = device("e4m3", "SRA", 8)
+    own = check_quantizer(
+        lambda x: sr(x, rng.integers(0, 256, len(x))) * (len(x) != 5), "e4m3", "SRA", sr_bits=8, codes=True
+    )
+    assert own.outcome is Outcome.REFUTED
+
+
+def test_every_eighth_element() -> None:
+    """Where all wrong elements have the same index modulo a power of two, that is said."""
+    right = device("e4m3", "SRA", 8)
+
+    def shared(x: np.ndarray, rbits: np.ndarray) -> np.ndarray:
+        i = np.arange(len(x))
+        return right(x, rbits[np.where(i % 8 == 7, i - 1, i)])
+
+    text = unwrapped(check_quantizer(shared, "e4m3", "SRA", sr_bits=8, codes=True))
+    assert "wrong are only elements i with i modulo 8 = 7" in text
+
+
 def test_random_word_is_right_on_average() -> None:
     """A reversed word breaks no moment: the verdict says that bias and variance are right, and the bits are not."""
     verdict = check_quantizer(device("e4m3", "SRA", 8, "word reversed"), "e4m3", "SRA", sr_bits=8, codes=True)

@@ -15,7 +15,7 @@ from qsim.explain.case import Case
 from qsim.explain.picture import LABEL, WIDTH, Explanation, number, of_case
 from qsim.explain.search import consistent, explaining, plainest
 from qsim.testing.inputs import exactly
-from qsim.testing.laws import MOST_ENUMERATED, Broken, spread
+from qsim.testing.laws import LENGTHS, MOST_ENUMERATED, Broken, spread
 from qsim.testing.observe import Base, Flags, Indices, Seen, Task, ask, filled, turning_words
 
 __all__ = ["report", "shrink"]
@@ -36,11 +36,12 @@ def report(task: Task, broken: Sequence[Broken], pool: Sequence[Seen]) -> str:
         seen = shrink(task, law, alone[0])
         seen = seen if task.unknown else _alone(law, seen) or alone[0]
         case = seen.case(0, signs=signs)
-        faults, note = _causes(case, pool, signs=signs)
+        faults, note = _causes(case, pool, signs=signs) if law != "lengths" else ([_tails(broken)], "")
     else:
         seen = _simplest(failures)[0]
         case = seen.case(0, signs=signs)
-        faults, note = _lanes(pool), "alone, in an array of one number, it is right"
+        faults = [_tails(broken)] if law == "lengths" else _lanes(pool)
+        note = "alone, in an array of one number, it is right"
     explanation = of_case(case, tuple(faults))
     word = seen.word(0)
     drawn = "" if word is None else f" with the word {word} of {task.n} bits"
@@ -228,7 +229,39 @@ def _lanes(pool: Sequence[Seen]) -> list[str]:
     """Return which elements' words explain all answers, the ends of arrays aside; or that the elements are not independent."""
     asked = [seen for seen in pool if seen.words is not None and len(seen) > 1]
     found = [name for name, word_of in LANES.items() if asked and all(_with_words(seen, word_of) for seen in asked)]
-    return found or ["the answer depends on the other elements of the array, or on what was asked before"]
+    alike = _alike([np.flatnonzero(seen.wrong) for seen in pool if seen.wrong.any()])
+    return found or [f"the answer depends on the other elements of the array, or on what was asked before{alike}"]
+
+
+def _alike(where: Sequence[Indices]) -> str:
+    """Return what the indices of all wrong elements have in common: their rest modulo the greatest power of two."""
+    every = np.concatenate([np.empty(0, np.intp), *where])
+    for modulus in (64, 32, 16, 8, 4, 2):
+        rests = np.unique(every % modulus)
+        if len(rests) == 1:
+            return f"; wrong are only elements i with i modulo {modulus} = {rests[0]}"
+    return ""
+
+
+def _tails(broken: Sequence[Broken]) -> str:
+    """Return at which elements of short arrays the answers are not those of the long array."""
+    short = [found for found in broken if found.law == "lengths"]
+    failed = {found.length for found in short}
+    for width in (2, 4, 8, 16, 32):
+        rests = {length for length in LENGTHS if length % width}
+        # Some of the last elements may be right by chance.
+        if (
+            failed <= rests
+            and 2 * len(failed) > len(rests)
+            and all((found.where >= found.length // width * width).all() for found in short)
+        ):
+            return (
+                f"of n elements the last n modulo {width}, after the last full group of {width}, are treated otherwise"
+            )
+    if max(failed) < max(LENGTHS):
+        return f"arrays of up to {max(failed)} elements are treated otherwise than longer ones"
+    listed = ", ".join(map(str, sorted(failed)))
+    return f"the answer depends on the length of the array: it is wrong at the lengths {listed}, right in a long one"
 
 
 def _with_words(seen: Seen, word_of: Callable[[Indices], Indices]) -> bool:
