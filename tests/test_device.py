@@ -254,6 +254,58 @@ def test_ends_are_always_asked(name: str, low: float, high: float, seed: int) ->
     assert "the intervals next to zero" in str(plan)
 
 
+class WarpsShare(Integers):
+    """32 lanes share one word, which is fresh in every call."""
+
+    def words(self, count):
+        return np.repeat(self.fresh(-(-count // 32)), 32)[:count]
+
+
+@pytest.mark.parametrize("kind", [WarpsShare, OneWord, PairsShare, BlocksShare])
+def test_lanes_that_share_words_are_no_repetition(plan: DevicePlan, kind: type[Integers]) -> None:
+    """Where lanes share words within a call, nothing is said of calls, which are independent."""
+    text = check_stochastic_device(kind(1), plan).counterexample
+    assert "lanes" in text or "all elements of a call" in text
+    for claim in ("repeat", "calls", "shift", "mirror"):
+        assert f"({claim}" not in text
+        assert f"of {claim})" not in text
+
+
+@pytest.mark.parametrize("kind", [SameWordsEachCall, WordsForthAndBack, WordsMoveOn])
+def test_calls_that_share_words_are_no_neighbours(plan: DevicePlan, kind: type[Integers]) -> None:
+    """Where calls take each other's words, nothing is said of lanes within one call, which are independent."""
+    text = check_stochastic_device(kind(1), plan).counterexample
+    assert "(lanes)" not in text
+    assert "lag of lanes" not in text
+
+
+def test_both_kinds_of_dependence(plan: DevicePlan) -> None:
+    """Pairs that share their words, the same in every call, are told both."""
+
+    class Both(PairsShare):
+        def words(self, count):
+            self.rng = np.random.default_rng(5)
+            return super().words(count)
+
+    text = check_stochastic_device(Both(0), plan).counterexample
+    assert text.startswith("dependence (repeat)")
+    assert "lanes 1 apart go together" in text
+
+
+def test_word_without_zero() -> None:
+    """Words 1 .. 255 are told as such, and not as a mode whose frequencies are near to theirs."""
+
+    class NeverZero(Integers):
+        def words(self, count):
+            return self.rng.integers(1, 256, count, np.uint32) << np.uint32(24)
+
+    plan = plan_device_check("int8", "SRA", sr_bits=8, bias=1 / 64, bits=8)
+    verdict = check_stochastic_device(NeverZero(0), plan)
+    assert verdict.outcome is Outcome.REFUTED
+    assert "words 1 .. 255, as of a shift register that has no 0" in verdict.counterexample
+    assert "SRB" not in verdict.counterexample
+
+
 def test_wrong_results_are_explained(plan: DevicePlan) -> None:
     """A result that is no neighbour is shown with what it should be, how often it came, and what may have made it."""
 
@@ -463,7 +515,7 @@ def test_distances_are_what_they_say() -> None:
     e = (away - plan.p[plan.cell]) * plan.steady
     seen = {}
 
-    def note(_: DevicePlan, family: str, sums: np.ndarray, squares: np.ndarray, __: Any) -> list[Any]:
+    def note(_: DevicePlan, family: str, sums: np.ndarray, squares: np.ndarray, *__: Any) -> list[Any]:
         seen[family] = sums, squares
         return []
 
@@ -555,6 +607,8 @@ def test_small_plans_promise_little() -> None:
 def test_device_is_refused() -> None:
     """What is no function, and an answer of another shape, is refused."""
     plan = plan_device_check("e4m3", "SR", **SMALL)
+    with pytest.raises(InputError, match="plan is of type str; it must be what plan_device_check"):
+        check_stochastic_device(Integers(0), "e4m3")
     with pytest.raises(InputError, match="sample_fn is of type int"):
         check_stochastic_device(3, plan)
     with pytest.raises(InputError, match="returned an array of shape"):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qsim.errors import InputError
 from qsim.rounding import LIMITED, Mode
 from qsim.testing.inputs import Inputs, exactly, make_inputs
 from qsim.testing.observe import Base, Flags, Indices, Seen, Task, ask, filled, turning_words
@@ -155,11 +156,27 @@ class Trial:
         """All inputs: each with the words around the one at which it turns, with the lowest and the highest."""
         task, every = self.task, np.arange(len(self.base))
         if not task.mode.stochastic:
-            return [self._ask(every, None)]
+            seen = self._ask(every, None)
+            self._same_again(seen)
+            return [seen]
         if task.unknown:
             return [self._ask(every, None) for _ in range(REPEATS)]
         words = turning_words(task.n, self.base.expected.first_word, ends=len(every) <= MANY)
-        return [self._ask(every, each) for each in words]
+        found = [self._ask(every, each) for each in words]
+        self._same_again(found[0])
+        return found
+
+    def _same_again(self, seen: Seen) -> None:
+        """Raise `InputError` where the same question has another answer, signs of zeros aside."""
+        again, task = ask(seen.base, seen.at, seen.words), self.task
+        other = (again.value != seen.value) & ~(np.isnan(again.value) & np.isnan(seen.value))
+        if other.any():
+            i = int(np.flatnonzero(other)[0])
+            same = "with the same random words" if task.words else f"{task.mode} takes no random words"
+            raise InputError(
+                f"{task.name} answered the same numbers differently: {float(seen.base.exact[seen.at[i]])!r} became "
+                f"{float(seen.value[i])!r}, then {float(again.value[i])!r}; {same}"
+            )
 
     @functools.cached_property
     def shared(self) -> list[Seen]:
