@@ -279,19 +279,6 @@ def test_calls_that_share_words_are_no_neighbours(plan: DevicePlan, kind: type[I
     assert "lag of lanes" not in text
 
 
-def test_both_kinds_of_dependence(plan: DevicePlan) -> None:
-    """Pairs that share their words, the same in every call, are told both."""
-
-    class Both(PairsShare):
-        def words(self, count):
-            self.rng = np.random.default_rng(5)
-            return super().words(count)
-
-    text = check_stochastic_device(Both(0), plan).counterexample
-    assert text.startswith("dependence (repeat)")
-    assert "lanes 1 apart go together" in text
-
-
 def test_word_without_zero() -> None:
     """Words 1 .. 255 are told as such, and not as a mode whose frequencies are near to theirs."""
 

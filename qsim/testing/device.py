@@ -466,7 +466,7 @@ def _certain(plan: DevicePlan, findings: list[Finding]) -> list[Finding]:
 
     Where elements of a call depend on each other, two calls agree more often by chance than the bound says, and where calls
     do, elements. If one kind has a finding whose bound holds all the same, the other kind needs one, too: for a test of calls
-    one in which the lanes of a call are a single statistic, for a test of lanes one of the first call alone.
+    one in which the lanes of a call are a single statistic, for a test of lanes one of a single call.
     """
     least = min(findings, key=lambda found: found.chance, default=None)
     if least is None or not least.test.startswith("dependence"):
@@ -631,12 +631,12 @@ def _distances(plan: DevicePlan, away: Flags, p: Floats, reach: Floats, steady: 
     spectrum = functools.partial(fft.rfft, n=length)
     within, shift, mirror = np.zeros(length // 2 + 1), 0j * np.zeros(length // 2 + 1), 0j * np.zeros(length // 2 + 1)
     before: NDArray[np.complex128] | None = None
-    first = within
+    most = np.zeros(lanes - 1)
     block = max(BLOCK // length, 1)
     for start in range(0, plan.calls, block):
         f = spectrum((away[start : start + block] - p) * steady)
         within += (np.abs(f) ** 2).sum(0)
-        first = np.abs(f[0]) ** 2 if before is None else first
+        most = np.maximum(most, np.abs(fft.irfft(np.abs(f) ** 2, n=length)[:, 1:lanes]).max(0))
         behind = f[:-1] if before is None else np.concatenate([before[None], f[:-1]])
         ahead = f[1:] if before is None else f
         shift += (behind.conj() * ahead).sum(0)
@@ -647,7 +647,7 @@ def _distances(plan: DevicePlan, away: Flags, p: Floats, reach: Floats, steady: 
     yield from _found(
         plan, "lag of lanes", back(within)[1:lanes], plan.calls * back(c.conj() * s)[1:lanes],
         lambda i: f"lanes {i + 1} apart go together",
-        back(first)[1:lanes], back(c.conj() * s)[1:lanes],
+        most, back(c.conj() * s)[1:lanes],
     )  # fmt: skip
     whole = (plan.calls - 1) * np.sqrt(reach).sum() ** 2
     # Lanes in a ring: negative distances of a shift stand at the end of a line, the second round of a mirror after the first.
@@ -689,6 +689,8 @@ def _found(
 
     chance = bound(sums, squares)
     alone = np.zeros(sums.shape) if sums_alone is None else bound(sums_alone, squares_alone)
+    if family in WITHIN:  # of any one of the calls
+        alone = np.minimum(alone + math.log(plan.calls), 0.0)
     for i in np.flatnonzero(chance <= math.log(plan.per_test(family))).tolist():
         way = "" if sums[i] > 0 else ", one the opposite of the other"
         yield Finding(f"dependence ({family})", float(chance[i]), says(i) + way, float(alone[i]))
