@@ -257,3 +257,11 @@ def test_few_words_decide_little() -> None:
     """Two words refute nothing: the bounds hold for any number, however small."""
     assert audit_rbits(np.array([5, 5]), 8).outcome is Outcome.HELD
     assert math.isfinite(len(str(audit_rbits(np.array([[5, 5]]), 8))))
+
+
+def test_too_few_words() -> None:
+    """Of words so few that not even a stuck bit could show nothing is said, but how many it takes."""
+    verdict = audit_rbits([1, 2, 3], bits=8)
+    assert verdict.outcome is Outcome.NOT_DECIDED
+    assert "shows in 28 or more" in verdict.covered
+    assert audit_rbits(np.full(28, 255), bits=8).outcome is Outcome.REFUTED

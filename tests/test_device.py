@@ -234,6 +234,65 @@ def test_planted_fault(plan: DevicePlan, kind: type[Integers], says: str) -> Non
         assert int(found[1]) == plan.lanes - 1
 
 
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("int8", 0, 1), ("int8", 0, -1), ("int8", 126, 127), ("int8", -127, -128), ("e4m3", 0, 2**-9), ("e4m3", 0, -(2**-9)),
+     ("e4m3", 2**-6, 2**-6 + 2**-9), ("e4m3", 416, 448), ("e4m3", -416, -448)],
+)  # fmt: skip
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ends_are_always_asked(name: str, low: float, high: float, seed: int) -> None:
+    """A device that truncates in one interval, next to zero, to the first normal or at the end of the range, is found."""
+    plan = plan_device_check(name, "SR", bias=1 / 16, alpha=1e-6, power=0.99, seed=seed)
+    rng, side = np.random.default_rng(seed), np.sign(high)
+
+    def dead(x: np.ndarray) -> np.ndarray:
+        y = arrays.quantize(x, name, "SRA", sr_bits=32, rbits=rng.integers(0, 1 << 32, x.size, np.uint32))
+        return np.where((np.abs(x) > abs(low)) & (np.abs(x) < abs(high)) & (np.sign(x) == side), low, y)
+
+    assert check_stochastic_device(dead, plan).outcome is Outcome.REFUTED
+    assert {0.25, 0.5, 0.75} <= set(((plan.x.astype(np.float64) - low) / (high - low)).tolist())
+    assert "the intervals next to zero" in str(plan)
+
+
+class WarpsShare(Integers):
+    """32 lanes share one word, which is fresh in every call."""
+
+    def words(self, count):
+        return np.repeat(self.fresh(-(-count // 32)), 32)[:count]
+
+
+@pytest.mark.parametrize("kind", [WarpsShare, OneWord, PairsShare, BlocksShare])
+def test_lanes_that_share_words_are_no_repetition(plan: DevicePlan, kind: type[Integers]) -> None:
+    """Where lanes share words within a call, nothing is said of calls, which are independent."""
+    text = check_stochastic_device(kind(1), plan).counterexample
+    assert "lanes" in text or "all elements of a call" in text
+    for claim in ("repeat", "calls", "shift", "mirror"):
+        assert f"({claim}" not in text
+        assert f"of {claim})" not in text
+
+
+@pytest.mark.parametrize("kind", [SameWordsEachCall, WordsForthAndBack, WordsMoveOn])
+def test_calls_that_share_words_are_no_neighbours(plan: DevicePlan, kind: type[Integers]) -> None:
+    """Where calls take each other's words, nothing is said of lanes within one call, which are independent."""
+    text = check_stochastic_device(kind(1), plan).counterexample
+    assert "(lanes)" not in text
+    assert "lag of lanes" not in text
+
+
+def test_word_without_zero() -> None:
+    """Words 1 .. 255 are told as such, and not as a mode whose frequencies are near to theirs."""
+
+    class NeverZero(Integers):
+        def words(self, count):
+            return self.rng.integers(1, 256, count, np.uint32) << np.uint32(24)
+
+    plan = plan_device_check("int8", "SRA", sr_bits=8, bias=1 / 64, bits=8)
+    verdict = check_stochastic_device(NeverZero(0), plan)
+    assert verdict.outcome is Outcome.REFUTED
+    assert "words 1 .. 255, as of a shift register that has no 0" in verdict.counterexample
+    assert "SRB" not in verdict.counterexample
+
+
 def test_wrong_results_are_explained(plan: DevicePlan) -> None:
     """A result that is no neighbour is shown with what it should be, how often it came, and what may have made it."""
 
@@ -443,7 +502,7 @@ def test_distances_are_what_they_say() -> None:
     e = (away - plan.p[plan.cell]) * plan.steady
     seen = {}
 
-    def note(_: DevicePlan, family: str, sums: np.ndarray, squares: np.ndarray, __: Any) -> list[Any]:
+    def note(_: DevicePlan, family: str, sums: np.ndarray, squares: np.ndarray, *__: Any) -> list[Any]:
         seen[family] = sums, squares
         return []
 
@@ -525,7 +584,7 @@ def test_refused(options: dict[str, Any], message: str) -> None:
 
 def test_small_plans_promise_little() -> None:
     """A plan without lanes that tell of their words claims no power for them; without enough calls, none for twins."""
-    plan = plan_device_check("e4m3", "SRA", sr_bits=4, inputs=1, bits=4, bias=0.4, calls=8)
+    plan = plan_device_check("e4m3", "SRA", sr_bits=4, inputs=1, bits=4, bias=0.49, calls=8)
     assert not plan.twins
     assert plan.shared_calls > 1
     assert plan.shared_lanes > 1
@@ -535,6 +594,8 @@ def test_small_plans_promise_little() -> None:
 def test_device_is_refused() -> None:
     """What is no function, and an answer of another shape, is refused."""
     plan = plan_device_check("e4m3", "SR", **SMALL)
+    with pytest.raises(InputError, match="plan is of type str; it must be what plan_device_check"):
+        check_stochastic_device(Integers(0), "e4m3")
     with pytest.raises(InputError, match="sample_fn is of type int"):
         check_stochastic_device(3, plan)
     with pytest.raises(InputError, match="returned an array of shape"):

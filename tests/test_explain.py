@@ -20,7 +20,7 @@ from qsim import reference
 from qsim.errors import InputError
 from qsim.explain import causes, common_causes, explain, explaining, make_case
 from qsim.explain.case import is_code, look
-from qsim.explain.faults import faults
+from qsim.explain.faults import PARTS, faults
 from qsim.formats import Format
 from qsim.rounding import Mode, saturations
 
@@ -61,7 +61,7 @@ causes       ignores the word: rounds by RTZ (TowardZero)
              uses the low 5 of the word's 8 bits instead of the top ones
              uses only the top 1 of the word's 8 bits
              takes the word for one of N + 1 bits, its top bit 0: N is one larger
-             and 10 more: more answers would narrow them"""
+             and 14 more: more answers would narrow them"""
 
 NAN = """\
 input        NaN = float16 0x7e00 = 0 11111 1000000000
@@ -322,12 +322,12 @@ def test_parts_are_left_out() -> None:
 
 
 def test_names_fit_the_page() -> None:
-    """The name of each fault stands on one line of the page, and no two faults share one."""
+    """The name of each fault stands on one line of the page, but for its restriction to a part of the numbers."""
     for fmt in SMALL:
         for mode in Mode:
             n = 16 if mode.stochastic else None
             case = make_case(1.0, fmt, mode, sr_bits=n, rbits=n and 1, eps=0.5 if mode is Mode.THR else None)
-            assert max(map(len, faults(case))) <= 87
+            assert max(map(len, (name for name in faults(case) if not name.endswith(PARTS)))) <= 87
 
 
 def test_unknown_word() -> None:

@@ -229,7 +229,7 @@ def test_planted_fault(mode: str, fault: str, cause: str) -> None:
     )
     assert verdict.outcome is Outcome.REFUTED
     assert named(verdict)[0] == cause
-    assert ("this gives all of the" in unwrapped(verdict)) == (fault not in AMBIGUOUS)
+    assert ("this gives all" in unwrapped(verdict)) == (fault not in AMBIGUOUS)
     assert max(map(len, verdict.counterexample.splitlines()[3:])) <= 100
 
 
@@ -246,7 +246,7 @@ def test_planted_fault_of_the_range(name: str, saturation: str, fault: str, caus
     fn = device(name, fault=fault, saturation=saturation)
     verdict = check_quantizer(fn, name, saturation=saturation, codes=True)
     assert named(verdict)[0] == cause
-    assert "this gives all of the" in unwrapped(verdict)
+    assert "this gives all" in unwrapped(verdict)
     clamped = check_quantizer(
         device(name, fault=fault, saturation="SatFinite"), name, saturation="SatFinite", codes=True
     )
@@ -353,7 +353,7 @@ def test_written_fault(fn: Callable[..., Any], name: str, options: dict[str, Any
     """What people write and take for a rounding is refuted, and the first cause that is named is the mistake."""
     verdict = check_quantizer(fn, name, **options)
     assert verdict.outcome is Outcome.REFUTED
-    assert named(verdict)[0].startswith(cause)
+    assert named(verdict)[0].removeprefix("in part: ").startswith(cause)  # one of two, perhaps
 
 
 def test_right_functions() -> None:
@@ -417,14 +417,140 @@ def test_unknown_fault() -> None:
     assert named(verdict)[0] == "none of the known faults gives this answer"
 
 
+def test_no_false_cause() -> None:
+    """A cause that a few wrong answers suggest, but others contradict, is not named: here bits of subnormals are lost."""
+    right = device("e4m3")
+
+    def no_jam(x: np.ndarray) -> np.ndarray:
+        """Shift the significands of subnormals right, and drop what leaves the word."""
+        step = np.float32(2.0**-6 * 2.0**-23)
+        low = np.abs(x) < 2.0**-6
+        return right(np.where(low, np.trunc(np.where(low, x, 0) / step) * step, x))
+
+    def keeps_half(x: np.ndarray) -> np.ndarray:
+        """Round nine tenths of all ties away from zero, and no others: no known fault."""
+        tie = x.view(np.uint32) & np.uint32(0xFFFFF) == 0x80000
+        odd = (x.view(np.uint32) >> np.uint32(24)) % 8 != 1
+        return np.where(tie & odd, device("e4m3", fault="ties away")(x), right(x))
+
+    verdict = check_quantizer(no_jam, "e4m3", codes=True)
+    assert named(verdict)[:1] == ["subnormals: the bits that are shifted out do not reach the sticky bit"]
+    verdict = check_quantizer(keeps_half, "e4m3", codes=True)
+    assert named(verdict)[:1] == ["none of the known faults gives this answer"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "fault", "cause"),
+    [
+        ("RNE", lambda x: _patterned(x, ~1), "bit 0 of the input is not looked at"),
+        ("RNE", lambda x: _patterned(x, ~(1 << 7)), "bit 7 of the input is not looked at"),
+        ("SRA", lambda _, r: r & ~8 | (r >> 2 & 1) << 3, "bit 3 of the word reads bit 2"),
+        (
+            "SRA",
+            lambda x, r: np.where(x < 0, 255 - r, r),
+            "for negative numbers the word is complemented (floor(x + u)",
+        ),
+        (
+            "SRA",
+            lambda x, r: np.where(x < 0, _turned(r), r),
+            "uses the word with its bits reversed, negative numbers only",
+        ),
+        ("SRA", lambda x, r: np.where(x < 0, r | 4, r), "bit 2 of the word is always 1, negative numbers only"),
+        ("SRA", lambda x, r: np.where(x > 0, r & ~4, r), "bit 2 of the word is always 0, positive numbers only"),
+    ],
+)
+def test_faulty_wire(mode: str, fault: Callable[..., Any], cause: str) -> None:
+    """A wire of the input or of the word that is missing or is another one, for one sign at least, is named."""
+    right = device("e4m3", mode, 8)
+    if mode == "RNE":
+        verdict = check_quantizer(lambda x: right(fault(x)), "e4m3", codes=True)
+    else:
+        verdict = check_quantizer(
+            lambda x, rbits: right(x, fault(x, rbits.astype(np.int64))), "e4m3", "SRA", sr_bits=8, codes=True
+        )
+    assert named(verdict)[0].startswith(cause)
+    assert named(verdict)[1].startswith("this gives all")
+
+
+def _patterned(x: np.ndarray, mask: int) -> np.ndarray:
+    """Return finite numbers with some bits of their patterns cleared."""
+    return np.where(np.isfinite(x), (x.view(np.int32) & np.int32(mask)).view(np.float32), x)
+
+
+def _turned(r: np.ndarray) -> np.ndarray:
+    """Return words of eight bits with their bits reversed."""
+    return sum(((r >> k) & 1) << (7 - k) for k in range(8))
+
+
+def test_round_bit_is_missed() -> None:
+    """A sticky bit that does not collect the bit after the guard bit is named."""
+    right, fmt = device("e4m3"), get_format("e4m3")
+
+    def without(x: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            step = np.exp2(np.maximum(np.floor(np.log2(np.abs(x.astype(np.float64)))), fmt.emin) - 3)
+            t = np.abs(x) / step
+            bare = (t - np.floor(t * 4) % 2 / 4) * step
+        inside = np.isfinite(bare) & (np.abs(x) <= fmt.max)
+        return right(np.where(inside, np.copysign(bare, x), x).astype(np.float32))
+
+    verdict = check_quantizer(without, "e4m3", codes=True, laws=["thresholds", "subnormals"])
+    assert named(verdict)[:1] == ["the sticky bit misses the round bit, the second of the discarded ones"]
+
+
+@pytest.mark.parametrize("nan", [0, -(2**31)])
+def test_int32_overflow(nan: int) -> None:
+    """An int8 that is converted by way of int32, whose overflow is the smallest value, is named."""
+
+    def through(x: np.ndarray) -> np.ndarray:
+        y = np.rint(x.astype(np.float64))
+        lost = (y >= 2**31) | (y < -(2**31))
+        return np.clip(np.where(np.isnan(y), nan, np.where(lost, -(2**31), y)), -128, 127) + 0.0
+
+    end = ", and a NaN, becomes" if nan else " becomes"
+    assert named(check_quantizer(through, "int8"))[:1] == [
+        f"goes through int32: what overflows there{end} the smallest value"
+    ]
+
+
+def test_payload_in_the_low_bits() -> None:
+    """A NaN test that looks at the upper half of a float32 only is told from one that rounds the pattern of a NaN."""
+
+    def upper_half(x: np.ndarray) -> np.ndarray:
+        u = x.view(np.uint32).astype(np.int64)
+        nan, infinite = (u & 0x7FFF0000) > 0x7F800000, (u & 0x7FFF0000) == 0x7F800000
+        return np.where(nan, 0x7FC0, np.where(infinite, u >> 16, (u + 0x7FFF + (u >> 16 & 1)) >> 16))
+
+    verdict = check_quantizer(upper_half, "bfloat16", codes=True)
+    assert named(verdict)[:1] == ["a NaN of whose payload none of the bits kept is set becomes infinity"]
+
+
+def test_signed_underflow() -> None:
+    """A sign bit that is set where a negative number rounds to zero, but not of -0, is named in a format without -0."""
+
+    def or_ed(x: np.ndarray) -> np.ndarray:
+        code = arrays.encode(x, "float8_e4m3fnuz").astype(np.int64)
+        return np.where((code == 0) & (x < 0), 0x80, code)
+
+    verdict = check_quantizer(or_ed, "float8_e4m3fnuz", codes=True)
+    assert named(verdict)[0].startswith("sets the sign bit of a negative number that rounds to zero")
+
+
 def test_several_faults() -> None:
     """Of a device with two faults each is named, with the number of wrong answers that it gives."""
     ties, nans = device("e4m3", fault="ties away"), device("e4m3", fault="NaN becomes 0")
     verdict = check_quantizer(lambda x: np.where(np.isnan(x), nans(x), ties(x)), "e4m3", codes=True)
     text = unwrapped(verdict)
-    assert re.search(r"ties go away from zero \(RNA instead of RNE\) \(\d+ of \d+\)", text)
-    assert re.search(r"a NaN becomes 0 \(\d+ of \d+\)", text)
-    assert "no one fault gives all of the" in text
+    assert re.search(r"ties go away from zero \(RNA instead of RNE\) \([\d,]+ of [\d,]+ wrong answers\)", text)
+    assert re.search(r"a NaN becomes 0 \([\d,]+ of [\d,]+ wrong answers\)", text)
+    assert "but these together do" in text
+
+
+def test_small_parts_are_left_out() -> None:
+    """What gives few of the wrong answers is no cause of the rest: it is not told."""
+    ties = device("e4m3", fault="ties away")
+    verdict = check_quantizer(lambda x: np.where(np.abs(x) > 1, ties(x) ^ 4, ties(x)), "e4m3", codes=True)
+    assert named(verdict)[:1] == ["none of the known faults gives this answer"]
 
 
 @pytest.mark.parametrize(
@@ -446,6 +572,57 @@ def test_words_of_others(word_of: Callable[..., Any], cause: str) -> None:
     verdict = check_quantizer(shared, "e4m3", "SRA", sr_bits=8, codes=True)
     assert named(verdict)[0].startswith(cause)
     assert "alone, in an array of one number, it is right" in unwrapped(verdict)
+
+
+@pytest.mark.parametrize("width", [2, 8, 16, 32])
+def test_tail(width: int) -> None:
+    """A loop over full groups that leaves the rest of an array as it is, is refuted, and the group is named."""
+    right, stochastic = device("e4m3"), device("e4m3", "SRA", 8)
+
+    def grouped(x: np.ndarray) -> np.ndarray:
+        y, full = right(x), len(x) // width * width
+        y[full:] = 0
+        return y
+
+    def with_words(x: np.ndarray, rbits: np.ndarray) -> np.ndarray:
+        y, full = stochastic(x, rbits), len(x) // width * width
+        y[full:] = 0
+        return y
+
+    for verdict in (
+        check_quantizer(grouped, "e4m3", codes=True, laws=["lengths"]),
+        check_quantizer(with_words, "e4m3", "SRA", sr_bits=8, codes=True, laws=["lengths"]),
+    ):
+        assert verdict.outcome is Outcome.REFUTED
+        assert f"of n elements the last n modulo {width}, after the last full group of {width}" in unwrapped(verdict)
+        assert "reproduce: " in verdict.counterexample
+
+
+def test_short_arrays() -> None:
+    """A path of its own for short arrays, or for one length, is seen, with words of its own as well."""
+    right, rng = device("e4m3"), np.random.default_rng(0)
+    few = check_quantizer(lambda x: right(x) * (len(x) > 3), "e4m3", codes=True)
+    assert "arrays of up to 3 elements are treated otherwise than longer ones" in unwrapped(few)
+    one = check_quantizer(lambda x: right(x) * (len(x) != 33), "e4m3", codes=True)
+    assert "it is wrong at the lengths 33, right in a long one" in unwrapped(one)
+    assert "alone, in an array of one number, it is right" in unwrapped(one)
+    sr = device("e4m3", "SRA", 8)
+    own = check_quantizer(
+        lambda x: sr(x, rng.integers(0, 256, len(x))) * (len(x) != 5), "e4m3", "SRA", sr_bits=8, codes=True
+    )
+    assert own.outcome is Outcome.REFUTED
+
+
+def test_every_eighth_element() -> None:
+    """Where all wrong elements have the same index modulo a power of two, that is said."""
+    right = device("e4m3", "SRA", 8)
+
+    def shared(x: np.ndarray, rbits: np.ndarray) -> np.ndarray:
+        i = np.arange(len(x))
+        return right(x, rbits[np.where(i % 8 == 7, i - 1, i)])
+
+    text = unwrapped(check_quantizer(shared, "e4m3", "SRA", sr_bits=8, codes=True))
+    assert "wrong are only elements i with i modulo 8 = 7" in text
 
 
 def test_random_word_is_right_on_average() -> None:
@@ -497,7 +674,8 @@ def test_no_word_is_known() -> None:
     verdict = check_quantizer(lambda x: right(x, rng.integers(0, 256, len(x))), "e4m3", "SRA", sr_bits=8, codes=True)
     assert verdict.outcome is Outcome.HELD
     unknown = "not testable here: words unknown (thresholds, monotone, symmetric, words, word order, moments)"
-    assert verdict.covered.endswith(unknown)
+    assert unknown in verdict.covered
+    assert "not tried: other inputs than these" in verdict.covered
     verdict = check_quantizer(lambda x: moving(x, rng.integers(0, 256, len(x))), "e4m3", "SRA", sr_bits=8, codes=True)
     assert verdict.outcome is Outcome.REFUTED
     assert verdict.counterexample.startswith("fixed points: ")
@@ -821,6 +999,14 @@ def test_broken_example(tmp_path: Path) -> None:
     assert "ties go away from zero (RNA instead of RNE)" in done.stdout
 
 
+class Unwilling:
+    """Stand for a tensor on a device, of which NumPy makes no array."""
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        """Refuse."""
+        raise TypeError("use Tensor.cpu()")
+
+
 # --- What is refused -------------------------------------------------------------------------------------------------
 
 
@@ -828,7 +1014,13 @@ def test_broken_example(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"mode": "SRA"}, "SRA needs sr_bits"),
-        ({"sr_bits": 8}, "sr_bits = 8 with RNE"),
+        ({"sr_bits": 8}, "sr_bits = 8 with RNE: RNE takes no random bits"),
+        ({"fn": lambda x: arrays.encode(x, "e4m3")}, "if they are codes, say codes=True"),
+        ({"fn": lambda x: arrays.quantize(x, "e4m3"), "codes": True}, "for values, leave codes out"),
+        ({"fn": lambda _: object()}, "returned a object, of which NumPy makes no array"),
+        ({"fn": lambda _: 0.0}, "returned an array of shape () for one of shape"),
+        ({"fn": lambda _: Unwilling()}, "returned a Unwilling, of which NumPy makes no array: use Tensor.cpu()"),
+        ({"fn": lambda x: np.random.default_rng().choice([0, 1.0], len(x))}, "answered the same numbers differently"),
         ({"mode": "SRA", "sr_bits": 65}, "sr_bits = 65 with SRA"),
         ({"mode": "SR", "sr_bits": 0}, "sr_bits = 0 with SR"),
         ({"mode": "THR"}, "eps = None with THR"),

@@ -59,6 +59,10 @@ class Case:
         """Whether x is a subnormal number of its own type."""
         return self.number is not None and 0 < abs(float(self.x)) < self.number.smallest_normal
 
+    def moved(self, x: float, rbits: int, pattern: int, got: Answer) -> Case:
+        """Return the same conversion of another number, of the same type, with another word and answer."""
+        return dataclasses.replace(self, x=x, rbits=rbits, pattern=pattern, got=got)
+
     def code(self, **changed: Any) -> int:
         """Return the reference's code for x; `changed` are arguments of `reference.encode`, and x, to ask for another."""
         how: dict[str, Any] = {

@@ -11,6 +11,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 
 from qsim import reference
@@ -19,12 +20,35 @@ from qsim.explain.case import Answer, Case, View, is_code, is_nan, point, value_
 from qsim.formats import SUFFIX, Format, Grid, Specials, float_format, get_format
 from qsim.rounding import Mode, Saturation, saturations
 
-__all__ = ["ANYTHING", "INSTEAD", "PARTS", "Rule", "faults"]
+__all__ = ["ANYTHING", "INSTEAD", "PARTS", "Rule", "Turning", "faults"]
 
 Rule = Callable[[View], Answer]
 """What a faulty quantizer makes of a case; the reference's answer where the fault does not show."""
 
 Named = Iterator[tuple[str, Rule]]
+
+
+@dataclass(frozen=True, slots=True)
+class Turning:
+    """Be the rule of a quantizer that finds the right neighbours, and chooses between them by `decide`.
+
+    `decide` looks at nu, the parity of the neighbour toward zero, the sign and the word only: numbers within the range that
+    have these in common go the same way.
+    """
+
+    decide: Callable[[View], bool]
+    #: The rule where it does something of its own beyond the range.
+    rule: Rule | None = None
+    #: What it takes for the word, where that is all it does, and the one sign for which it does.
+    word: Callable[[int], int] | None = None
+    negative: bool | None = None
+
+    def __call__(self, v: View) -> Answer:
+        """Return what it makes of a case."""
+        if self.rule is not None:
+            return self.rule(v)
+        return v.right if v.ordinal is None else v.go(away=self.decide(v))
+
 
 PARTS = (
     ", but not in an overflow", ", negative numbers only", ", positive numbers only", ", subnormal results only",
@@ -43,6 +67,8 @@ FLOOR = (
     "adds the word in the input's own precision: floor(|x| + u) in floats",
     "adds the word in the input's own precision: floor(x + u) in floats",
 )
+COMPLEMENTED = "uses the complemented word"
+COMPLEMENT_OF_NEGATIVES = "for negative numbers the word is complemented (floor(x + u) on signed values)"
 FROM_LESSER = "measures the fraction from the lesser neighbour, as floor(x + u) does"
 
 NEAREST: Mapping[Mode, str] = {
@@ -53,6 +79,9 @@ NEAREST: Mapping[Mode, str] = {
 
 DIRECTED = (Mode.RUP, Mode.RDN, Mode.RAZ, Mode.RTO)
 """The modes that ask whether anything is discarded at all."""
+
+SHORT = 23
+"""Bits of an input of which each may be missing: those of a float32's significand."""
 
 INTERMEDIATE = ("float32", "bfloat16", "float16", "tf32")
 """The formats through which a number may have gone first."""
@@ -84,7 +113,7 @@ def _faults(
     """Return the known faults; `words` is the number of bits of the known random words, 0 if they are not known."""
     groups = [_of_ties(mode), _of_modes(mode, known=words > 0)]
     if mode.stochastic and words:
-        groups.append(_of_words(mode, words))
+        groups += [_of_words(mode, words), _of_signed_words(mode, words)]
     groups += [
         _of_detours(fmt), _of_fractions(mode, sr_bits), _of_grids(fmt), _of_saturation(fmt, saturation), _of_range(fmt),
         _of_subnormals(ftz_out=ftz_out), _of_zeros(fmt), _of_nans(), _of_parts(fmt, mode), _of_other_formats(fmt),
@@ -93,11 +122,6 @@ def _faults(
 
 
 # --- Rules -----------------------------------------------------------------------------------------------------------
-
-
-def _turning(decide: Callable[[View], bool]) -> Rule:
-    """Return the rule of a quantizer that finds the right neighbours, and chooses between them by `decide`."""
-    return lambda v: v.right if v.ordinal is None else v.go(away=decide(v))
 
 
 def _where(applies: Callable[[View], bool], rule: Rule) -> Rule:
@@ -111,7 +135,19 @@ def _always(answer: Answer) -> Rule:
 def _by_mode(other: Mode) -> Rule:
     """Return the rule of another mode, with the word of a stochastic one."""
     changed = {"mode": other} if other.stochastic else {"mode": other, "sr_bits": 0, "rbits": 0}
-    return lambda v: v.case.code(**changed)
+    return Turning(
+        lambda v: reference.away(other, v.nu, v.odd, v.negative, v.case.sr_bits, v.rbits),
+        lambda v: v.case.code(**changed),
+    )
+
+
+def _of_sign(rule: Rule, *, negative: bool) -> Rule:
+    """Return the rule for one of the two signs only."""
+    here = _where(lambda v: _finite(v) and v.negative == negative, rule)
+    if not isinstance(rule, Turning):
+        return here
+    decide = rule.decide
+    return Turning(lambda v: decide(v) if v.negative == negative else v.away(v.nu), here, rule.word, negative)
 
 
 def _finite(v: View) -> bool:
@@ -159,7 +195,7 @@ def _of_ties(mode: Mode) -> Named:
     half = Fraction(1, 2)
     yield HALF[0], _floored(lambda _: half, signed=True)
     yield HALF[1], _floored(lambda _: half, signed=False)
-    yield "ties go to the odd code", _turning(lambda v: v.nu > half or (v.nu == half and not v.odd))
+    yield "ties go to the odd code", Turning(lambda v: v.nu > half or (v.nu == half and not v.odd))
 
 
 def _of_modes(mode: Mode, *, known: bool) -> Named:
@@ -175,7 +211,7 @@ def _of_modes(mode: Mode, *, known: bool) -> Named:
 
 def _inside_by(other: Mode) -> Rule:
     """Return the rule of a quantizer that chooses by another mode, and treats an overflow as it should."""
-    return _turning(lambda v: reference.away(other, v.nu, v.odd, v.negative, v.case.sr_bits, v.rbits))
+    return Turning(lambda v: reference.away(other, v.nu, v.odd, v.negative, v.case.sr_bits, v.rbits))
 
 
 def _of_parts(fmt: Format, mode: Mode) -> Named:
@@ -184,8 +220,8 @@ def _of_parts(fmt: Format, mode: Mode) -> Named:
         if other is mode or other.stochastic or other is Mode.THR:
             continue
         rule, name = _by_mode(other), _rounds_by(other, mode)
-        yield name + PARTS[1], _where(lambda v: _finite(v) and v.negative, rule)
-        yield name + PARTS[2], _where(lambda v: _finite(v) and not v.negative, rule)
+        yield name + PARTS[1], _of_sign(rule, negative=True)
+        yield name + PARTS[2], _of_sign(rule, negative=False)
         if isinstance(fmt, Grid) and not fmt.even and fmt.man_bits:
             yield name + PARTS[3], _where(_low, rule)
             yield name + PARTS[4], _where(lambda v: _finite(v) and not _low(v), rule)
@@ -198,18 +234,21 @@ def _of_fractions(mode: Mode, n: int) -> Named:
         yield f"looks at the top {k} of the discarded bits only: the sticky bit is lost", _truncated(k)
     for k in range(1, 5):
         yield f"rounds twice: first to {k} more bit{'s' * (k > 1)}, to nearest", _twice(k)
+    yield "the sticky bit misses the round bit, the second of the discarded ones", Turning(_without_round_bit)
+    for k in range(SHORT):
+        yield f"bit {k} of the input is not looked at", _without_bit(k)
     yield "moves values that are exact away from zero", _where(lambda v: v.exact, lambda v: v.go(away=True))
     yield (
         "moves values that are exact toward zero",
         _where(lambda v: v.exact, lambda v: v.land((v.ordinal or 0) - v.outward)),
     )
     if mode is Mode.THR:
-        yield "measures the fraction from zero, not from the lesser neighbour", _turning(lambda v: v.nu > v.case.eps)
-        yield "compares the fraction with >= eps instead of > eps", _turning(_reaches_eps)
+        yield "measures the fraction from zero, not from the lesser neighbour", Turning(lambda v: v.nu > v.case.eps)
+        yield "compares the fraction with >= eps instead of > eps", Turning(_reaches_eps)
 
 
 def _truncated(k: int) -> Rule:
-    return _turning(lambda v: v.away(Fraction(math.floor(v.nu * 2**k), 2**k)))
+    return Turning(lambda v: v.away(Fraction(math.floor(v.nu * 2**k), 2**k)))
 
 
 def _twice(k: int) -> Rule:
@@ -217,7 +256,26 @@ def _twice(k: int) -> Rule:
         near = Fraction(round(v.nu * 2**k), 2**k)
         return near == 1 or v.away(near)
 
-    return _turning(decide)
+    return Turning(decide)
+
+
+def _without_round_bit(v: View) -> bool:
+    round_bit = math.floor(v.nu * 4) % 2
+    return v.away(v.nu - Fraction(round_bit, 4))
+
+
+def _without_bit(k: int) -> Rule:
+    """Return the rule of a quantizer that takes bit k of the input's significand for 0."""
+
+    def rule(v: View) -> Answer:
+        number = v.case.number
+        if not _finite(v) or not isinstance(number, Grid) or k >= number.man_bits or not v.case.pattern >> k & 1:
+            return v.right
+        x = v.case.entering
+        pattern = v.case.pattern & ~(1 << k)
+        return v.case.code(x=number.decode(pattern)) if x else v.right
+
+    return rule
 
 
 def _reaches_eps(v: View) -> bool:
@@ -241,8 +299,8 @@ def _of_words(mode: Mode, n: int) -> Named:
         total, limit = _sum(v)
         return total + step >= limit
 
-    yield "compares with > instead of >=, as if the word were one less", _turning(one_less)
-    yield "adds one more than the word (R + 1, the carry kept)", _turning(one_more)
+    yield "compares with > instead of >=, as if the word were one less", Turning(one_less)
+    yield "adds one more than the word (R + 1, the carry kept)", Turning(one_more)
     yield "uses the word R + 1, and 0 after the last", _by_word(lambda r: (r + 1) % whole, n)
     yield "uses the word R - 1, and the last before 0", _by_word(lambda r: (r - 1) % whole, n)
     yield (
@@ -251,9 +309,9 @@ def _of_words(mode: Mode, n: int) -> Named:
     )
     yield (
         "goes away from zero iff R <= nu 2^N: the complemented word, and one more",
-        _turning(lambda v: v.rbits <= v.nu * whole),
+        Turning(lambda v: v.rbits <= v.nu * whole),
     )
-    yield "divides the word by 2^N - 1 instead of 2^N", _turning(lambda v: v.nu * (whole - 1) + v.rbits >= whole - 1)
+    yield "divides the word by 2^N - 1 instead of 2^N", Turning(lambda v: v.nu * (whole - 1) + v.rbits >= whole - 1)
     yield (
         "uses the word with its top bit inverted, as if it were a signed number",
         _by_word(lambda r: r ^ whole // 2, n),
@@ -268,15 +326,22 @@ def _of_words(mode: Mode, n: int) -> Named:
         ending = ": N is one smaller" if k == n - 1 else ""
         yield f"uses only the top {k} of the word's {n} bits{ending}", _by_top(n, k)
         yield f"uses the low {k} of the word's {n} bits instead of the top ones", _by_low(k)
-    yield "takes the word for one of N + 1 bits, its top bit 0: N is one larger", _by_word(lambda r: r, n + 1)
+    yield (
+        "takes the word for one of N + 1 bits, its top bit 0: N is one larger",
+        _by_word(lambda r: r, n + 1, same=False),
+    )
     yield (
         FROM_LESSER,
-        _turning(lambda v: not v.away(1 - v.nu) if v.negative and v.nu else v.away(v.nu)),
+        Turning(lambda v: not v.away(1 - v.nu) if v.negative and v.nu else v.away(v.nu)),
     )
     for k in range(n):
         yield f"bit {k} of the word is always 1", _by_word(functools.partial(operator.or_, 1 << k), n)
         if k:  # without its last bit a word has N - 1
             yield f"bit {k} of the word is always 0", _by_word(functools.partial(operator.and_, ~(1 << k)), n)
+    for k in range(n):
+        for other in (k - 1, k + 1):
+            if 0 <= other < n:
+                yield f"bit {k} of the word reads bit {other}", _by_word(functools.partial(_reads, k, other), n)
     yield (
         "never uses the word 0, but 1, as a shift register that has no 0",
         _by_word(lambda r: max(r, min(1, whole - 1)), n),
@@ -284,6 +349,16 @@ def _of_words(mode: Mode, n: int) -> Named:
     yield "never uses the last word, but the one before", _by_word(lambda r: min(r, max(whole - 2, 0)), n)
     yield FLOOR[0], _floored(_word, signed=False)
     yield FLOOR[1], _floored(_word, signed=True)
+
+
+def _of_signed_words(mode: Mode, n: int) -> Named:
+    """Yield the same for one of the two signs."""
+    for name, rule in _of_words(mode, n):
+        if name in (FROM_LESSER, *FLOOR):
+            continue
+        both = name.startswith(COMPLEMENTED)
+        yield COMPLEMENT_OF_NEGATIVES if both else name + PARTS[1], _of_sign(rule, negative=True)
+        yield name + PARTS[2], _of_sign(rule, negative=False)
 
 
 def _word(v: View) -> Fraction:
@@ -304,16 +379,21 @@ def _sum(v: View) -> tuple[int, int]:
             return math.floor(v.nu * whole) + v.rbits, whole
 
 
-def _by_word(change: Callable[[int], int], n: int) -> Rule:
-    return _turning(lambda v: v.away(v.nu, rbits=change(v.rbits), sr_bits=n))
+def _reads(k: int, other: int, r: int) -> int:
+    """Return the word r with its bit `other` in place of bit k."""
+    return r & ~(1 << k) | (r >> other & 1) << k
+
+
+def _by_word(change: Callable[[int], int], n: int, *, same: bool = True) -> Rule:
+    return Turning(lambda v: v.away(v.nu, rbits=change(v.rbits), sr_bits=n), word=change if same else None)
 
 
 def _by_top(n: int, k: int) -> Rule:
-    return _by_word(lambda r: r >> (n - k), k)
+    return _by_word(lambda r: r >> (n - k), k, same=False)
 
 
 def _by_low(k: int) -> Rule:
-    return _by_word(lambda r: r & ((1 << k) - 1), k)
+    return _by_word(lambda r: r & ((1 << k) - 1), k, same=False)
 
 
 def _floored(added: Callable[[View], Fraction], *, signed: bool) -> Rule:
@@ -372,6 +452,10 @@ def _of_grids(fmt: Format) -> Named:
             _wrapping(width, all_of_it=False),
         )
         yield f"takes shift counts modulo {width}, those of normal numbers included", _wrapping(width, all_of_it=True)
+    yield (
+        "subnormals: the bits that are shifted out do not reach the sticky bit",
+        _where(lambda v: _low(v) and isinstance(v.case.number, Grid), _without_sticky),
+    )
     yield "spaces subnormals twice too widely", _where(_low, _shifted(lsb * 2, 2))
     yield (
         "has no gradual underflow: below the smallest normal value it rounds to full precision",
@@ -391,6 +475,15 @@ def _shifted(unit: Fraction, step: int) -> Rule:
         return v.land((int(steps) + v.away(nu, odd=steps % 2 == 1)) * step * v.outward)
 
     return rule
+
+
+def _without_sticky(v: View) -> Answer:
+    """Return what comes of shifting the input's significand down to that of a subnormal, and rounding what is left of it."""
+    assert isinstance(v.fmt, Grid)  # by the condition of the rule, as below
+    assert isinstance(v.case.number, Grid)
+    unit = Fraction(2) ** (v.fmt.emin - v.case.number.man_bits)
+    kept = v.magnitude // unit * unit
+    return v.case.code(x=kept * v.outward if kept else math.copysign(0.0, v.outward))
 
 
 def _wrapping(width: int, *, all_of_it: bool) -> Rule:
@@ -530,6 +623,17 @@ def _of_range(fmt: Format) -> Named:
         "does not check the range: the grid goes on beyond the largest value",
         _where(lambda v: v.beyond, lambda v: fmt.value(v.rounded or 0)),
     )
+    if fmt.even and fmt.bits < 32:
+        least, lost = _least(fmt), 2**31
+
+        def overflows(v: View) -> bool:
+            return v.infinite or (v.rounded is not None and not -lost <= v.rounded < lost)
+
+        yield "goes through int32: what overflows there becomes the smallest value", _where(overflows, least)
+        yield (
+            "goes through int32: what overflows there, and a NaN, becomes the smallest value",
+            _where(lambda v: v.nan or overflows(v), least),
+        )
     if fmt.signed and fmt.bottom == fmt.top + 1:
         yield (
             "leaves out the most negative value: the range is symmetric",
@@ -537,6 +641,10 @@ def _of_range(fmt: Format) -> Named:
         )
     if not fmt.even and fmt.signed and fmt.top >> fmt.man_bits > 1:
         yield from _of_top_binade(fmt)
+
+
+def _least(fmt: Grid) -> Rule:
+    return _always(fmt.code(-fmt.bottom))
 
 
 def _of_top_binade(fmt: Grid) -> Named:
@@ -585,6 +693,10 @@ def _of_zeros(fmt: Format) -> Named:
             "sets the sign bit of a zero, which makes another code of it",
             _where(lambda v: zero(v) and v.negative, _always(1 << (fmt.bits - 1))),
         )
+        yield (
+            "sets the sign bit of a negative number that rounds to zero, not of -0: another code",
+            _where(lambda v: nonzero(v) and v.negative, _always(1 << (fmt.bits - 1))),
+        )
     yield "makes -0 of a positive number that rounds to zero", _where(lambda v: nonzero(v) and not v.negative, minus)
     yield "makes -0 of +0", _where(lambda v: zero(v) and not v.negative and not v.x, minus)
 
@@ -605,10 +717,23 @@ def _of_nans() -> Named:
     ]
     for result, answer in becoming:
         yield f"a NaN becomes {result}", _where(_nan, answer)
+    yield (
+        "a NaN of whose payload none of the bits kept is set becomes infinity",
+        _where(_truncated_nan, _signed_infinity),
+    )
     yield "a NaN keeps its sign", _where(lambda v: v.nan and v.fmt.has_nan, _nan_of(sign=True))
     yield "a NaN loses its sign", _where(lambda v: v.nan and v.fmt.has_nan, _nan_of(sign=False))
     yield ANYTHING[0], _where(_nan, _any_number)
     yield ANYTHING[1], _where(_nan, _any_nan)
+
+
+def _truncated_nan(v: View) -> bool:
+    """Return whether x is a NaN that looks like an infinity if its payload is cut to the format's bits."""
+    number = v.case.number
+    if not v.nan or not isinstance(number, Grid) or not isinstance(v.fmt, Grid) or v.fmt.even:
+        return False
+    payload = v.case.pattern & ((1 << number.man_bits) - 1)
+    return not payload >> max(number.man_bits - v.fmt.man_bits, 0)
 
 
 def _nan_of(*, sign: bool) -> Rule:

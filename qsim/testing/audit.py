@@ -94,6 +94,12 @@ def audit_rbits(
         raise InputError(f"alpha = {alpha!r} must lie between 0 and 1")
     words = _words(_drawn(rbits, lanes, calls) if callable(rbits) else np.asarray(rbits), bits)
     rate = math.log(alpha / len(TESTS))
+    needed = math.ceil((math.log(2 * bits * len(TESTS) / alpha)) / math.log(2))
+    if words.size < needed:
+        covered = (
+            f"{words.size:,} words of {bits} bits; a bit that is always 1 shows in {needed:,} or more (alpha {alpha:g})"
+        )
+        return Verdict(outcome=Outcome.NOT_DECIDED, covered=covered)
     with threadpool_limits(1):  # the products are slim: threads would only wait for each other
         found = {name: sorted(own, key=lambda f: f.chance) for name, own in _tests(words, bits, rate) if own}
     n = words.size
@@ -129,7 +135,7 @@ def _as_if(words: Words, bits: int) -> list[str]:
 
 
 def _power(log: float) -> str:
-    return f"{math.exp(log):.2g}" if log > -600 else f"10^{log / math.log(10):.0f}"
+    return f"{math.exp(log):.2g}" if log / math.log(10) > -300 else "10^-300"
 
 
 def _drawn(source: Callable[[int], Any], lanes: int, calls: int) -> NDArray[Any]:

@@ -26,6 +26,12 @@ __all__ = ["assert_quantizer", "check_quantizer", "elementwise", "make_task"]
 
 UNKNOWN_WORDS = "not testable here: words unknown"
 
+UNTRIED = (
+    "not tried: other inputs than these, arrays of other shapes, orders and lengths, calls at the same time, and what only "
+    "shows after many calls"
+)
+"""What no check of a quantizer has tried, said of one that held."""
+
 WIDEST = 32
 """Formats of more bits than this are not checked."""
 
@@ -75,7 +81,7 @@ def check_quantizer(
     covered = [f"{task}: {len(wanted)} laws ({', '.join(wanted)}), {conversions:,} conversions", trial.inputs.says]
     covered += [*trial.notes, *unknown]
     if not broken:
-        return Verdict(outcome=Outcome.HELD, covered="; ".join(covered))
+        return Verdict(outcome=Outcome.HELD, covered="; ".join([*covered, UNTRIED]))
     text = report(task, broken, trial.pool)
     return Verdict(outcome=Outcome.REFUTED, covered="; ".join(covered), counterexample=text)
 
@@ -131,6 +137,8 @@ def make_task(
         raise InputError(f"{fmt.name} has {fmt.bits} bits; quantizers are checked into formats of up to {WIDEST}")
     _ = fmt.max, fmt.smallest_subnormal  # refuses what a float64 does not reach
     least = int(mode is Mode.SR)
+    if sr_bits is not None and not mode.stochastic:
+        raise InputError(f"sr_bits = {sr_bits!r} with {mode}: {mode} takes no random bits")
     if sr_bits is not None and not (mode.stochastic and type(sr_bits) is int and least <= sr_bits <= 64):
         raise InputError(f"sr_bits = {sr_bits!r} with {mode}: it is the number of bits of a random word, {least} to 64")
     if mode in LIMITED and sr_bits is None:

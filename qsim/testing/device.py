@@ -26,9 +26,9 @@ from scipy import fft
 from threadpoolctl import threadpool_limits
 
 from qsim.errors import InputError
-from qsim.explain.picture import number
+from qsim.explain.picture import fraction, number
 from qsim.explain.search import common_causes
-from qsim.formats import Format, get_format
+from qsim.formats import Format, Grid, get_format
 from qsim.rounding import LIMITED, Mode, Saturation, parse_mode
 from qsim.testing.bounds import chernoff, chernoff_size, hoeffding, hoeffding_limit
 from qsim.testing.check import make_task
@@ -65,6 +65,9 @@ FAMILIES = {
     "mirror": "successive calls, one reversed and shifted by any number of lanes, over all of them",
 }
 """The tests of independence: each compares the outcomes of many pairs of conversions."""
+
+WITHIN = ("lanes", "lag of lanes")
+"""The tests of elements of the same call; the others compare calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,10 +226,22 @@ class DevicePlan:
     def blind(self) -> str:
         """What the plan cannot see, in one sentence."""
         return (
-            f"a smaller bias or rarer error than these; what happens at other inputs, or after {self.calls:,} calls; "
+            f"a smaller bias or rarer error than these; what happens at other inputs ({self._asked}), or after "
+            f"{self.calls:,} calls; "
             f"random bits beyond the first {self.bits}; dependence that shows only among three or more conversions, or in "
             "fewer of them; and which word went where, as long as every conversion has its own: "
             "for this the words must be given (check_quantizer)"
+        )
+
+    @property
+    def _asked(self) -> str:
+        """Where the inputs lie."""
+        fmt = self.task.fmt
+        normal = ", from the smallest normal value on" if isinstance(fmt, Grid) and not fmt.even else ""
+        sides = "of either sign, " if fmt.signed else ""
+        return (
+            f"asked are, {sides}the intervals next to zero{normal} and at the ends of the range, each at "
+            f"{', '.join(str(share) for share in sorted(SHARES[:3]))}, and intervals all over the range, seldom twice in one"
         )
 
     @property
@@ -255,8 +270,9 @@ def plan_device_check(
     """Return a plan: what a device that rounds stochastically is asked, and how often, to find an error of `bias`.
 
     `fmt`, `mode`, `sr_bits`, `saturation`, `codes` and `dtype` are those of `check_quantizer`. `bias` is the least error of the
-    probability of one of `inputs` inputs, in units of the interval, that must be found; a device with fewer than `bits` random
-    bits must be, too. `alpha` bounds the false-alarm rate of all tests together; what the plan says is found has the
+    probability of one input, in units of the interval, that must be found; a device with fewer than `bits` random bits must
+    be, too. `inputs` inputs lie all over the range, and others always next to zero, from the smallest normal value on, and at
+    the ends of the range. `alpha` bounds the false-alarm rate of all tests together; what the plan says is found has the
     probability `power`. The device is called `calls` times with the same array, in which every input stands as often as its
     test needs, in an order that `seed` determines. Raise `InputError` where that takes more than `most_draws` draws.
     """
@@ -304,8 +320,8 @@ def _nobody(x: NDArray[Any]) -> NDArray[Any]:
 def _cells(task: Task, inputs: int, finest: int) -> tuple[Base, Flags]:
     """Return the inputs, each once, and which of them are there for their small probability, or that of staying.
 
-    They lie in intervals all over the range, at `SHARES`; an eighth more are values of the format; and two for every power of
-    two down to 2^-finest lie so near to an end.
+    They lie in intervals all over the range, at `SHARES`, an eighth more being values of the format; in the intervals where
+    units differ most, `_ends`; and two for every power of two down to 2^-finest lie so near to an end.
     """
     fmt = task.fmt
     shares = [SHARES[k % 3] if k % 2 else SHARES[3 + k // 2 % 8] for k in range(inputs)]
@@ -318,13 +334,26 @@ def _cells(task: Task, inputs: int, finest: int) -> tuple[Base, Flags]:
         for k, share in enumerate(group):
             ordinal = first + int((k + 1) * golden % 1 * (last - first))
             chosen.append(fmt.value(ordinal) + share * (fmt.value(ordinal + 1) - fmt.value(ordinal)))
+    between = [
+        fmt.value(ordinal) + share * (fmt.value(ordinal + 1) - fmt.value(ordinal))
+        for ordinal in _ends(fmt)
+        for share in SHARES[:3]
+    ]
     with np.errstate(over="ignore", under="ignore"):
-        x = np.array([float(value) for value in chosen]).astype(task.dtype)
-    fine = np.arange(len(x)) >= len(shares)
+        x = np.array([float(value) for value in between + chosen]).astype(task.dtype)
+    fine = np.arange(len(x)) >= len(between) + len(shares)
     _, once = np.unique(x.view(f"u{task.dtype.itemsize}"), return_index=True)
     base = Base(task, x[once])
     kept = base.within & ((base.inner != base.outer) | base.on_grid) & (base.exact != 0)
     return Base(task, base.x[kept]), fine[once][kept]
+
+
+def _ends(fmt: Format) -> list[int]:
+    """Return the lesser ends of the intervals next to zero, from the smallest normal value on, and at the ends of the range."""
+    first, last = -fmt.bottom, fmt.top - 1
+    starts = [0] if not isinstance(fmt, Grid) or fmt.even else [0, fmt.first_normal]
+    both = [ordinal for start in starts for ordinal in (start, -start - 1)]
+    return sorted({first, last, *(ordinal for ordinal in both if first <= ordinal <= last)})
 
 
 def _probabilities(base: Base) -> Floats:
@@ -359,6 +388,18 @@ class Finding:
     test: str
     chance: float
     says: str
+    #: The same bound where the other kind of dependence, within or between calls, may be there as well; 0 where none holds.
+    alone: float = 0.0
+
+    @property
+    def family(self) -> str:
+        """The family of a test of dependence."""
+        return self.test.removeprefix("dependence (").removesuffix(")")
+
+    @property
+    def within(self) -> bool:
+        """Whether the test compares elements of the same call."""
+        return self.family in WITHIN
 
 
 def check_stochastic_device(sample_fn: Callable[[NDArray[Any]], Any], plan: DevicePlan) -> Verdict:
@@ -368,6 +409,10 @@ def check_stochastic_device(sample_fn: Callable[[NDArray[Any]], Any], plan: Devi
     words in each call. The sign of a zero, NaNs, infinities and what is beyond the range are left to `check_quantizer`.
     "Held" means that no test found anything: what the plan says cannot be seen may still be.
     """
+    if not isinstance(plan, DevicePlan):
+        raise InputError(
+            f"plan is of type {type(plan).__name__}; it must be what plan_device_check(fmt, mode, ...) returns"
+        )
     if not callable(sample_fn):
         raise InputError(f"sample_fn is of type {type(sample_fn).__name__}; it must be a function of an array")
     task = dataclasses.replace(plan.task, fn=sample_fn, name=getattr(sample_fn, "__name__", "sample_fn"))
@@ -397,9 +442,11 @@ def _report(base: Base, plan: DevicePlan, away: Flags, findings: list[Finding]) 
         constant = bool(((ups == 0) | (ups == n)).all())
         centred = set() if constant else {(found.test, found.says) for found in _dependence(plan, away, ups / n)}
         dependence = [found for found in findings if (found.test, found.says) in centred]
-        findings = dependence or frequencies
+        findings = _certain(plan, dependence) or frequencies
         if not dependence:
             lines += [f"as if: {words}" for words in _as_if(base, plan, away)]
+    else:
+        findings = _certain(plan, findings)
     if findings[0].test.startswith("dependence") and _in_step(plan, away):
         lines.append("as if: all elements of a call take the same random word")
     tests: dict[str, list[Finding]] = {}
@@ -414,11 +461,29 @@ def _report(base: Base, plan: DevicePlan, away: Flags, findings: list[Finding]) 
     return lines
 
 
+def _certain(plan: DevicePlan, findings: list[Finding]) -> list[Finding]:
+    """Leave out what may follow from the least likely finding: every bound supposes that all else is independent.
+
+    Where elements of a call depend on each other, two calls agree more often by chance than the bound says, and where calls
+    do, elements. If one kind has a finding whose bound holds all the same, the other kind needs one, too: for a test of calls
+    one in which the lanes of a call are a single statistic, for a test of lanes one of a single call.
+    """
+    least = min(findings, key=lambda found: found.chance, default=None)
+    if least is None or not least.test.startswith("dependence"):
+        return findings
+    sure = [found for found in findings if found.alone <= math.log(plan.per_test(found.family))]
+    kinds = {found.within for found in sure} or {least.within}
+    if least.within in kinds:  # of the other kind, only what is sure
+        others = [dataclasses.replace(found, chance=found.alone) for found in sure if found.within != least.within]
+        return [found for found in findings if found.within == least.within] + others
+    return [found for found in findings if found.within in kinds]
+
+
 def _chance(log: float) -> str:
     if math.isinf(log):
         return ""
     ten = log / math.log(10)
-    return f" (by chance at most {math.exp(log):.2g})" if ten > -300 else f" (by chance at most 10^{ten:.0f})"
+    return f" (by chance at most {math.exp(log):.2g})" if ten > -300 else " (by chance < 10^-300)"
 
 
 def _ask(base: Base, plan: DevicePlan, away: Flags) -> Iterator[Finding]:
@@ -461,6 +526,11 @@ def _counts(plan: DevicePlan, away: Flags) -> tuple[Floats, Floats]:
     return ups.astype(np.float64), plan.calls * np.bincount(plan.cell, minlength=len(plan.p)).astype(np.float64)
 
 
+def _nu(plan: DevicePlan, cell: int) -> Fraction:
+    """Return the fraction of the way from the neighbour toward zero."""
+    return plan.task.fmt.split(Fraction(plan.value[cell].item()))[1]
+
+
 def _frequencies(plan: DevicePlan, away: Flags) -> Iterator[Finding]:
     """Yield the cells whose frequency is too far from their probability, and the sums over all cells that are."""
     ups, n = _counts(plan, away)
@@ -468,8 +538,9 @@ def _frequencies(plan: DevicePlan, away: Flags) -> Iterator[Finding]:
     chance = np.where(cells, chernoff(ups, n, plan.p), 0.0)
     for i in np.flatnonzero(chance <= math.log(plan.per_cell)).tolist():
         says = (
-            f"{number(plan.value[i].item())} goes away from zero {int(ups[i]):,} of {int(n[i]):,} times, "
-            f"{plan.p[i] * n[i]:,.1f} are expected: a bias of {ups[i] / n[i] - plan.p[i]:+.3g}"
+            f"{number(plan.value[i].item())} (nu = {fraction(_nu(plan, i))}, p = {plan.p[i]:.6g}) goes away from zero "
+            f"{int(ups[i]):,} of {int(n[i]):,} times, {plan.p[i] * n[i]:,.1f} are expected: a bias of "
+            f"{ups[i] / n[i] - plan.p[i]:+.3g}"
         )
         yield Finding("frequency", float(chance[i]), says)
     excess, total = np.where(cells, ups - n * plan.p, 0.0), float(n[cells].sum())
@@ -492,6 +563,10 @@ def _frequencies(plan: DevicePlan, away: Flags) -> Iterator[Finding]:
 # Calls s < t: the order is that of lanes, all of call s first. Lanes i < j: that of calls, lane i first. Distances of lanes
 # within calls: that of calls, then of the later lane, which comes once. Distances of calls, shifts and mirrors: that of
 # the later call, in which each lane comes once.
+#
+# If the lanes of a call depend on each other, but calls do not: given the calls before, the sum of the products of two
+# successive calls, or of two at a distance, has the mean 0 and lies in an interval of length sum of |e| <= sum of c. So the sum
+# over calls is a martingale whose ranges are that, squared for each call: `alone`. For one pair of calls there is no bound.
 
 
 def _reach(plan: DevicePlan) -> Floats:
@@ -522,9 +597,11 @@ def _dependence(plan: DevicePlan, away: Flags, of_cell: Floats) -> Iterator[Find
     )
     sums = np.array([np.trace(gram, k) for k in range(1, plan.calls)])
     counts = np.arange(plan.calls - 1, 0, -1)
+    whole = np.sqrt(reach).sum() ** 2
     yield from _found(
-        plan, "lag of calls", sums, reach.sum() * counts, lambda i: f"lanes repeat themselves after {i + 1} calls"
-    )
+        plan, "lag of calls", sums, reach.sum() * counts, lambda i: f"lanes repeat themselves after {i + 1} calls",
+        sums, whole * counts,
+    )  # fmt: skip
     some = lanes[:PAIRED]
     e = away[:, some] - p[some]
     pairs = np.triu_indices(len(some), 1)
@@ -554,10 +631,12 @@ def _distances(plan: DevicePlan, away: Flags, p: Floats, reach: Floats, steady: 
     spectrum = functools.partial(fft.rfft, n=length)
     within, shift, mirror = np.zeros(length // 2 + 1), 0j * np.zeros(length // 2 + 1), 0j * np.zeros(length // 2 + 1)
     before: NDArray[np.complex128] | None = None
+    most = np.zeros(lanes - 1)
     block = max(BLOCK // length, 1)
     for start in range(0, plan.calls, block):
         f = spectrum((away[start : start + block] - p) * steady)
         within += (np.abs(f) ** 2).sum(0)
+        most = np.maximum(most, np.abs(fft.irfft(np.abs(f) ** 2, n=length)[:, 1:lanes]).max(0))
         behind = f[:-1] if before is None else np.concatenate([before[None], f[:-1]])
         ahead = f[1:] if before is None else f
         shift += (behind.conj() * ahead).sum(0)
@@ -568,16 +647,20 @@ def _distances(plan: DevicePlan, away: Flags, p: Floats, reach: Floats, steady: 
     yield from _found(
         plan, "lag of lanes", back(within)[1:lanes], plan.calls * back(c.conj() * s)[1:lanes],
         lambda i: f"lanes {i + 1} apart go together",
+        most, back(c.conj() * s)[1:lanes],
     )  # fmt: skip
+    whole = (plan.calls - 1) * np.sqrt(reach).sum() ** 2
     # Lanes in a ring: negative distances of a shift stand at the end of a line, the second round of a mirror after the first.
     shifts, mirrors = (functools.partial(_ring, second=at, lanes=lanes) for at in (length - lanes, lanes))
     yield from _found(
         plan, "shift", shifts(back(shift))[1:], (plan.calls - 1) * shifts(back(c.conj() * s))[1:],
         lambda i: f"a lane goes together with the one {i + 1} further on in the next call (of a ring of {lanes:,})",
+        shifts(back(shift))[1:], whole,
     )  # fmt: skip
     yield from _found(
         plan, "mirror", mirrors(back(mirror)), (plan.calls - 1) * mirrors(back(c * s)),
         lambda i: f"lane k goes together with lane {i} - k of the next call (of a ring of {lanes:,})",
+        mirrors(back(mirror)), whole,
     )  # fmt: skip
 
 
@@ -589,18 +672,28 @@ def _ring(line: Floats, second: int, lanes: int) -> Floats:
     return folded
 
 
-def _found(plan: DevicePlan, family: str, sums: Floats, squares: Any, says: Callable[[int], str]) -> Iterator[Finding]:
-    """Yield the sums of a family that are too far from 0.
+def _found(
+    plan: DevicePlan, family: str, sums: Floats, squares: Any, says: Callable[[int], str],
+    sums_alone: Floats | None = None, squares_alone: Any = 0.0,
+) -> Iterator[Finding]:  # fmt: skip
+    """Yield the sums of a family that are too far from 0; with a bound for the sums that stand alone, as in `_certain`.
 
     A sum of products by FFT is off by less than 1e-13 a product, so that as much is taken off before it is judged, and added
     to the squares.
     """
     slack = 1e-12 * plan.draws
-    chance = hoeffding(np.maximum(np.abs(sums) - slack, 0.0), np.asarray(squares) + slack)
-    chance = np.broadcast_to(chance, sums.shape)
+
+    def bound(sums: Floats, squares: Any) -> Floats:
+        chance = hoeffding(np.maximum(np.abs(sums) - slack, 0.0), np.asarray(squares) + slack)
+        return np.broadcast_to(chance, sums.shape)
+
+    chance = bound(sums, squares)
+    alone = np.zeros(sums.shape) if sums_alone is None else bound(sums_alone, squares_alone)
+    if family in WITHIN:  # of any one of the calls
+        alone = np.minimum(alone + math.log(plan.calls), 0.0)
     for i in np.flatnonzero(chance <= math.log(plan.per_test(family))).tolist():
         way = "" if sums[i] > 0 else ", one the opposite of the other"
-        yield Finding(f"dependence ({family})", float(chance[i]), says(i) + way)
+        yield Finding(f"dependence ({family})", float(chance[i]), says(i) + way, float(alone[i]))
 
 
 def _in_step(plan: DevicePlan, away: Flags) -> bool:
@@ -614,36 +707,50 @@ def _in_step(plan: DevicePlan, away: Flags) -> bool:
 
 def _as_if(base: Base, plan: DevicePlan, away: Flags) -> Iterator[str]:
     """Yield the roundings other than the one asked for whose frequencies are those that were seen."""
-    task = plan.task
+    task = base.task
     ups, n = _counts(plan, away)
     lane = np.array([np.flatnonzero(plan.cell == i)[0] for i in range(len(plan.p))])
-    always = (ups == 0) | (ups == n)
-    free = plan.open
-    for mode in Mode:
-        if mode in (Mode.THR, Mode.SR):
+    always, free = (ups == 0) | (ups == n), plan.open
+    at = place(task.fmt, base.entering[lane])
+    likely: dict[str, tuple[Floats, float]] = {}
+    for mode, width in _others(task):
+        found = expect(task.fmt, mode, task.rule, base.entering[lane], at, n=width)
+        whole = 1 << width
+        p = (whole - found.first_word.astype(np.float64)) / whole
+        if not mode.stochastic:
+            if free.any() and bool((always & ((ups > 0) == (p > 0)))[free].all()):
+                yield f"rounds by {mode} ({mode.value}): no random word is used"
             continue
-        widths = range(1, min(task.n, 32) + 1) if mode in LIMITED else (1,)
-        for width in widths:
-            if (mode, width) == (task.mode, task.n):
-                continue
-            found = expect(
-                task.fmt,
-                mode,
-                task.rule,
-                base.entering[lane],
-                place(task.fmt, base.entering[lane]),
-                n=width if mode.stochastic else 0,
+        bits = f" of {width} random bits" if mode in LIMITED else ""
+        tried = {f"rounds by {mode} ({mode.value}){bits}": p}
+        if mode in LIMITED:
+            tried[f"words 1 .. {whole - 1}, as of a shift register that has no 0, by {mode}{bits}"] = np.minimum(
+                whole * p / (whole - 1), 1.0
             )
-            whole = 1 << width if mode.stochastic else 1
-            p = (whole - found.first_word.astype(np.float64)) / whole
-            if not mode.stochastic:
-                if free.any() and bool((always & ((ups > 0) == (p > 0)))[free].all()):
-                    yield f"rounds by {mode} ({mode.value}): no random word is used"
-                continue
-            if np.allclose(p, plan.p, rtol=0, atol=0):
-                continue
-            same = chernoff(ups, n, p)[free] > math.log(plan.per_cell)
-            if same.all():
-                bits = f" of {width} random bits" if mode in LIMITED else ""
-                yield f"rounds by {mode} ({mode.value}){bits}"
-                break
+        for name, q in tried.items():
+            told = any(np.array_equal(q, other) for other, _ in likely.values())
+            if not told and not np.array_equal(q, plan.p) and _fits(plan, ups, n, q):
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    likelihood = np.where(ups, ups * np.log(q), 0.0) + np.where(n - ups, (n - ups) * np.log1p(-q), 0.0)
+                likely[name] = q, float(likelihood[free].sum())
+    best = max((log for _, log in likely.values()), default=0.0)
+    near = [name for name, (_, log) in likely.items() if log >= best + math.log(plan.alpha)]
+    if near:
+        yield ", or ".join(near[:3])
+
+
+def _others(task: Task) -> Iterator[tuple[Mode, int]]:
+    """Yield the modes that a device may have by mistake, with each number of random bits."""
+    for mode in Mode:
+        if mode not in (Mode.THR, Mode.SR):
+            for width in range(1, min(task.n, 32) + 1) if mode in LIMITED else (int(mode.stochastic),):
+                yield mode, width
+
+
+def _fits(plan: DevicePlan, ups: Floats, n: Floats, q: Floats) -> bool:
+    """Return whether no test of a frequency, of a cell or of all, would refute the probabilities q."""
+    free, limit = plan.open, math.log(plan.per_cell)
+    if (chernoff(ups, n, q)[free] <= limit).any():
+        return False
+    excess, total = (ups - n * q)[free], float(n[free].sum())
+    return all(hoeffding(float((excess * signs).sum()), total) > limit for signs in (1.0, np.sign(plan.value)[free]))

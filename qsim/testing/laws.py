@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qsim.errors import InputError
 from qsim.rounding import LIMITED, Mode
 from qsim.testing.inputs import Inputs, exactly, make_inputs
 from qsim.testing.observe import Base, Flags, Indices, Seen, Task, ask, filled, turning_words
@@ -29,6 +30,7 @@ LAWS: Mapping[str, str] = {
     "monotone": "a greater number never becomes less, with the same word",
     "idempotent": "a result rounded again stays what it is",
     "symmetric": "-x becomes minus what x becomes, with the same word, where mode, format and range are symmetric",
+    "lengths": "a result depends on its own element alone: in short arrays it is that of the long one",
     "words": "each of a choice of random words sends x the way that the mode says",
     "word order": "with a greater word no number goes toward zero that went away from it",
     "moments": "over all words of up to 12 bits, bias and variance are exactly those of the mode",
@@ -47,6 +49,7 @@ WITHOUT_WORDS = (
     "specials",
     "sign of zero",
     "idempotent",
+    "lengths",
 )
 """The laws that a stochastic quantizer can be held to when nobody knows its random words."""
 
@@ -62,6 +65,9 @@ MOST_ENUMERATED = 12
 ENUMERATED = 1 << 18
 """Conversions for the moments: so many cells as this makes with all words."""
 
+LENGTHS = (*range(1, 18), 31, 33)
+"""Lengths of short arrays: every rest modulo 8 and 16, and the numbers next to 16 and 32."""
+
 GOLDEN = (5**0.5 - 1) / 2
 
 MOST_CELLS = 1024
@@ -76,6 +82,9 @@ class Broken:
     count: int
     of: int
     seen: Seen
+    #: At which elements of an array of which length.
+    where: Indices
+    length: int
 
 
 class Trial:
@@ -127,6 +136,9 @@ class Trial:
             case "idempotent":
                 for seen in self._again():
                     yield from _broken(law, seen, seen.wrong)
+            case "lengths":
+                for seen, differs in self._short():
+                    yield from _broken(law, seen, differs)
             case "words":
                 yield from _broken(law, self.sampled, self.sampled.wrong)
             case "word order":
@@ -144,11 +156,27 @@ class Trial:
         """All inputs: each with the words around the one at which it turns, with the lowest and the highest."""
         task, every = self.task, np.arange(len(self.base))
         if not task.mode.stochastic:
-            return [self._ask(every, None)]
+            seen = self._ask(every, None)
+            self._same_again(seen)
+            return [seen]
         if task.unknown:
             return [self._ask(every, None) for _ in range(REPEATS)]
         words = turning_words(task.n, self.base.expected.first_word, ends=len(every) <= MANY)
-        return [self._ask(every, each) for each in words]
+        found = [self._ask(every, each) for each in words]
+        self._same_again(found[0])
+        return found
+
+    def _same_again(self, seen: Seen) -> None:
+        """Raise `InputError` where the same question has another answer, signs of zeros aside."""
+        again, task = ask(seen.base, seen.at, seen.words), self.task
+        other = (again.value != seen.value) & ~(np.isnan(again.value) & np.isnan(seen.value))
+        if other.any():
+            i = int(np.flatnonzero(other)[0])
+            same = "with the same random words" if task.words else f"{task.mode} takes no random words"
+            raise InputError(
+                f"{task.name} answered the same numbers differently: {float(seen.base.exact[seen.at[i]])!r} became "
+                f"{float(seen.value[i])!r}, then {float(again.value[i])!r}; {same}"
+            )
 
     @functools.cached_property
     def shared(self) -> list[Seen]:
@@ -177,6 +205,21 @@ class Trial:
             return
         for word in sorted({0, (1 << task.n) - 1}):
             yield self._ask(fixed, filled(task.n, len(fixed), word), base)
+
+    def _short(self) -> Iterator[tuple[Seen, Flags]]:
+        """Yield what becomes of ordinary numbers in short arrays, and where it is not what the long one made of them.
+
+        Only wrong answers count: with unknown words two right ones may differ, and the long array's have laws of their own.
+        """
+        base, long = self.base, self.main[0]
+        between = np.flatnonzero(base.within & ~base.on_grid & (base.inner != base.outer))
+        chosen = spread(between, max(LENGTHS))
+        for length in LENGTHS if len(chosen) else ():
+            at = np.resize(np.roll(chosen, -length), length)
+            seen = ask(base, at, None if long.words is None else long.words[at])  # not for the pool: asked before
+            before = long.value[at]
+            same = (seen.value == before) | (np.isnan(seen.value) & np.isnan(before))
+            yield seen, seen.wrong if self.task.unknown else seen.wrong & ~same
 
     # --- Words -------------------------------------------------------------------------------------------------------
 
@@ -270,7 +313,8 @@ def _broken(
     """Yield what is broken where `failed`, of what was looked at, by default all; nothing where nothing failed."""
     if failed.any():
         total = len(seen) if here is None else int(here.sum())
-        yield Broken(law, int(failed.sum()) if count is None else count, total if of is None else of, seen.pick(failed))
+        yield Broken(law, int(failed.sum()) if count is None else count, total if of is None else of, seen.pick(failed),
+                     np.flatnonzero(failed), len(seen))  # fmt: skip
 
 
 def _falls(seen: Seen) -> Flags:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qsim.errors import InputError
-from qsim.explain.case import Case, Nan, make_case
+from qsim.explain.case import Case, Nan, View, look, make_case
 from qsim.formats import WIDEST_TABLE, Format, Table, get_format
 from qsim.rounding import Mode, Saturation
 from qsim.testing.inputs import exactly
@@ -193,6 +194,39 @@ class Seen:
             got = self.want[i].item()
         return self.base.task.case(self.base.x[self.at[i]], self.word(i), got)
 
+    def views(self, chosen: Indices, *, signs: bool) -> Iterator[list[View]]:
+        """Yield the cases of many conversions, each seen as `look` does, from what is known of the numbers already."""
+        base, expected, at = self.base, self.base.expected, self.base.expected.places
+        plain = (base.within & (expected.inner != -1)).tolist()
+        known = None
+        for i in chosen.tolist():
+            here = int(self.at[i])
+            if (self.words is None and base.task.unknown) or not plain[here]:
+                yield look(self.case(i, signs=signs))
+                continue
+            if known is None:
+                known = self.case(i, signs=signs)
+            word = self.word(i) or 0
+            got = self.value[i].item() if self.code is None else self.code[i].item()
+            if self.wrong_zero[i] and not signs:
+                got = self.want[i].item()
+            x, negative = float(base.exact[here]), bool(at.negative[here])
+            case = known.moved(x, word, int(base.x[here : here + 1].view(f"u{base.x.dtype.itemsize}")[0]), got)
+            away = bool(word >= expected.first_word[here])
+            ordinal = int(at.ordinal[here])
+            entering = float(base.entering[here])
+            nu = (
+                self.base.task.fmt.split(Fraction(entering))[1]
+                if at.more[here]
+                else Fraction(int(at.word[here]), 1 << 64)
+            )
+            yield [View(
+                case=case, x=entering, negative=negative, ordinal=ordinal,
+                nu=nu, odd=bool(at.odd[here]),
+                rounded=ordinal + away * (-1 if negative else 1),
+                right=int((expected.outer if away else expected.inner)[here]),
+            )]  # fmt: skip
+
 
 def ask(base: Base, at: Indices, words: NDArray[Any] | None) -> Seen:
     """Call the quantizer, and hold what it returns against what it should."""
@@ -254,14 +288,45 @@ def call(task: Task, x: NDArray[Any], words: NDArray[Any] | None) -> NDArray[Any
     drawn = {} if not task.words or words is None else {"rbits": words.astype(task.word_type)}
     with np.errstate(all="ignore"):  # infinities and NaNs go in on purpose
         try:
-            got = np.asarray(task.fn(x.copy(), **drawn))
+            answer = task.fn(x.copy(), **drawn)
         except Exception as error:
             error.add_note(f"{task.name} was given {len(x)} numbers of {task.dtype}, NaNs and infinities among them")
             raise
+    got = _array(task, answer)
     if got.shape != x.shape:
         raise InputError(f"{task.name} returned an array of shape {got.shape} for one of shape {x.shape}")
     if task.codes and got.dtype.kind not in "iu":
-        raise InputError(f"{task.name} returned {got.dtype}; codes are integers, such as a view of unsigned ones")
+        raise InputError(
+            f"{task.name} returned {got.dtype}; codes are integers, such as a view of unsigned ones; "
+            "for values, leave codes out"
+        )
     if got.dtype.kind in "OUSMmc":
         raise InputError(f"{task.name} returned {got.dtype}; values are real numbers")
+    if not task.codes and _are_codes(task, got):
+        raise InputError(
+            f"{task.name} returned {got.dtype}, some of which are no values of {task.fmt.name}: "
+            "if they are codes, say codes=True"
+        )
     return got if task.codes else exactly(got)
+
+
+def _array(task: Task, answer: Any) -> NDArray[Any]:
+    """Return an answer as an array; refuse an object that NumPy takes for a single thing."""
+    try:
+        got = np.asarray(answer)
+    except Exception as error:
+        raise InputError(
+            f"{task.name} returned a {type(answer).__name__}, of which NumPy makes no array: {error}"
+        ) from error
+    if got.ndim == 0 and got.dtype == object:
+        raise InputError(
+            f"{task.name} returned a {type(answer).__name__}, of which NumPy makes no array; return one, such as tensor.numpy()"
+        )
+    return got
+
+
+def _are_codes(task: Task, got: NDArray[Any]) -> bool:
+    """Return whether unsigned integers where values are due may be codes: some are no value, and all are codes."""
+    if got.dtype.kind != "u" or not got.size or task.fmt.bits > WIDEST_TABLE:
+        return False
+    return bool(got.max() < 1 << task.fmt.bits) and not bool(np.isin(got, task.fmt.values()).all())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from qsim.errors import enumerate_names
 from qsim.explain.case import Case
+from qsim.explain.faults import Rule, Turning, faults
 from qsim.explain.picture import LABEL, WIDTH, Explanation, number, of_case
 from qsim.explain.search import consistent, explaining, plainest
 from qsim.testing.inputs import exactly
-from qsim.testing.laws import MOST_ENUMERATED, Broken, spread
+from qsim.testing.laws import LENGTHS, MOST_ENUMERATED, Broken, spread
 from qsim.testing.observe import Base, Flags, Indices, Seen, Task, ask, filled, turning_words
 
 __all__ = ["report", "shrink"]
@@ -25,6 +26,15 @@ ROUNDS = 200
 
 WRONG, RIGHT = 48, 64
 """How many wrong and how many right answers a fault is tried on first."""
+
+MOST = 0.75
+"""The share of the wrong answers that a fault must give to be told though it does not give all."""
+
+LOOKED = 1 << 14
+"""Right answers that a fault is held against one by one."""
+
+TRIES = 12
+"""Faults that are held against all answers, to be told as parts."""
 
 
 def report(task: Task, broken: Sequence[Broken], pool: Sequence[Seen]) -> str:
@@ -36,11 +46,12 @@ def report(task: Task, broken: Sequence[Broken], pool: Sequence[Seen]) -> str:
         seen = shrink(task, law, alone[0])
         seen = seen if task.unknown else _alone(law, seen) or alone[0]
         case = seen.case(0, signs=signs)
-        faults, note = _causes(case, pool, signs=signs)
+        faults, note = _causes(case, pool, signs=signs) if law != "lengths" else ([_tails(broken)], "")
     else:
         seen = _simplest(failures)[0]
         case = seen.case(0, signs=signs)
-        faults, note = _lanes(pool), "alone, in an array of one number, it is right"
+        faults = [_tails(broken)] if law == "lengths" else _lanes(pool)
+        note = "alone, in an array of one number, it is right"
     explanation = of_case(case, tuple(faults))
     word = seen.word(0)
     drawn = "" if word is None else f" with the word {word} of {task.n} bits"
@@ -228,7 +239,39 @@ def _lanes(pool: Sequence[Seen]) -> list[str]:
     """Return which elements' words explain all answers, the ends of arrays aside; or that the elements are not independent."""
     asked = [seen for seen in pool if seen.words is not None and len(seen) > 1]
     found = [name for name, word_of in LANES.items() if asked and all(_with_words(seen, word_of) for seen in asked)]
-    return found or ["the answer depends on the other elements of the array, or on what was asked before"]
+    alike = _alike([np.flatnonzero(seen.wrong) for seen in pool if seen.wrong.any()])
+    return found or [f"the answer depends on the other elements of the array, or on what was asked before{alike}"]
+
+
+def _alike(where: Sequence[Indices]) -> str:
+    """Return what the indices of all wrong elements have in common: their rest modulo the greatest power of two."""
+    every = np.concatenate([np.empty(0, np.intp), *where])
+    for modulus in (64, 32, 16, 8, 4, 2):
+        rests = np.unique(every % modulus)
+        if len(rests) == 1:
+            return f"; wrong are only elements i with i modulo {modulus} = {rests[0]}"
+    return ""
+
+
+def _tails(broken: Sequence[Broken]) -> str:
+    """Return at which elements of short arrays the answers are not those of the long array."""
+    short = [found for found in broken if found.law == "lengths"]
+    failed = {found.length for found in short}
+    for width in (2, 4, 8, 16, 32):
+        rests = {length for length in LENGTHS if length % width}
+        # Some of the last elements may be right by chance.
+        if (
+            failed <= rests
+            and 2 * len(failed) > len(rests)
+            and all((found.where >= found.length // width * width).all() for found in short)
+        ):
+            return (
+                f"of n elements the last n modulo {width}, after the last full group of {width}, are treated otherwise"
+            )
+    if max(failed) < max(LENGTHS):
+        return f"arrays of up to {max(failed)} elements are treated otherwise than longer ones"
+    listed = ", ".join(map(str, sorted(failed)))
+    return f"the answer depends on the length of the array: it is wrong at the lengths {listed}, right in a long one"
 
 
 def _with_words(seen: Seen, word_of: Callable[[Indices], Indices]) -> bool:
@@ -246,9 +289,9 @@ def _with_words(seen: Seen, word_of: Callable[[Indices], Indices]) -> bool:
 def _causes(first: Case, pool: Sequence[Seen], *, signs: bool) -> tuple[list[str], str]:
     """Return the faults that give the wrong answers, and a sentence that says how far they reach.
 
-    A fault that would have broken a right answer is none. Where several are left that give all the wrong answers, more
-    answers are asked, and where no one fault does, there are several: the one that gives most of them is named first,
-    then the one that gives most of the rest, and so on.
+    A cause gives every answer of the run, the wrong ones and the right ones. A choice of them says which faults may be one;
+    these are held against all. Where no one fault is left, those are told that give most of the wrong answers, or few that
+    give all of them together, and none of which would have broken a right one.
     """
     wrong, right = [first, *_some(pool, WRONG, wrong=True, signs=signs)], []
     known = first.rbits is not None  # else an answer may be right by the luck of its word
@@ -256,27 +299,133 @@ def _causes(first: Case, pool: Sequence[Seen], *, signs: bool) -> tuple[list[str
         right = _some(pool, RIGHT, wrong=False, signs=signs)
     table = {name: given for name, given in explaining(wrong).items() if any(given)}
     honest = consistent(table, right)
+    answers = Answers(pool, signs=signs, right=known)
     whole = [name for name in honest if all(table[name])]
-    if known and len(plainest(whole)) > 1:
-        wrong += _some(pool, 4 * WRONG, wrong=True, signs=signs)
-        right += _some(pool, 4 * RIGHT, wrong=False, signs=signs)
-        whole = consistent(whole, [*wrong, *right]) or whole
-    looked = f"{len(wrong)} wrong {f'and {len(right)} right ' if known else ''}answers looked at"
-    if whole:
-        names = plainest(whole)
-        return names, f"{'each of these' if len(names) > 1 else 'this'} gives all of the {looked}"
-    left, parts = set(range(len(wrong))), []
-    while left:
-        name = max(honest, key=lambda fault: sum(table[fault][i] for i in left), default="")
-        given = {i for i in left if name and table[name][i]}
+    plain = plainest(whole)
+    names = answers.giving(plain) or plainest(answers.giving([name for name in whole if name not in plain]))
+    if names:
+        return names, f"{'each of these' if len(names) > 1 else 'this'} gives all {answers.says(names[0])}"
+    parts = _parts({name: table[name] for name in honest}, answers)
+    note = f"no known fault gives all {answers.wrong:,} wrong answers of the run and none of the right ones another way"
+    if not parts or not any(table[name][0] for name in parts):  # what does not give the answer shown would mislead
+        return [], note
+    left = answers.wrong - len(set().union(*parts.values()))
+    rest = f", and {left:,} of the wrong ones are given by none of these" if left else ", but these together do"
+    return [
+        f"in part: {name} ({len(given):,} of {answers.wrong:,} wrong answers)" for name, given in parts.items()
+    ], note + rest
+
+
+def _parts(table: Mapping[str, Sequence[bool]], answers: Answers) -> dict[str, set[int]]:
+    """Return the faults that give `MOST` of the wrong answers, or up to three that give all of them together."""
+    found: dict[str, set[int]] = {}
+    left = set(range(len(next(iter(table.values()), ()))))
+    every = set(range(answers.wrong))
+    candidates, tries = dict(table), 0
+    while left and candidates and len(found) < 3 and tries < TRIES:
+        name = max(candidates, key=lambda fault: sum(table[fault][i] for i in left))
+        row = candidates.pop(name)
+        given = {i for i in left if row[i]}
         if not given:
             break
-        parts.append(f"{name} ({len(given)} of {len(wrong)})")
-        left -= given
-    rest = f", and no known fault gives {len(left)} of the wrong ones" if left else ""
-    if 0 in left:  # a fault that does not give the answer shown would mislead
-        return [], f"nor does one give all of the {looked}"
-    return parts, f"no one fault gives all of the {looked}{rest}"
+        tries += 1
+        if answers.breaks(name):
+            continue
+        found[name], left = answers.given(name), left - given
+    if set().union(*found.values()) != every:
+        found = {name: given for name, given in found.items() if len(given) >= MOST * answers.wrong}
+    return found
+
+
+class Answers:
+    """Hold a fault against all answers of a run: the wrong ones first, of which the first is enough to rule most out.
+
+    Of a fault that is `Turning` whole groups are looked at at once: conversions within the range of one fraction, parity, sign
+    and word. Elsewhere up to `LOOKED` right answers, and twice as many wrong ones, are.
+    """
+
+    def __init__(self, pool: Sequence[Seen], *, signs: bool, right: bool) -> None:
+        self._pool, self._signs = pool, signs
+        self._bad = [seen.wrong | (seen.wrong_zero & signs) for seen in pool]
+        self._good = [~bad & ~seen.base.refused[seen.at] & right for bad, seen in zip(self._bad, pool, strict=True)]
+        self._looked: dict[str, int] = {}
+        self.wrong, self.right = (sum(int(mask.sum()) for mask in masks) for masks in (self._bad, self._good))
+
+    def says(self, name: str) -> str:
+        """Say what a fault was held against, and found to give."""
+        if not self.right:
+            return f"{self.wrong:,} wrong answers of the run"
+        looked = self._looked[name]
+        some = f"{looked:,} of the " if looked < self.right else ""
+        return f"{self.wrong:,} wrong and {some}{self.right:,} right answers of the run"
+
+    def giving(self, names: Sequence[str]) -> list[str]:
+        """Return those of the named faults that give every answer."""
+        return [
+            name
+            for name in names
+            if all(given.all() for given in self._given(name, wrong=True)) and not self.breaks(name)
+        ]
+
+    def given(self, name: str) -> set[int]:
+        """Return which of the wrong answers a fault gives."""
+        return set(np.flatnonzero(np.concatenate(list(self._given(name, wrong=True)))).tolist())
+
+    def breaks(self, name: str) -> bool:
+        """Return whether a fault would have made a right answer wrong."""
+        self._looked[name] = 0
+        for given in self._given(name, wrong=False):
+            if not given.all():
+                return True
+            self._looked[name] += len(given)
+        return False
+
+    def _given(self, name: str, *, wrong: bool) -> Iterator[Flags]:
+        """Yield, for runs of the wrong or of the right answers, which a fault gives."""
+        masks = self._bad if wrong else self._good
+        runs = [(seen, np.flatnonzero(mask)) for seen, mask in zip(self._pool, masks, strict=True) if mask.any()]
+        single: list[tuple[Seen, Indices]] = []
+        rule: Rule | None = None
+        for seen, chosen in runs:
+            rule = faults(seen.case(int(chosen[0]), signs=self._signs))[name]
+            inside = seen.base.within[seen.at[chosen]] & isinstance(rule, Turning) & (not seen.base.task.unknown)
+            if isinstance(rule, Turning) and inside.any():
+                yield self._by_groups(rule, seen, chosen[inside], len(chosen) if wrong else LOOKED)
+            single.append((seen, chosen[~inside]))
+        most = LOOKED << 1 if wrong else LOOKED >> 3 * isinstance(rule, Turning)
+        share = min(most / max(sum(len(chosen) for _, chosen in single), 1), 1)
+        for seen, chosen in single:
+            assert rule is not None  # found above
+            yield from self._one_by_one(rule, seen, spread(chosen, math.ceil(share * len(chosen))))
+
+    def _one_by_one(self, rule: Rule, seen: Seen, chosen: Indices) -> Iterator[Flags]:
+        for views in seen.views(chosen, signs=self._signs):
+            yield np.array([any(view.case.is_answer(rule(view)) for view in views)])
+
+    def _by_groups(self, rule: Turning, seen: Seen, here: Indices, most: int) -> Flags:
+        """Ask a fault once for each fraction, parity, sign and word, but for no more than `most` of these."""
+        base, at = seen.base, seen.at[here]
+        places = base.expected.places
+        # Of a fraction of more than 64 bits each number is a group of its own.
+        own = np.where(places.more, 1 + np.arange(len(base)), 0)
+        keys = np.stack([np.asarray(part, np.uint64) for part in (places.word, own, places.odd, places.negative)])
+        _, key = np.unique(keys, axis=1, return_inverse=True)
+        drawn = np.zeros(len(here), np.int64) if seen.words is None else seen.words[here]
+        words, word = np.unique(drawn, return_inverse=True)
+        if rule.word is not None:
+            taken = np.array([rule.word(int(each)) for each in words], words.dtype)[word]
+            if rule.negative is not None:
+                taken = np.where(places.negative[at] == rule.negative, taken, drawn)
+            away = (base.expected.first_word[at] <= taken).astype(bool)
+        else:
+            _, first, back = np.unique(key.reshape(-1)[at] * len(words) + word, return_index=True, return_inverse=True)
+            some = spread(np.arange(len(first)), most)
+            way = np.zeros(len(first), bool)
+            way[some] = [rule.decide(views[0]) for views in seen.views(here[first[some]], signs=self._signs)]
+            looked = np.isin(back, some)
+            here, at, away = here[looked], at[looked], way[back[looked]]
+        due = np.where(away, base.outer[at], base.inner[at])
+        return np.asarray((seen.value[here] == due) & ~(seen.wrong_zero[here] & self._signs))
 
 
 def _some(pool: Sequence[Seen], most: int, *, wrong: bool, signs: bool) -> list[Case]:
