@@ -71,7 +71,9 @@ def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 def test_ctrl_c_while_libraries_are_loaded_is_quiet() -> None:
     """So does an interrupt that comes while the command is still loading what it needs."""
     program = (
-        "import signal, sys\nclass Interrupt:\n    def find_spec(self, name, *_):\n"
+        # A process that a shell has put in the background ignores the signal, and so do its children.
+        "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Interrupt:\n    def find_spec(self, name, *_):\n"
         "        if name == 'numpy':\n            signal.raise_signal(signal.SIGINT)\n"
         "sys.meta_path.insert(0, Interrupt())\nfrom qsim.cli import main\nsys.exit(main(['formats']))"
     )
