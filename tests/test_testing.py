@@ -172,7 +172,9 @@ def kernel(fmt: Format, mode: Mode, rule: Saturation, n: int, *, codes: bool, **
     return stochastic if mode.stochastic else deterministic
 
 
-def hold_kernel(fmt: Format, mode: Mode, rule: Saturation, dtype: Any, n: int, *, codes: bool, **options: Any) -> None:
+def assert_kernel_holds(
+    fmt: Format, mode: Mode, rule: Saturation, dtype: Any, n: int, *, codes: bool, **options: Any
+) -> None:
     """Hold our kernel to all laws."""
     if mode is Mode.THR:
         options["eps"] = 0.25
@@ -187,7 +189,7 @@ def test_kernels_of_small_formats(fmt: Format) -> None:
     dtype = FLOAT32 if held(FLOAT32, fmt) else FLOAT64
     for i, mode in enumerate(Mode):
         rules = saturations(fmt)
-        hold_kernel(
+        assert_kernel_holds(
             fmt, mode, rules[i % len(rules)], dtype, 5 if mode in LIMITED else 8 * dtype.itemsize, codes=i % 2 == 0
         )
 
@@ -203,7 +205,7 @@ def test_kernels_in_full(fmt: Format, dtype: np.dtype) -> None:
         ):  # of 16 bits all numbers are tried
             for flushed, nan in ((False, "canonical"), (True, "signed")):
                 n = 8 if mode in LIMITED else 64 if dtype == FLOAT64 else 32
-                hold_kernel(fmt, mode, rule, dtype, n, codes=True, ftz_in=flushed, ftz_out=flushed, nan=nan)
+                assert_kernel_holds(fmt, mode, rule, dtype, n, codes=True, ftz_in=flushed, ftz_out=flushed, nan=nan)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +216,7 @@ def test_kernels_of_wide_formats(name: str, mode: str, n: int) -> None:
     """Formats of 16 bits are checked at every threshold, wider ones at a choice of them."""
     fmt = get_format(name)
     dtype = FLOAT32 if held(FLOAT32, fmt) else FLOAT64
-    hold_kernel(fmt, Mode[mode], saturations(fmt)[0], dtype, n, codes=False)
+    assert_kernel_holds(fmt, Mode[mode], saturations(fmt)[0], dtype, n, codes=False)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +225,7 @@ def test_kernels_of_wide_formats(name: str, mode: str, n: int) -> None:
 def test_kernels_with_long_words(mode: str, n: int) -> None:
     """Words of any number of bits are compared exactly."""
     fmt = get_format("e4m3")
-    hold_kernel(fmt, Mode[mode], saturations(fmt)[0], FLOAT64, n, codes=True)
+    assert_kernel_holds(fmt, Mode[mode], saturations(fmt)[0], FLOAT64, n, codes=True)
 
 
 # --- The oracle ------------------------------------------------------------------------------------------------------

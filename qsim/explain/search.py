@@ -5,36 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from qsim.explain.case import Case, Nan, look, make_case
+from qsim.explain.case import Case, look, make_case
 from qsim.explain.faults import ANYTHING, INSTEAD, PARTS, faults
 from qsim.formats import Format
-from qsim.rounding import Mode, Saturation
+from qsim.rounding import Mode
 
 __all__ = ["causes", "common_causes", "consistent", "explaining", "plainest", "wrong"]
 
 
-def causes(
-    x: Any,
-    got: Any,
-    fmt: str | Format,
-    mode: str | Mode = Mode.RNE,
-    *,
-    sr_bits: int | None = None,
-    rbits: int | None = None,
-    eps: float | None = None,
-    saturation: str | Saturation | None = None,
-    ftz_in: bool = False,
-    ftz_out: bool = False,
-    nan: Nan = "canonical",
-) -> list[str]:
+def causes(x: Any, got: Any, fmt: str | Format, mode: str | Mode = Mode.RNE, **options: Any) -> list[str]:
     """Return the faults that make `got` of `x`, each in a sentence; none where `got` is right or no known fault fits.
 
     `got` is a code if it is an integer, and a value if it is a float. The other arguments are those of `explain`. One wrong
     answer often has many causes; `common_causes` narrows them by more answers.
     """
-    case = make_case(x, fmt, mode, sr_bits=sr_bits, rbits=rbits, eps=eps, saturation=saturation, ftz_in=ftz_in,
-                     ftz_out=ftz_out, nan=nan, got=got)  # fmt: skip
-    return common_causes([case])
+    return common_causes([make_case(x, fmt, mode, got=got, **options)])
 
 
 def common_causes(cases: Iterable[Case]) -> list[str]:

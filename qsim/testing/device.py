@@ -312,9 +312,9 @@ def plan_device_check(
     return dataclasses.replace(plan, x=base.x[cell], cell=cell)
 
 
-def _nobody(x: NDArray[Any]) -> NDArray[Any]:
-    """Stand for the device that a plan does not know."""
-    raise NotImplementedError
+def _nobody(_: NDArray[Any]) -> NDArray[Any]:
+    """Stand for the device that a plan does not know; `check_stochastic_device` puts it in its place."""
+    raise InputError("a plan has no device of its own; give it to check_stochastic_device together with one")
 
 
 def _cells(task: Task, inputs: int, finest: int) -> tuple[Base, Flags]:
