@@ -18,7 +18,7 @@ from qsim.errors import InputError
 from qsim.formats import get_format
 from qsim.testing import check_stochastic_device, device, plan_device_check
 from qsim.testing.bounds import chernoff, chernoff_size, divergence, hoeffding, hoeffding_limit
-from qsim.testing.device import DevicePlan
+from qsim.testing.plan import FAMILIES, DevicePlan, reach_of_lanes
 from qsim.verdicts import Outcome
 
 LEVEL = 1e-6
@@ -510,7 +510,7 @@ def test_distances_are_what_they_say() -> None:
         patch.setattr(device, "_found", note)
         list(device._dependence(plan, away, plan.p))
     lanes, calls = range(plan.lanes), range(plan.calls)
-    c = device._reach(plan) ** 2
+    c = reach_of_lanes(plan) ** 2
     steady = plan.steady.astype(float)
     pairs = {
         "lag of lanes": lambda d: [(i, t, i + d, t) for t in calls for i in lanes if i + d in lanes],
@@ -526,7 +526,7 @@ def test_distances_are_what_they_say() -> None:
             assert total == pytest.approx(sum(e[t, i] * e[s, j] for i, t, j, s in of(d)), abs=1e-9)
             assert square == pytest.approx(sum(c[i] * steady[j] for i, _, j, _ in of(d)), abs=1e-9)
     assert {name: len(sums) for name, (sums, _) in seen.items()} == {
-        name: plan.tests(name) for name in device.FAMILIES if name != "repeat"
+        name: plan.tests(name) for name in FAMILIES if name != "repeat"
     }
 
 
@@ -540,7 +540,7 @@ def test_plan_says_what_it_does() -> None:
     for i in np.flatnonzero(plan.open):
         for q in (plan.p[i] - plan.found[i], plan.p[i] + plan.found[i]):
             assert not 0 <= q <= 1 or n[i] >= chernoff_size(plan.p[i], q, plan.per_cell, 1 - plan.power)
-    rates = [plan.per_cell * (plan.open.sum() + 2), *(plan.per_test(f) * plan.tests(f) for f in device.FAMILIES)]
+    rates = [plan.per_cell * (plan.open.sum() + 2), *(plan.per_test(f) * plan.tests(f) for f in FAMILIES)]
     assert sum(rates) == pytest.approx(plan.alpha)
     assert plan.p[plan.open].min() == 2.0**-10
     assert plan.fixed.sum() == 8
