@@ -3,19 +3,19 @@
 import itertools
 
 from qsim.kernels import core
-from qsim.kernels.parameters import stochastic, thresholds
+from qsim.kernels.parameters import addends, stochastic
 from qsim.prove import Method, Theorem, all_held
 from qsim.prove import specification as spec
-from qsim.prove.specification import FLOAT32, FLOAT64
+from qsim.prove.specification import FLOAT32, FLOAT64, Pair, read
 from qsim.rounding import Mode
 
 THEOREM = Theorem(
     statement="Let the parameters of the kernel be unknown: man_bits 0 .. 23, emin -126 .. 127, any ends of the range, any "
-    "results of overflows, infinities, NaNs and zeros, any bias of codes. For every such float format or even grid, every "
+    "results of overflows, infinities, NaNs and zeros. For every such float format or even grid, every "
     "float32 x, every deterministic mode and every word of SRA(8), SRA(32), SRB(8) and SRC(8): with P the exponent of the "
-    "spacing at x, round_bits returns N 2^P, N = n or n + 1 as the mode's rule says of nu and of the parity of the lower code, "
-    "compared with the range after that; and encode_bits returns the ordinal of the value, less 1 without a zero. So it is "
-    "with every float64 x, float formats of up to 10 mantissa bits, RNE, and SR, whose words have 64 bits",
+    "spacing at x, round_bits, or round_word, returns N 2^P, N = n or n + 1 as the mode's rule says of nu and of the parity of "
+    "the lower code, compared with the range after that; and with parameters for codes the ordinal of that value, less 1 "
+    "without a zero, compared with the range likewise. So it is with every float64 x, float formats of up to 10 mantissa bits, RNE, and SR, whose words have 64 bits",
     hypotheses=(
         "man_bits <= 23 and emin >= -126 (-1022), so that float32 (float64) holds the normal numbers",
         "no zero only where man_bits = 0 and emin is above the least",
@@ -40,28 +40,40 @@ def unknown(z3, carrier, *, even):
     Position counts exponents as fields of the carrier do. `even` is for integers and fixed point.
     """
     width, fraction = carrier.width, carrier.fraction_bits
-    fields = {name: z3.BitVec(name, width) for name in core.Parameters._fields}
     man, low = z3.BitVecs("man_bits emin", width)
     zero = z3.BitVec("has_zero", 1)
     has_zero = z3.ZeroExt(width - 1, zero)
     floor = low + fraction - man
     one, none, inf = (z3.BitVecVal(value, width) for value in (1, 0, carrier.infinity))
-    known = {
-        "fraction_bits": fraction, "last": width - 1, "sign": 1 << (width - 1), "inf": inf, "twos": int(even),
-        "floor": floor, "discard": none if even else fraction - man, "parity": (floor + fraction + has_zero) & 1,
-        "quantum": z3.If(z3.ULE(floor, fraction), one << (floor - 1), (floor - fraction) << fraction),
-        "normal": inf if even else low << fraction, "rebias": none if even else (low - has_zero) << man,
+    everything, sign = (1 << width) - 1, 1 << (width - 1)
+    quantum = z3.If(z3.ULE(floor, fraction), one << (floor - 1), (floor - fraction) << fraction)
+    half = z3.If(z3.ULE(floor, fraction + 1), (one << (floor - 1)) >> 1, (floor - fraction - 1) << fraction)
+    shared = {
+        "fraction_bits": fraction, "last": width - 1, "sign": sign, "inf": inf, "largest": everything, "floor": floor,
+        "lowest": floor if even else low, "parity": ((floor + fraction + has_zero) & 1) << fraction, "quantum": quantum,
+        "halfway": half, "tiny": z3.If(z3.UGT(floor, fraction + 1), quantum - 1, z3.BitVecVal(everything, width)),
     }  # fmt: skip
-    fields |= {name: z3.BitVecVal(value, width) if isinstance(value, int) else value for name, value in known.items()}
+    values = {"keep": width - 1, "count": 0, "skip": none, "flip": 0, "minus": sign, "smallest": quantum}
+    codes = {"keep": 0, "count": everything, "skip": 1 - has_zero, "smallest": 1}
+    both = Pair(*(variables(z3, width, kind, shared | known) for kind, known in (("value", values), ("code", codes))))
     highest = 2 * carrier.bias
     given = [
         z3.ULE(man, fraction),
         z3.UGE(low, 1),
         z3.ULE(floor if even else low, highest),
         z3.ULE(low, highest),
+        *(z3.ULT(end, sign) for p in both for end in (p.top, p.bottom)),
         z3.Or(zero == 1, z3.And(man == 0, z3.UGT(low, 1), not even)),
     ]
-    return core.Parameters(**fields), given, man, low, has_zero
+    return both, given, man, low, has_zero
+
+
+def variables(z3, width, kind, known):
+    """Return parameters that are variables but for those that are `known`."""
+    fields = {name: z3.BitVec(f"{name} of a {kind}", width) for name in core.Parameters._fields}
+    return core.Parameters(
+        **fields | {name: z3.BitVecVal(it, width) if isinstance(it, int) else it for name, it in known.items()}
+    )
 
 
 def parts(z3, a, carrier):
@@ -78,26 +90,28 @@ def prove_one(mode, n=0, *, even, man_bits=None, carrier=FLOAT32):
     from qsim.prove import smt
 
     width, fraction = carrier.width, carrier.fraction_bits
-    p, given, man, low, has_zero = unknown(z3, carrier, even=even)
+    both, given, man, low, has_zero = unknown(z3, carrier, even=even)
+    p, q = both
     given += [man == man_bits] if man_bits is not None else []
     reader, none = smt.Reader(), smt.word(0, width)
     u, w = z3.BitVecs("u w", width)
     below_sign = (1 << (width - 1)) - 1
     negative, a = z3.UGT(u, below_sign), u & below_sign
+    sticky = None
     if mode.stochastic:
-        t, sticky = reader.call(core.stochastic_threshold, w, smt.constants(stochastic(mode, n, carrier.dtype)))
-        tie_even = tie_odd = t
+        tie_even, sticky = reader.call(core.addend, w, smt.constants(stochastic(mode, n, carrier.dtype)))
+        tie_odd = tie_even
         away = spec.stochastic(smt.word(n, 2 * width), z3.ZeroExt(width, z3.LShR(w, width - n)), mode)
     else:
-        chosen = smt.constants(thresholds(mode, carrier.dtype))
+        chosen = smt.constants(addends(mode, carrier.dtype))
         tie_even, tie_odd = (
             z3.If(negative, *pair) for pair in ((chosen.even_neg, chosen.even_pos), (chosen.odd_neg, chosen.odd_pos))
         )
-        sticky, away = chosen.sticky, spec.deterministic(mode)
-    y = reader.call(core.round_bits, u, tie_even, tie_odd, sticky, p)
+        away = spec.deterministic(mode)
+    y, code = read(reader, core, u, tie_even, tie_odd, both, sticky)
     everything = smt.word(below_sign, width)
     endless = p._replace(top=everything, bottom=everything, zero_pos=none, zero_neg=p.sign)
-    unbounded = reader.call(core.round_bits, u, tie_even, tie_odd, sticky, endless)
+    unbounded, _ = read(reader, core, u, tie_even, tie_odd, Pair(endless, q), sticky)
     magnitude = unbounded & below_sign
 
     # The definition. `steps` ordinals lie below those of x's binade that n does not count.
@@ -134,15 +148,19 @@ def prove_one(mode, n=0, *, even, man_bits=None, carrier=FLOAT32):
     limit = z3.If(negative, p.bottom, p.top)
     ranged = z3.If(z3.UGT(magnitude, limit), z3.If(negative, p.over_neg, p.over_pos), inside)
     infinite = z3.If(negative, p.inf_neg, p.inf_pos)
-    special = z3.If(a == carrier.infinity, infinite, p.nan | (u & p.nan_sign))
+    special = z3.If(a == carrier.infinity, infinite, z3.If(negative, p.nan_neg, p.nan_pos))
     finite = z3.ULT(a, carrier.infinity)
     value = z3.And(z3.Implies(finite, rounded), y == z3.If(finite, ranged, special))
 
-    # The code of a positive value on the grid is its ordinal.
-    code = reader.call(core.encode_bits, magnitude, p)
-    counted = z3.Extract(width - 1, 0, chosen_number) + steps - (1 - has_zero)
-    on_grid = z3.And(finite, magnitude != 0, z3.Not(fine), z3.ULT(magnitude, carrier.infinity))
-    coded = z3.Implies(on_grid, code == counted)
+    # So does the code, which is the ordinal. A minus sign turns the bits of `flip` and adds `minus`.
+    count = z3.Extract(width - 1, 0, chosen_number) + steps
+    signed = count - (1 - has_zero)
+    signed = z3.If(negative, (signed ^ q.flip) + q.minus, signed)
+    inside = z3.If(count == 0, z3.If(negative, q.zero_neg, q.zero_pos), signed)
+    ranged = z3.If(z3.UGT(count, z3.If(negative, q.bottom, q.top)), z3.If(negative, q.over_neg, q.over_pos), inside)
+    infinite = z3.If(negative, q.inf_neg, q.inf_pos)
+    special = z3.If(a == carrier.infinity, infinite, z3.If(negative, q.nan_neg, q.nan_pos))
+    coded = z3.And(z3.Implies(z3.And(finite, z3.Not(fine)), code == ranged), z3.Implies(z3.Not(finite), code == special))
 
     def counterexample(at):
         grid = f"man_bits = {at(man)}, emin = {at(low) - carrier.bias}{', even' if even else ''}, has_zero = {at(has_zero)}"

@@ -1,15 +1,15 @@
 """Every deterministic mode: the kernel is the reference on all float32, to every named format, by exhaustion."""
 
 from qsim.kernels import core
-from qsim.kernels.parameters import parameters, thresholds
+from qsim.kernels.parameters import addends
 from qsim.prove import Method, Theorem, settle
 from qsim.prove.exhaustive import ALL, Meter, directed_difference, first_difference
-from qsim.prove.specification import FLOAT32, FLOAT64, contrast, evaluate
+from qsim.prove.specification import FLOAT32, FLOAT64, contrast, evaluate, pair
 from qsim.prove.sweep import DETERMINISTIC, directed, disagreement, named, tiles
 from qsim.rounding import Saturation, saturations
 
 THEOREM = Theorem(
-    statement="round_bits with the thresholds of each deterministic mode but Threshold, then encode_bits, returns the value "
+    statement="round_bits with the addends of each deterministic mode but Threshold, to values and to codes, returns the value "
     "and the code of qsim.reference.encode(x, format, mode) for every float32 x and every named format of up to 16 bits that "
     "float32 holds, under its default saturation: signed zeros, subnormals, overflow, infinities and all NaNs included",
     hypotheses=(),
@@ -40,14 +40,14 @@ def failures(fmt, meter):
                 right = tiles(fmt, mode, rule, carrier)
                 if problem := disagreement(right, fmt, mode, rule, everywhere if rule is rules[0] else 0):
                     yield problem
-                p, t = parameters(fmt, rule, carrier.dtype, mode), thresholds(mode, carrier.dtype)
-                found = directed_difference(right, patterns, t, p)
+                both, t = pair(fmt, rule, carrier, mode), addends(mode, carrier.dtype)
+                found = directed_difference(right, patterns, t, both)
                 if found is None and meter and carrier is FLOAT32 and rule is rules[0]:
                     meter.begin(f"{fmt}, {mode}")
-                    found = first_difference(right, t, p, advance=meter.advance)
+                    found = first_difference(right, t, both, advance=meter.advance)
                 if found is not None:
                     even, odd = (t.even_neg, t.odd_neg) if found >> (carrier.width - 1) else (t.even_pos, t.odd_pos)
-                    got = evaluate(core, found, even, odd, p, t.sticky)
+                    got = evaluate(core, found, even, odd, both)
                     yield f"{fmt}: {contrast(found, got, fmt, mode, rule, carrier)}"
 
 

@@ -19,8 +19,8 @@ THEOREM = Theorem(
     "for 2^e of them, where 2^e <= x < 2^(e+1) (for 64 <= x with probability 2^-18), so that stochastic rounding by it moves "
     "values that it should leave, always up. The kernel to INT8 leaves each of them by every word",
     hypotheses=(),
-    idea="All 2^24 uniforms are added to every x. The kernel compares the discarded fraction, which is 0, with a threshold "
-    "that falls with the word; so the largest word is the one that could go up, and words of all magnitudes are tried.",
+    idea="All 2^24 uniforms are added to every x. The kernel adds the word to the discarded fraction, which is 0; "
+    "so the largest word is the one that could go up, and words of all magnitudes are tried.",
     method=Method.EXHAUSTIVE,
     reference="torchao's stochastic rounding to INT8, floor(x + rand); peers' survey in 2026",
 )

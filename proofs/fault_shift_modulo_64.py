@@ -9,7 +9,7 @@ import numpy as np
 
 from qsim.formats import get_format
 from qsim.kernels import cpu
-from qsim.kernels.parameters import parameters, thresholds
+from qsim.kernels.parameters import addends, parameters
 from qsim.prove import Method, Theorem, settle
 from qsim.prove.specification import FLOAT32
 from qsim.rounding import Mode, Saturation
@@ -42,7 +42,7 @@ def failures(step):
     for e in range(-126, -6):
         patterns = (fractions + ((e + 127) << 23)).astype(np.uint32)
         y = np.empty_like(patterns)
-        cpu.round_by_thresholds(patterns, y, thresholds(Mode.RNE, FLOAT32.dtype), P)
+        cpu.round_by_addends(patterns, y, addends(Mode.RNE, FLOAT32.dtype), P)
         kernel = (y.view(np.float32) / np.float32(SMALLEST)).astype(np.uint64)
         m = (fractions + (1 << 23)).astype(np.uint64)
         d = -6 - e

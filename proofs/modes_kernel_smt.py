@@ -2,16 +2,16 @@
 
 from qsim.formats import get_format
 from qsim.kernels import core
-from qsim.kernels.parameters import parameters, stochastic, thresholds
+from qsim.kernels.parameters import addends, stochastic
 from qsim.prove import Method, Theorem, all_held
 from qsim.prove import specification as spec
-from qsim.prove.specification import FLOAT32, evaluate, rounded
+from qsim.prove.specification import FLOAT32, evaluate, pair, read, rounded
 from qsim.rounding import Mode, Saturation, saturations
 
 THEOREM = Theorem(
-    statement="With the thresholds of each deterministic mode, with those that stochastic_threshold makes of the N top bits "
-    "of a word for SRA, SRB, SRC and SRE, and with that which eps_threshold makes of eps for Threshold, the source of "
-    "round_bits and encode_bits means the value and the code of qsim.reference for every float32, under every saturation of "
+    statement="With the addends of each deterministic mode, with those that `addend` makes of the N top bits of a word for "
+    "SRA, SRB, SRC and SRE, and with that which eps_addend makes of eps for Threshold, the source of round_bits, or round_word, "
+    "means the value and the code of qsim.reference for every float32, under every saturation of "
     "the format but wrap; and no shift in it reaches 64",
     hypotheses=("SRB and SRC have N < 32 random bits, SRE has N >= 1", "eps is a multiple of 2^-32"),
     idea="As for nearest rounding: the source is read as terms over bit-vectors, the reference written over an exact integer, "
@@ -32,31 +32,29 @@ def prove_one(fmt, saturation, mode, n=0, nan="canonical"):
 
     from qsim.prove import smt
 
-    p = parameters(fmt, saturation, FLOAT32.dtype, mode, signed_nan=nan == "signed")
-    words, reader = smt.constants(p), smt.Reader()
+    both, reader = pair(fmt, saturation, FLOAT32, mode, signed_nan=nan == "signed"), smt.Reader()
     u, w = z3.BitVecs("u w", 32)
     r = z3.LShR(w, smt.word(32 - n, 32))
-    negative = z3.UGE(u, words.sign)
+    negative, sticky = z3.UGE(u, smt.word(1 << 31, 32)), None
     if mode.stochastic:
-        t, sticky = reader.call(core.stochastic_threshold, w, smt.constants(stochastic(mode, n, FLOAT32.dtype)))
-        even = odd = t
+        even, sticky = reader.call(core.addend, w, smt.constants(stochastic(mode, n, FLOAT32.dtype)))
+        odd = even
         away = spec.stochastic(smt.word(n, 32), r, mode)
     elif mode is Mode.THR:
-        t, sticky = reader.call(core.eps_threshold, w, negative)
-        even = odd = t
+        even, sticky = reader.call(core.eps_addend, w, negative)
+        odd = even
         away = spec.threshold(w)
     else:
-        chosen = smt.constants(thresholds(mode, FLOAT32.dtype))
+        chosen = smt.constants(addends(mode, FLOAT32.dtype))
         even, odd = (
             z3.If(negative, *pair) for pair in ((chosen.even_neg, chosen.even_pos), (chosen.odd_neg, chosen.odd_pos))
         )
-        sticky, away = chosen.sticky, spec.deterministic(mode)
-    y = reader.call(core.round_bits, u, even, odd, sticky, words)
-    code = reader.call(core.encode_bits, y, words)
+        away = spec.deterministic(mode)
+    y, code = read(reader, core, u, even, odd, [*map(smt.constants, both)], sticky)
     right_value, right_code = rounded(u, fmt, saturation, away, FLOAT32, mode, nan)
 
     def counterexample(at):
-        got = evaluate(core, at(u), at(even), at(odd), p, at(sticky))
+        got = evaluate(core, at(u), at(even), at(odd), both, None if sticky is None else at(sticky))
         drawn = {"sr_bits": n, "rbits": at(r)} if mode.stochastic else {}
         drawn |= {"eps": at(w) / 2**32} if mode is Mode.THR else {}
         drawn |= {"nan": nan} if nan == "signed" else {}

@@ -2,13 +2,12 @@
 
 from qsim.formats import get_format
 from qsim.kernels import core
-from qsim.kernels.parameters import parameters
 from qsim.prove import Method, Theorem, all_held
-from qsim.prove.specification import FLOAT32, FLOAT64, contrast, evaluate, nearest_even, rounded
+from qsim.prove.specification import FLOAT32, FLOAT64, contrast, evaluate, nearest_even, pair, read, rounded
 from qsim.rounding import Mode, Saturation
 
 THEOREM = Theorem(
-    statement="The source of round_bits with the thresholds (half, half - 1), then encode_bits, means the value and "
+    statement="The source of round_bits with the addends (half - 1, half) means the value and "
     "the code of qsim.reference.encode(x, 'float8_e4m3fn', 'RNE') for every float32 and every float64 x, under "
     "SatFinite and under OvfNaN; and no shift in it reaches 64, where Numba's shifts end",
     hypotheses=(),
@@ -30,20 +29,19 @@ def prove_one(carrier, saturation):
 
     from qsim.prove import smt
 
-    p = parameters(FORMAT, saturation, carrier.dtype)
-    words, reader = smt.constants(p), smt.Reader()
+    both, reader = pair(FORMAT, saturation, carrier), smt.Reader()
     u = z3.BitVec("u", carrier.width)
     half = 1 << (carrier.width - 1)
-    even, odd = half, half - 1  # exactly half is above half - 1, and not above half
-    y = reader.call(core.round_bits, u, *(smt.word(number, carrier.width) for number in (even, odd, 0)), words)
-    code = reader.call(core.encode_bits, y, words)
+    even, odd = half - 1, half  # exactly half carries with half, and not with half - 1
+    addends = (smt.word(number, carrier.width) for number in (even, odd))
+    y, code = read(reader, core, u, *addends, [*map(smt.constants, both)])
     right_value, right_code = rounded(u, FORMAT, saturation, nearest_even, carrier)
     return smt.decide(
         z3.And(y == right_value, code == right_code),
         reader,
         covered=f"all {carrier.dtype} inputs, {saturation}",
         counterexample=lambda at: contrast(
-            at(u), evaluate(core, at(u), even, odd, p), FORMAT, Mode.RNE, saturation, carrier
+            at(u), evaluate(core, at(u), even, odd, both), FORMAT, Mode.RNE, saturation, carrier
         ),
     )
 

@@ -2,14 +2,13 @@
 
 from qsim.formats import get_format
 from qsim.kernels import core
-from qsim.kernels.parameters import parameters
 from qsim.prove import Method, Theorem, all_held
-from qsim.prove.specification import FLOAT32, FLOAT64, contrast, evaluate, rounded, stochastic
+from qsim.prove.specification import FLOAT32, FLOAT64, contrast, evaluate, pair, read, rounded, stochastic
 from qsim.rounding import Mode, Saturation
 
 THEOREM = Theorem(
-    statement="For N random bits, the source of round_bits with the threshold ~w, w the word whose top N bits are R "
-    "and whose other bits are 0, then encode_bits, means the value and the code of "
+    statement="For N random bits, the source of round_word with the addend w, the word whose top N bits are R "
+    "and whose other bits are 0, means the value and the code of "
     "qsim.reference.encode(x, 'float8_e4m3fn', 'SRA', sr_bits=N, rbits=R), for every float32 x, N <= 32 and R at "
     "once, and for every float64 x and R with N = 64, under SatFinite and under OvfNaN. N = 32 and N = 64 are SR",
     hypotheses=(),
@@ -32,20 +31,18 @@ def prove_one(carrier, saturation, sr_bits=None):
     from qsim.prove import smt
 
     width = carrier.width
-    p = parameters(FORMAT, saturation, carrier.dtype)
-    words, reader = smt.constants(p), smt.Reader()
+    both, reader = pair(FORMAT, saturation, carrier), smt.Reader()
     u, w = z3.BitVecs("u w", width)
     n = z3.BitVec("N", width) if sr_bits is None else smt.word(sr_bits, width)
     r = z3.LShR(w, width - n)
     none = smt.word(0, width)
     source = core.Stochastic(mask=~none << (width - n), half=none, last=none, flip=none, all_or_none=none)
-    t, sticky = reader.call(core.stochastic_threshold, w, source)
-    y = reader.call(core.round_bits, u, t, t, sticky, words)
-    code = reader.call(core.encode_bits, y, words)
+    added, sticky = reader.call(core.addend, w, source)
+    y, code = read(reader, core, u, added, added, [*map(smt.constants, both)], sticky)
     right_value, right_code = rounded(u, FORMAT, saturation, stochastic(n, r), carrier)
 
     def counterexample(at):
-        got = evaluate(core, at(u), at(t), at(t), p)
+        got = evaluate(core, at(u), at(added), at(added), both, at(sticky))
         return contrast(at(u), got, FORMAT, Mode.SRA, saturation, carrier, sr_bits=at(n), rbits=at(r))
 
     return smt.decide(

@@ -10,9 +10,9 @@ The comparison must be strict: a value of the format has f = 0, and the largest 
 
 from qsim.formats import get_format
 from qsim.kernels import core
-from qsim.kernels.parameters import parameters, stochastic
+from qsim.kernels.parameters import stochastic
 from qsim.prove import Method, Theorem, all_held
-from qsim.prove.specification import FLOAT32, evaluate, value
+from qsim.prove.specification import FLOAT32, evaluate, pair, value
 from qsim.rounding import Mode, saturations
 
 THEOREM = Theorem(
@@ -39,10 +39,10 @@ def rounding(fmt, mode, n, word):
     """Return the reader, its constants, and the rounding of a term by the random `word`."""
     from qsim.prove import smt
 
-    p = parameters(fmt, saturations(fmt)[0], FLOAT32.dtype)
-    reader, words = smt.Reader(), smt.constants(p)
-    t, sticky = reader.call(core.stochastic_threshold, word, smt.constants(stochastic(mode, n, FLOAT32.dtype)))
-    return reader, words, t, sticky, p
+    both = pair(fmt, saturations(fmt)[0])
+    reader, words = smt.Reader(), smt.constants(both.value)
+    r, sticky = reader.call(core.addend, word, smt.constants(stochastic(mode, n, FLOAT32.dtype)))
+    return reader, words, r, sticky, both
 
 
 def monotone(fmt, mode, n):
@@ -52,14 +52,14 @@ def monotone(fmt, mode, n):
     from qsim.prove import smt
 
     x, y, w = z3.BitVecs("x y w", 32)
-    reader, words, t, sticky, p = rounding(fmt, mode, n, w)
-    a, b = (reader.call(core.round_bits, u, t, t, sticky, words) for u in (x, y))
+    reader, words, r, sticky, both = rounding(fmt, mode, n, w)
+    a, b = (reader.call(core.round_word, u, r, sticky, words) for u in (x, y))
     sign = words.sign
     numbers = [z3.ULE(u & (sign - 1), words.inf) for u in (x, y)]
     claim = z3.Implies(z3.And(*numbers, key(z3, x, sign) <= key(z3, y, sign)), key(z3, a, sign) <= key(z3, b, sign))
 
     def counterexample(at):
-        found = [value(evaluate(core, at(u), at(t), at(t), p, at(sticky)).value) for u in (x, y)]
+        found = [value(evaluate(core, at(u), at(r), at(r), both, at(sticky)).value) for u in (x, y)]
         return (
             f"{value(at(x))!r} <= {value(at(y))!r} become {found[0]!r} and {found[1]!r} to {fmt} by the word {at(w):#x}"
         )
@@ -74,10 +74,10 @@ def fixed(fmt, mode, n):
     from qsim.prove import smt
 
     x, w, v = z3.BitVecs("x w v", 32)
-    reader, words, t, sticky, _ = rounding(fmt, mode, n, w)
-    first, source = reader.call(core.stochastic_threshold, v, smt.constants(stochastic(mode, n, FLOAT32.dtype)))
-    on_grid = reader.call(core.round_bits, x, first, first, source, words)
-    again = reader.call(core.round_bits, on_grid, t, t, sticky, words)
+    reader, words, r, sticky, _ = rounding(fmt, mode, n, w)
+    first, source = reader.call(core.addend, v, smt.constants(stochastic(mode, n, FLOAT32.dtype)))
+    on_grid = reader.call(core.round_word, x, first, source, words)
+    again = reader.call(core.round_word, on_grid, r, sticky, words)
 
     def counterexample(at):
         return f"{value(at(on_grid))!r}, a value of {fmt}, becomes {value(at(again))!r} by the word {at(w):#x}"

@@ -25,7 +25,7 @@ THEOREM = Theorem(
     "interval, toward zero",
     hypotheses=("x is not beyond the largest value of the format", "D <= N, for the two equalities"),
     idea="|x| goes up iff floor(nu 2^N) + R >= 2^N, and every word R is tried. The kernel's words have 32 bits, R on "
-    "top; it makes one comparison f > ~w, which is monotone in the word w. So each R is tried with the other bits all "
+    "top; it makes one addition f + w, whose carry is monotone in the word w. So each R is tried with the other bits all "
     "0 and all 1, and what both give, every word between them gives.",
     method=Method.EXHAUSTIVE,
     reference="IEEE P3109 interim report 4.0, 4.7.4 (StochasticA); the moments follow from P(hi) = (x - lo)/(hi - lo)",

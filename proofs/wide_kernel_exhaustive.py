@@ -6,7 +6,7 @@ import qsim
 from qsim import reference
 from qsim.formats import Table
 from qsim.kernels import cpu, table
-from qsim.kernels.parameters import parameters, thresholds
+from qsim.kernels.parameters import addends, parameters
 from qsim.prove import Method, Theorem, settle
 from qsim.prove.exhaustive import ALL, Meter, beside_wide_difference, first_wide_difference
 from qsim.prove.specification import FLOAT32, FLOAT64, value
@@ -44,8 +44,8 @@ def steps(fmt, mode, rule):
 def driver(fmt, mode, rule):
     """Return the loop of the library that rounds float64 patterns to the format."""
     if FLOAT64.holds(fmt):
-        t, p = thresholds(mode, FLOAT64.dtype), parameters(fmt, rule, FLOAT64.dtype, mode)
-        return lambda x, y: cpu.round_by_thresholds(x, y, t, p)
+        t, p = addends(mode, FLOAT64.dtype), parameters(fmt, rule, FLOAT64.dtype, mode)
+        return lambda x, y: cpu.round_by_addends(x, y, t, p)
     runs = table.steps(fmt, rule, mode)
     return lambda x, y: table.round_by_steps(x, y, runs)
 

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from qsim.errors import InputError, integer
 from qsim.formats import Format, Grid, Table, get_format
 from qsim.kernels import cpu, table
-from qsim.kernels.parameters import CARRIERS, Carrier, parameters, stochastic, thresholds
+from qsim.kernels.core import Parameters
+from qsim.kernels.parameters import CARRIERS, Carrier, addends, parameters, stochastic
 from qsim.rounding import (
     LIMITED,
     Key,
@@ -94,7 +95,7 @@ def quantize(
         raise InputError(
             f"{array.dtype} cannot hold the values of {how.q.format}; convert the input to float64, or encode"
         )
-    y, s, _ = _round(array, how, key, rbits)
+    y, s = _round(array, how, key, rbits)
     values = y.astype(array.dtype, copy=False)
     if s is not None:
         values = remove_scale(values, s, how.q)
@@ -127,26 +128,8 @@ def encode(
     Arguments and errors are those of `quantize`, but that any input type will do for any format.
     """
     how = _how(fmt, mode, sr_bits, eps, saturation, scale, per, order, ftz_in, ftz_out, nan)
-    fmt = how.q.format
     array = _floats(x)
-    y, _, carrier = _round(array, how, key, rbits)
-    codes = np.empty(array.size, code_dtype(fmt))
-    flat = y.reshape(-1)
-    if carrier.holds(fmt):
-        # Wrapped values are values of the format, so that of the rule only the codes are left to ask for.
-        rule = Saturation.saturate if fmt.kind in ("integer", "fixed") else _rule(how.q)
-        cpu.encode(flat.view(carrier.word), codes, _words_of(parameters, fmt, rule, carrier.dtype))
-    else:
-        values, ascending = _codes(fmt)
-        np.take(ascending, np.searchsorted(values, flat), out=codes, mode="clip")
-        codes[(flat == 0) & np.signbit(flat) & fmt.has_neg_zero] |= codes.dtype.type(1 << (fmt.bits - 1))
-        if fmt.inf_code is not None:
-            codes[np.isposinf(flat)] = fmt.inf_code
-            codes[np.isneginf(flat)] = fmt.code_of_inf(negative=True)
-        if fmt.nan_code is not None:
-            codes[np.isnan(flat)] = fmt.nan_code
-            codes[np.isnan(flat) & np.signbit(flat)] = fmt.code_of_nan(negative=True)
-    return codes.reshape(array.shape)
+    return _round(array, how, key, rbits, codes=True)[0]
 
 
 def decode(codes: ArrayLike, fmt: str | Format, dtype: Any = np.float32) -> NDArray[Any]:
@@ -210,13 +193,13 @@ def quantize_draws(
     rows = np.ascontiguousarray(scaled.reshape(len(x), -1), carrier.dtype)
     draws = len(streams) if q.mode.stochastic else x.shape[0]
     y = np.empty((draws, rows.shape[1]), carrier.dtype)
+    plan = _plan(q, how.n, CARRIERS[x.dtype].width, carrier.dtype, codes=False)
     if q.mode.stochastic:
-        _round_rows(rows, y, how, carrier, CARRIERS[x.dtype].width, seed, np.asarray(streams, np.uint64), 0)
+        _round_rows(rows, y, plan, CARRIERS[x.dtype].width, seed, np.asarray(streams, np.uint64), 0)
     else:
-        _round_flat(rows.reshape(-1), y.reshape(-1), how, carrier, _eps_words(q.eps, y.shape))
+        _round_flat(rows.reshape(-1), y.reshape(-1), plan, _eps_words(q.eps, y.shape))
     _after(y, q, carrier)
-    limits = _kernel(q, carrier, Saturation.saturate if q.saturation is Saturation.wrap else _rule(q))[1]
-    counts = Counts(y.size, *cpu.count(rows.view(carrier.word), y.view(carrier.word), limits))
+    counts = Counts(y.size, *cpu.count(rows.view(carrier.word), y.view(carrier.word), _limits(q, carrier.dtype)))
     values = y.reshape((draws, *x.shape[1:])).astype(x.dtype, copy=False)
     return values if s is None else remove_scale(values, s, q), counts
 
@@ -407,32 +390,62 @@ def _carrier(how: _How, scaled: NDArray[Any]) -> Carrier:
     return FLOAT32 if narrow and not between else FLOAT64
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Hold the loop that does a rounding, what it must know, and the loop that draws its random words as well."""
+
+    loop: Callable[..., None]
+    words: NDArray[Any]
+    rows: Callable[..., None] | None = None
+
+
 @functools.lru_cache(maxsize=4096)
-def _words_of(make: Callable[..., Any], *arguments: Any) -> NDArray[Any]:
-    """Return the tuple that `make` makes of `arguments` as an array: a call of a kernel takes that over sooner."""
-    return np.array(make(*arguments))
+def _plan(q: Quantizer, n: int | None, width: int, dtype: np.dtype[Any], *, codes: bool) -> _Plan:
+    """Return how an array of the carrier `dtype` is rounded to values or `codes`; random words are `n` of `width` bits."""
+    carrier, rule, fmt = CARRIERS[dtype], _rule(q), q.format
+    signed_nan = q.nan == "signed"
+    source = stochastic(q.mode, _random_bits(q, n, width), dtype) if q.mode.stochastic else None
+    if carrier.holds(fmt):
+        p = parameters(fmt, rule, dtype, q.mode, signed_nan=signed_nan, codes=codes)
+        if source is not None:
+            rows = cpu.by_rows(p, source, codes=codes) if width == carrier.width else None
+            return _Plan(cpu.by_words(p, source, codes=codes), cpu.words_of(p, source), rows)
+        if q.mode is Mode.THR:
+            return _Plan(cpu.by_eps(codes=codes), cpu.words_of(p))
+        t = addends(q.mode, dtype)
+        return _Plan(cpu.by_addends(p, t, codes=codes), cpu.words_of(p, t))
+    if isinstance(fmt, Grid) and not fmt.gap:
+        raise InputError(f"{fmt} has values beyond float64, or fewer exact bits there; qsim.reference rounds to it")
+    line, none = table.line(fmt, rule, q.mode, signed_nan=signed_nan), np.empty(0, dtype)
+    if source is not None:
+        kept = np.array(source)
+        return _Plan(lambda x, r, y, _: table.round_by_words(x, r, y, kept, line), none)
+    if q.mode is Mode.THR:
+        return _Plan(lambda x, eps, y, _: table.round_by_eps(x, eps, y, line), none)
+    runs = table.steps(fmt, rule, q.mode, signed_nan=signed_nan)
+    return _Plan(lambda x, y, _: table.round_by_steps(x, y, runs), none)
 
 
 @functools.lru_cache(maxsize=1024)
-def _kernel(q: Quantizer, carrier: Carrier, rule: Saturation) -> tuple[Any, Any]:
-    """Return the module whose loops round to the format, and what these must know."""
-    signed_nan = q.nan == "signed"
-    if carrier.holds(q.format):
-        return cpu, np.array(parameters(q.format, rule, carrier.dtype, q.mode, signed_nan=signed_nan))
-    if isinstance(q.format, Grid) and not q.format.gap:
-        raise InputError(
-            f"{q.format} has values beyond float64, or fewer exact bits there; qsim.reference rounds to it"
-        )
-    return table, table.line(q.format, rule, q.mode, signed_nan=signed_nan)
+def _limits(q: Quantizer, dtype: np.dtype[Any]) -> Any:
+    """Return the words that say where the range of the format ends, for `cpu.count` and `cpu.flush_all`."""
+    rule = Saturation.saturate if q.saturation is Saturation.wrap else _rule(q)
+    fmt = q.format
+    if CARRIERS[dtype].holds(fmt):
+        return cpu.words_of(parameters(fmt, rule, dtype, q.mode, signed_nan=q.nan == "signed"))
+    line = table.line(fmt, rule, q.mode, signed_nan=q.nan == "signed")
+    known = Parameters(*(getattr(line, name, dtype.type(0).view(line.sign.dtype)) for name in Parameters._fields))
+    return cpu.words_of(known)
 
 
-def _source(q: Quantizer, n: int, width: int, carrier: Carrier) -> Any:
-    """Return how the core reads a random word of `n` bits; `width` is that of the input's words."""
+def _random_bits(q: Quantizer, n: int | None, width: int) -> int:
+    """Return the number of random bits of a word, `n` or as many as the input's `width` has; refuse what the mode cannot take."""
+    n = width if n is None else n
     least = int(q.mode is Mode.SRE)
     most = width - (width == FLOAT64.width and q.mode in (Mode.SRB, Mode.SRC))
     if not least <= n <= most:
         raise InputError(f"sr_bits = {n}: {q.mode} of {width}-bit words takes {least} to {most} random bits")
-    return _words_of(stochastic, q.mode, n, carrier.dtype)
+    return n
 
 
 def _prepare(x: NDArray[Any], how: _How, lead: int = 0) -> tuple[NDArray[Any], NDArray[Any] | None]:
@@ -451,9 +464,9 @@ def _prepare(x: NDArray[Any], how: _How, lead: int = 0) -> tuple[NDArray[Any], N
 
 
 def _round(
-    array: NDArray[Any], how: _How, key: Key | None, rbits: ArrayLike | None
-) -> tuple[NDArray[Any], NDArray[Any] | None, Carrier]:
-    """Return `array`, divided by its scale and rounded, in the carrier's type; the scale; and the carrier."""
+    array: NDArray[Any], how: _How, key: Key | None, rbits: ArrayLike | None, *, codes: bool = False
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return `array`, divided by its scale and rounded, in the carrier's type or as `codes`; and the scale."""
     q, n = how.q, how.n
     if key is not None and not isinstance(key, Key):
         raise InputError(f"key must be a qsim.Key, such as qsim.Key(seed=0), not {key!r}")
@@ -470,40 +483,44 @@ def _round(
     scaled, s = _prepare(array, how)
     carrier = _carrier(how, scaled)
     x = np.ascontiguousarray(scaled, carrier.dtype)
-    y = np.empty(array.shape, carrier.dtype)
+    direct = codes and carrier.holds(q.format) and q.saturation is not Saturation.wrap and not q.ftz_out
+    plan = _plan(q, n, width, carrier.dtype, codes=direct)
+    y = np.empty(array.shape, code_dtype(q.format) if direct else carrier.dtype)
     if q.mode.stochastic and key is not None:
         streams = np.array([key.stream], np.uint64)
-        _round_rows(x.reshape(1, -1), y.reshape(1, -1), how, carrier, width, key.seed, streams, key.offset)
+        _round_rows(x.reshape(1, -1), y.reshape(1, -1), plan, width, key.seed, streams, key.offset)
     else:
         words = _eps_words(how.eps, array.shape)
         if rbits is not None:
             words = _words(rbits, n or 0, array.shape, carrier)
-        _round_flat(x.reshape(-1), y.reshape(-1), how, carrier, words, width)
-    _after(y, q, carrier)
-    return y, s, carrier
+        _round_flat(x.reshape(-1), y.reshape(-1), plan, words)
+    if not direct:
+        _after(y, q, carrier)
+    return (_encoded(y, q, carrier) if codes and not direct else y), s
+
+
+def _patterns(y: NDArray[Any]) -> NDArray[Any]:
+    """Return floats as their patterns; codes as they are."""
+    return y.view(CARRIERS[y.dtype].word) if y.dtype.kind == "f" else y
 
 
 def _round_rows(
     x: NDArray[Any],
     y: NDArray[Any],
-    how: _How,
-    carrier: Carrier,
+    plan: _Plan,
     width: int,
     seed: int,
     streams: NDArray[np.uint64],
     offset: int,
 ) -> None:
     """Round each row of `x` (or its only one) into a row of `y`, by the words of its stream, `width` bits an element."""
-    loops, p = _kernel(how.q, carrier, _rule(how.q))
-    source = _source(how.q, width if how.n is None else how.n, width, carrier)
-    u, out = x.view(carrier.word), y.view(carrier.word)
-    if loops is cpu and width == carrier.width:
-        loop = cpu.round_rows32 if width == 32 else cpu.round_rows64
-        loop(u, out, np.uint64(seed), streams, np.uint64(offset), source, p)
+    u, out = _patterns(x), _patterns(y)
+    if plan.rows is not None:
+        plan.rows(u, out, np.uint64(seed), streams, np.uint64(offset), plan.words)
         return
     for k, stream in enumerate(streams):
         words = _wide_words(Key(seed, int(stream), offset), y.shape[1], width)
-        loops.round_by_words(u[min(k, len(u) - 1)], words, out[k], source, p)
+        plan.loop(u[min(k, len(u) - 1)], words, out[k], plan.words)
 
 
 def _wide_words(key: Key, count: int, width: int) -> NDArray[np.uint64]:
@@ -517,22 +534,31 @@ def _wide_words(key: Key, count: int, width: int) -> NDArray[np.uint64]:
     return joined[skip : skip + count]
 
 
-def _round_flat(
-    x: NDArray[Any], y: NDArray[Any], how: _How, carrier: Carrier, words: NDArray[Any] | None, width: int = 0
-) -> None:
+def _round_flat(x: NDArray[Any], y: NDArray[Any], plan: _Plan, words: NDArray[Any] | None) -> None:
     """Round `x` into `y` deterministically, or element by element by what `words` holds: random words, or thresholds."""
-    loops, p = _kernel(how.q, carrier, _rule(how.q))
-    u, out = x.view(carrier.word), y.view(carrier.word)
-    if how.q.mode.stochastic:
-        source = _source(how.q, width if how.n is None else how.n, width, carrier)
-        loops.round_by_words(u, words, out, source, p)
-    elif how.q.mode is Mode.THR:
-        loops.round_by_eps(u, words, out, p)
-    elif loops is table:
-        q = how.q
-        table.round_by_steps(u, out, table.steps(q.format, _rule(q), q.mode, signed_nan=q.nan == "signed"))
-    else:
-        loops.round_by_thresholds(u, out, _words_of(thresholds, how.q.mode, carrier.dtype), p)
+    plan.loop(_patterns(x), *(() if words is None else (words,)), _patterns(y), plan.words)
+
+
+def _encoded(y: NDArray[Any], q: Quantizer, carrier: Carrier) -> NDArray[Any]:
+    """Return the codes of values of the format."""
+    fmt = q.format
+    codes, flat = np.empty(y.shape, code_dtype(fmt)), y.reshape(-1)
+    if carrier.holds(fmt):  # any mode takes a value to itself
+        rule = Saturation.saturate if q.saturation is Saturation.wrap else _rule(q)
+        how = Quantizer(fmt, Mode.RTZ, saturation=rule, nan=q.nan)
+        _round_flat(flat, codes.reshape(-1), _plan(how, None, carrier.width, carrier.dtype, codes=True), None)
+        return codes
+    values, ascending = _codes(fmt)
+    out = codes.reshape(-1)
+    np.take(ascending, np.searchsorted(values, flat), out=out, mode="clip")
+    out[(flat == 0) & np.signbit(flat) & fmt.has_neg_zero] |= codes.dtype.type(1 << (fmt.bits - 1))
+    if fmt.inf_code is not None:
+        out[np.isposinf(flat)] = fmt.inf_code
+        out[np.isneginf(flat)] = fmt.code_of_inf(negative=True)
+    if fmt.nan_code is not None:
+        out[np.isnan(flat)] = fmt.nan_code
+        out[np.isnan(flat) & np.signbit(flat)] = fmt.code_of_nan(negative=True)
+    return codes
 
 
 def _eps_words(eps: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.uint64] | None:
@@ -561,7 +587,7 @@ def _after(y: NDArray[Any], q: Quantizer, carrier: Carrier) -> None:
     if q.ftz_out and fmt.kind == "float" and fmt.smallest_subnormal < fmt.smallest_normal:
         limit = carrier.dtype.type(fmt.smallest_normal).view(carrier.word)
         flat = y.reshape(-1).view(carrier.word)
-        cpu.flush_all(flat, flat, limit, _kernel(q, carrier, _rule(q))[1])
+        cpu.flush_all(flat, flat, limit, _limits(q, carrier.dtype))
 
 
 def _words(rbits: ArrayLike, bits: int, shape: tuple[int, ...], carrier: Carrier) -> NDArray[Any]:

@@ -19,7 +19,7 @@ from qsim.errors import InputError
 from qsim.formats import Grid, get_format
 from qsim.kernels import cpu
 from qsim.kernels.division import divide_all
-from qsim.kernels.parameters import parameters, thresholds
+from qsim.kernels.parameters import addends, parameters
 from qsim.rounding import Mode, Per, Quantizer, Saturation
 
 __all__ = ["INPUTS", "apply_scale", "derive_scale", "flush_input", "given_scale", "number_format", "remove_scale"]
@@ -174,11 +174,10 @@ def _sum(row: NDArray[np.float64]) -> Fraction:
 
 def _once(y: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.float64]:
     """Return `y` rounded to nearest in `dtype`, by our kernel: ml_dtypes rounds float64 to bfloat16 by way of float32."""
-    to = parameters(number_format(dtype), Saturation.SatNone, y.dtype)
+    p, t = parameters(number_format(dtype), Saturation.SatNone, y.dtype), addends(Mode.RNE, y.dtype)
     rounded = np.empty(y.size)
-    cpu.round_by_thresholds(
-        np.ascontiguousarray(y).reshape(-1).view(np.uint64), rounded.view(np.uint64), thresholds(Mode.RNE, y.dtype), to
-    )
+    patterns = np.ascontiguousarray(y).reshape(-1).view(np.uint64)
+    cpu.round_by_addends(patterns, rounded.view(np.uint64), t, p)
     return rounded.reshape(y.shape)
 
 

@@ -4,58 +4,75 @@ One source serves four readers: Python, `numba.njit`, PTX through `numba.cuda`, 
 reads this file's syntax tree). So it is if-free (conditional expressions, `min`, `max`), integers only, and typed: the
 type of the argument, uint32 for float32 and uint64 for float64, is the *word* of the whole computation, and every
 intermediate is wrapped in it. (Numba types uint32 + uint32 as uint64; an unwrapped sum would keep its carry there and
-lose it elsewhere.) Shifts never reach 64, which no reader but Python defines.
+lose it elsewhere.) Shifts never reach the width of the word: most are masked to it, so that a compiler can see it too
+and takes the vector shifts of that width.
 
 The picture, for |x| with bit pattern a, and a grid whose lowest bit lies s places above the lowest bit of x:
 
     a = EEEEEEEEFFFFFFFFFFFFFFFFFFFFFFF        pattern: exponent field, fraction field
                      |<----- s ------>|        s bits are discarded
-    low = a >> s                               the lower neighbour, counted along the grid
-    f = the s discarded bits, as a fraction of the interval, in the top bits of a word
+    r =              |rrrrrrrrrrrrrrrr|rrr     a word, its top s bits below the grid: what is added
+    n = (a + (r >> (W - s))) >> s              the neighbour that x goes to, counted along the grid
 
-Every rounding is one comparison: up iff f > t. The threshold t depends on the mode, the sign, the random word, and on
-whether the lower neighbour's code is even or odd. With h half of a word's range and r the random word's top N bits:
+Every rounding is this addition: x goes up iff f + r carries out of a word, f the s discarded bits at the top of one. The
+addend r depends on the mode, the sign, the random word, and on whether the lower neighbour's code is even or odd. With
+h half of a word's range and w the random word's top N bits:
 
-    RNE   h (even), h - 1 (odd)    exactly half is above h - 1, and not above h; likewise RNA h - 1, RNZ h,
+    RNE   h - 1 (even), h (odd)    exactly half carries with h, and does not with h - 1; likewise RNA h, RNZ h - 1,
                                    RNP and RNN one of both by sign
-    RTZ   the largest word         nothing is above it; RAZ 0; RUP and RDN one of both by sign; RTO 0 (even) or it (odd)
-    SRA   ~r                       f + r carries out of the word iff f > ~r
-    SRB   ~(r + q), q half of the  2R + 1 is r + q in units of half of r's last bit
-          last bit of r
-    SRC   ~(r + q), + 1 if odd     f rounds to at least 2^N - R iff f >= 2^N - R - 1/2, and > if that is odd
-    SRE   0 or the largest word    by the top bit of r
+    RTZ   0                        nothing carries; RAZ the largest word: all but 0 does; RUP and RDN one of both by
+                                   sign; RTO the largest word (even) or 0 (odd)
+    SRA   w                        f + w carries iff floor(nu 2^N) + R >= 2^N
+    SRB   w + q, q half of the     2R + 1 is w + q in units of half of w's last bit
+          last bit of w
+    SRC   w + q, - 1 if odd        f rounds to at least 2^N - R iff f >= 2^N - R - 1/2, and > if that is odd
+    SRE   0 or the largest word    by the top bit of w
 
-A fraction longer than a word loses its low bits. Where they count, for RAZ and its like and for odd SRC, `sticky` says
-so: then up iff f > t, or f = t and something was lost.
+A carry out of the fraction field runs into the exponent field, which is what a carry should do. Below the grid's smallest
+value only that and zero are left to choose from. A deterministic mode then compares patterns; a random word is added to
+the fraction as above, as many of its bits as a word has. Bits that are dropped so count for odd SRC, SRE and Threshold:
+`sticky` says that x goes up as well where f + r is the largest word, and something was lost.
 
-The result is (low + up) << s: a carry out of the fraction field runs into the exponent field, which is what a carry
-should do. Where s exceeds the fraction field, only zero and the grid's first value are left to choose from.
+What comes out is a pattern or a code, as the parameters say. Codes of a sign count the values of a format, and n, less
+where its binade begins along the grid, is that count. The ends of the range are patterns, or codes, likewise.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from numba.extending import register_jitable as portable
+from numba.extending import register_jitable
 from numpy import uint64
 
 __all__ = [
+    "Addends",
     "Parameters",
     "Stochastic",
-    "Thresholds",
-    "encode_bits",
-    "eps_threshold",
+    "addend",
+    "clamped",
+    "deterministic",
+    "eps_addend",
     "flush",
+    "last_to_zero",
+    "mirrored",
+    "of_sign",
     "philox4x32_10",
+    "ranged",
     "round_bits",
-    "stochastic_threshold",
+    "round_word",
+    "stochastic",
 ]
 
 
-class Parameters(NamedTuple):
-    """Hold what the core must know of carrier and format; every field is a word of the carrier's width.
+portable = register_jitable(forceinline=True)
+"""Marks what every reader reads. Compiled, it becomes part of the loop that calls it: a call would keep that from vectors."""
 
-    "Position" counts bits upwards from the lowest bit of the carrier's subnormals, which is position 1.
+
+class Parameters(NamedTuple):
+    """Hold what the core must know of carrier, format and result; every field is a word of the carrier's width.
+
+    "Position" counts bits upwards from the lowest bit of the carrier's subnormals, which is position 1. A result is a
+    pattern of the carrier, or a code.
     """
 
     # the carrier
@@ -63,45 +80,46 @@ class Parameters(NamedTuple):
     last: Any  # word width - 1, the largest shift of a word
     sign: Any  # the sign bit
     inf: Any  # pattern of infinity
+    # what a result is
+    keep: Any  # for patterns `last`: n goes back to its place; for codes 0
+    count: Any  # for codes all bits: n is counted from the beginning of its binade; for patterns 0
+    skip: Any  # for codes of a format without a zero 1: the smallest value has code 0; else 0
+    flip: Any  # for two's complement codes all bits of a code: those that a minus sign turns; else 0
+    minus: Any  # what a minus sign adds then: the sign bit, of a pattern or a code; for two's complement 1
     # the grid
-    discard: Any  # bits discarded from a number in the format's normal range; 0 for an even grid, which has none
+    largest: Any  # the largest word; no constant of the loops, or LLVM takes a comparison for an overflow it cannot vectorize
     floor: Any  # position of the grid's lowest bit in its even part
-    parity: Any  # added to an exponent field, its last bit is that of the code
+    lowest: Any  # position where a normal number of the format begins: the spacing grows from here; `floor` if it never does
+    parity: Any  # what the lowest bit of an exponent field must be added to be the code's: that bit, or 0
     quantum: Any  # pattern of the smallest positive value
-    # the range; each pattern with its sign
-    top: Any  # largest magnitude of a positive result
-    bottom: Any  # largest magnitude of a negative result, without its sign
+    halfway: Any  # pattern of half of it, rounded down
+    tiny: Any  # largest pattern of which no bit of the exponent field is left in n; the largest word where there is none
+    smallest: Any  # the smallest positive value, as a result
+    # the range; signed results, but for the ends, which are magnitudes
+    top: Any  # end of the positive numbers
+    bottom: Any  # of the negative ones
     over_pos: Any  # result of an overflow
     over_neg: Any
-    inf_pos: Any  # result of an infinity
+    inf_pos: Any  # of an infinity
     inf_neg: Any
-    nan: Any  # result of a NaN
-    nan_sign: Any  # the sign bit where a NaN keeps its sign; else 0
-    zero_pos: Any  # result of a positive value that rounds to zero
+    nan_pos: Any  # of a NaN
+    nan_neg: Any
+    zero_pos: Any  # of a positive number that rounds to zero
     zero_neg: Any  # of a negative one
-    # the codes
-    normal: Any  # pattern of the smallest normal value; above all patterns for integers and fixed point
-    rebias: Any  # exponent field of the carrier less that of the code, times 2^man_bits
-    code_sign: Any  # the code's sign bit
-    code_mask: Any  # all bits of a code
-    code_inf: Any
-    code_nan: Any
-    code_nan_sign: Any  # the code's sign bit where NaNs have one; else 0
-    twos: Any  # 1 where negative codes are two's complement, 0 for sign and magnitude
+    edge: Any  # for `clamped` and `mirrored`: largest magnitude without a minus sign: 0; the largest word where -0 has one
 
 
-class Thresholds(NamedTuple):
-    """Hold the thresholds of a deterministic mode: by sign of the input, and by parity of the lower code."""
+class Addends(NamedTuple):
+    """Hold what a deterministic mode adds: by sign of the input, and by parity of the lower code."""
 
     even_pos: Any
     odd_pos: Any
     even_neg: Any
     odd_neg: Any
-    sticky: Any
 
 
 class Stochastic(NamedTuple):
-    """Say how the bits of a random word set a threshold."""
+    """Say how the bits of a random word make an addend."""
 
     mask: Any  # the bits that count: the top N
     half: Any  # half of the last of them; 0 where SRA or SRE
@@ -110,119 +128,184 @@ class Stochastic(NamedTuple):
     all_or_none: Any  # SRE: all bits set; else 0
 
 
-@portable
-def shift(a: Any, p: Any) -> Any:
-    """Return s, the number of low bits of |x| that lie below the grid; `a` is the pattern of |x|.
-
-    The grid's lowest bit stands `discard` above that of x, but never below `floor`.
-    """
-    word = type(a)
-    position = max(word(a >> p.fraction_bits), word(1))
-    return word(max(p.floor, word(position + p.discard)) - position)
+# --- What is added -----------------------------------------------------------------------------------------
 
 
 @portable
-def significand(a: Any, p: Any) -> Any:
-    """Return the significand of |x| as an integer, hidden bit included."""
-    word = type(a)
-    hidden = word(word(1) << p.fraction_bits)
-    field = word(a & word(hidden - word(1)))
-    return word(field | (hidden if a >= hidden else word(0)))
-
-
-@portable
-def discarded(m: Any, s: Any, p: Any) -> Any:
-    """Return the fraction (m mod 2^s) / 2^s, its first bits filling a word; what falls below the word is dropped.
-
-    For s <= W - 1, with W the width, that is m << (W - s), in two shifts since s may be 0; above, m >> (s - W).
-    """
-    word = type(m)
-    near = word(word(m << word(1)) << word(p.last - min(s, p.last)))
-    beyond = word(max(s, word(p.last + word(1))) - word(p.last + word(1)))
-    far = word(m >> min(beyond, p.last))
-    return near if s <= p.last else far
-
-
-@portable
-def lost(m: Any, s: Any, p: Any) -> Any:
-    """Return 1 if `discarded` dropped a set bit of m, which it can where s exceeds the word's width, else 0."""
-    word = type(m)
-    beyond = min(word(max(s, word(p.last + word(1))) - word(p.last + word(1))), p.last)
-    return word(0) if word(word(m >> beyond) << beyond) == m else word(1)
-
-
-@portable
-def stochastic_threshold(bits: Any, source: Any) -> Any:
-    """Return the threshold that the random word `bits`, its N bits at the top, sets, and whether it is sticky.
-
-    `source` says which bits count and how; see `Stochastic`.
-    """
+def addend(bits: Any, source: Any) -> Any:
+    """Return what the random word `bits`, its N bits at the top, adds, and whether it is sticky; see `Stochastic`."""
     word = type(bits)
     kept = word(bits & source.mask)
     spread = (source.all_or_none if kept > word(0) else word(0)) if source.all_or_none > word(0) else kept
     odd = word(word(kept & source.last) ^ source.flip) > word(0)
-    extra = word(1) if odd else word(0)
-    sticky = extra if source.all_or_none == word(0) else (word(1) if kept > word(0) else word(0))
-    return word(word(~word(spread | source.half)) + extra), sticky
+    less = word(1) if odd else word(0)
+    sticky = less if source.all_or_none == word(0) else (word(1) if kept > word(0) else word(0))
+    return word(word(spread | source.half) - less), sticky
 
 
 @portable
-def round_bits(u: Any, even: Any, odd: Any, sticky: Any, p: Any) -> Any:
-    """Return the pattern of the value that pattern `u` rounds to, up iff the discarded fraction exceeds the threshold.
+def eps_addend(eps: Any, negative: Any) -> Any:
+    """Return what Threshold(eps / 2^W), with W the word's width, adds, and whether it is sticky.
 
-    `even` and `odd` are the thresholds for a lower neighbour with an even and with an odd code; where `sticky` is 1, a
-    fraction equal to the threshold but for bits lost below the word is above it.
-    """
-    word = type(u)
-    a = word(u & word(p.sign - word(1)))
-    negative = u >= p.sign
-    s = shift(a, p)
-    inside = s <= p.fraction_bits
-    places = min(s, p.fraction_bits)
-    low = word(a >> places)
-    # At s = fraction_bits the last bit of `low` is the exponent field's, and the code's last bit is that plus parity.
-    code = word(low + (p.parity if s == p.fraction_bits else word(0)))
-    is_odd = word(code & (word(1) if inside else word(0))) > word(0)
-    m = significand(a, p)
-    f = discarded(m, s, p)
-    t = odd if is_odd else even
-    more = word(lost(m, s, p) & sticky)
-    up = word(1) if (f >= t if more > word(0) else f > t) else word(0)
-    y = word(word(low + up) << places) if inside else (p.quantum if up > word(0) else word(0))
-    limit = p.bottom if negative else p.top
-    signed = word(y | word(u & p.sign)) if y > word(0) else (p.zero_neg if negative else p.zero_pos)
-    ranged = (p.over_neg if negative else p.over_pos) if y > limit else signed
-    finite = (p.inf_neg if negative else p.inf_pos) if a == p.inf else ranged
-    return word(p.nan | word(u & p.nan_sign)) if a > p.inf else finite
-
-
-@portable
-def encode_bits(u: Any, p: Any) -> Any:
-    """Return the code of pattern `u`, a value of the format.
-
-    Normal values shift their exponent and fraction fields into place and change the bias; even-spaced ones are counted.
-    """
-    word = type(u)
-    a = word(u & word(p.sign - word(1)))
-    position = max(word(a >> p.fraction_bits), word(1))
-    counted = word(significand(a, p) >> min(word(max(p.floor, position) - position), p.last))
-    magnitude = word(word(a >> p.discard) - p.rebias) if a >= p.normal else counted
-    ranged = p.code_inf if a == p.inf else magnitude
-    mirrored = word(word(word(0) - ranged) & p.code_mask) if p.twos > word(0) else word(ranged | p.code_sign)
-    negative = u >= p.sign
-    signed = mirrored if negative else ranged
-    return word(p.code_nan | (p.code_nan_sign if negative else word(0))) if a > p.inf else signed
-
-
-@portable
-def eps_threshold(eps: Any, negative: Any) -> Any:
-    """Return the threshold of Threshold(eps / 2^W), with W the word's width, and whether it is sticky.
-
-    The fraction is that of the way from the lesser neighbour. For a negative number it is 1 - nu, and that does not exceed
-    eps iff the word of nu reaches 2^W - eps, lost bits or not.
+    The fraction is that of the way from the lesser neighbour: it exceeds eps iff f + ~eps carries, or a bit below was lost. For
+    a negative number it is 1 - nu, and that does not exceed eps iff the word of nu reaches 2^W - eps, lost bits or not.
     """
     word = type(eps)
-    return (word(~eps) if negative else eps), (word(0) if negative else word(1))
+    return (eps if negative else word(~eps)), (word(0) if negative else word(1))
+
+
+@portable
+def last_to_zero(even: Any, p: Any) -> Any:
+    """Return the largest pattern below the smallest value that goes to zero, by a deterministic mode's addend for even codes.
+
+    The largest word takes all to the smallest value, 0 none; those from half of it on go there by h, those above it by h - 1.
+    """
+    word = type(even)
+    tie = word(max(p.halfway, word(1)) - word(1)) if even >= p.sign else p.halfway
+    near = tie if even > word(0) else word(p.quantum - word(1))
+    return word(0) if even == p.largest else near
+
+
+# --- Comparisons that are cheaper in vectors -----------------------------------------------------------------
+
+
+@portable
+def exceeds(a: Any, limit: Any, p: Any) -> Any:
+    """Return whether `a`, without a sign bit, is above `limit`, likewise or the largest word, which stands for -1.
+
+    The difference has a sign bit then, which selects in a vector without a comparison, and unsigned vectors have none.
+    """
+    word = type(a)
+    return word(limit - a) >= p.sign
+
+
+@portable
+def negative(u: Any, p: Any) -> Any:
+    """Return a word of ones where `u` has a sign bit, else 0."""
+    word = type(u)
+    return word(word(0) - word(u >> p.last))
+
+
+@portable
+def of_sign(mask: Any, pos: Any, neg: Any) -> Any:
+    """Return `neg` where `mask` is a word of ones, `pos` where it is 0: two operations, whatever else depends on the sign."""
+    word = type(mask)
+    return word(pos ^ word(mask & word(pos ^ neg)))
+
+
+# --- From a magnitude to its neighbour ---------------------------------------------------------------------
+
+
+@portable
+def binade(a: Any, p: Any) -> Any:
+    """Return the position of the magnitude `a`, or `lowest` where that is less: what is below `floor` of it is discarded."""
+    word = type(a)
+    return min(max(word(a >> p.fraction_bits), word(1)), p.lowest)
+
+
+@portable
+def along(a: Any, even: Any, odd: Any, p: Any) -> Any:
+    """Return the neighbour of the magnitude `a` that the addend for its parity leads to, as a result without sign or range.
+
+    Some of the exponent field must be left of n, or a = 0. Where it is the last bit of n, the code's is that plus parity.
+    """
+    word = type(a)
+    e = binade(a, p)
+    s = word(word(p.floor - e) & p.last)
+    rest = word(p.last ^ s)
+    r = odd if word(word(a ^ p.parity) << rest) >= p.sign else even
+    n = word(word(a + word(word(r >> word(1)) >> rest)) >> s)
+    begins = word(word(e - word(1)) << word(word(p.fraction_bits - s) & p.last))
+    return word(word(n << word(s & p.keep)) - word(begins & p.count))
+
+
+@portable
+def deterministic(a: Any, even: Any, odd: Any, small: Any, p: Any) -> Any:
+    """Return what the magnitude `a` rounds to, as `along` does; patterns up to `small`, that of `last_to_zero`, go to zero."""
+    word = type(a)
+    return along(max(a, p.quantum) if exceeds(a, small, p) else word(0), even, odd, p)
+
+
+@portable
+def stochastic(a: Any, r: Any, sticky: Any, p: Any) -> Any:
+    """Return what the magnitude `a` rounds to by the addend `r` of a random word, as `along` does.
+
+    Up to `tiny` the fraction is the significand, its top bit that of a word, shifted down by k. From k = W on all is lost.
+    """
+    word = type(a)
+    position = max(word(a >> p.fraction_bits), word(1))
+    k = word(word(p.floor - min(position, p.lowest)) - word(p.fraction_bits + word(1)))
+    hidden = word(min(word(a >> p.fraction_bits), word(1)) << p.last)
+    m = word(word(a << word(p.last - p.fraction_bits)) | hidden)
+    shifted = word(m >> word(k & p.last))
+    inside = k <= p.last
+    f = shifted if inside else word(0)
+    back = word(f << word(k & p.last))
+    more = sticky if back != m else word(0)
+    up = word(f + more) > word(p.largest ^ r)
+    small = p.smallest if up else word(0)
+    near = along(a, r, r, p)
+    return near if exceeds(a, p.tiny, p) else small
+
+
+# --- From a magnitude to the result ------------------------------------------------------------------------
+
+
+@portable
+def signed(y: Any, mask: Any, p: Any) -> Any:
+    """Return the magnitude `y` of a result with the sign that `mask` says."""
+    word = type(y)
+    return word(word(y ^ word(mask & p.flip)) + word(mask & p.minus))
+
+
+@portable
+def ranged(y: Any, u: Any, p: Any) -> Any:
+    """Return the result for the pattern `u`, whose magnitude rounds to `y`: with its sign, inside the range."""
+    word = type(u)
+    a = word(u & word(p.sign - word(1)))
+    mask = negative(u, p)
+    inside = signed(word(y - p.skip), mask, p)
+    z = of_sign(mask, p.zero_pos, p.zero_neg) if y == word(0) else inside
+    z = of_sign(mask, p.over_pos, p.over_neg) if exceeds(y, of_sign(mask, p.top, p.bottom), p) else z
+    z = of_sign(mask, p.inf_pos, p.inf_neg) if a == p.inf else z
+    return of_sign(mask, p.nan_pos, p.nan_neg) if a > p.inf else z
+
+
+@portable
+def finished(y: Any, u: Any, p: Any) -> Any:
+    """Return the magnitude `y` with the sign of `u`, but without one up to `edge`; or the NaN."""
+    word = type(u)
+    z = signed(y, negative(word(u & word(p.edge - y)), p), p)
+    return p.nan_pos if word(u & word(p.sign - word(1))) > p.inf else z
+
+
+@portable
+def clamped(y: Any, u: Any, p: Any) -> Any:
+    """Return what `ranged` does where all beyond an end of the range, infinities too, becomes that end."""
+    return finished(min(y, p.bottom if u >= p.sign else p.top), u, p)
+
+
+@portable
+def mirrored(y: Any, u: Any, p: Any) -> Any:
+    """Return what `ranged` does where overflows and infinities have one result, and negative numbers that of positive ones."""
+    return finished(p.over_pos if exceeds(y, p.top, p) else y, u, p)
+
+
+# --- The whole ---------------------------------------------------------------------------------------------
+
+
+@portable
+def round_bits(u: Any, even: Any, odd: Any, small: Any, p: Any) -> Any:
+    """Return the result of the pattern `u` by a deterministic mode: its addends for even and odd codes, and `last_to_zero`."""
+    word = type(u)
+    return ranged(deterministic(word(u & word(p.sign - word(1))), even, odd, small, p), u, p)
+
+
+@portable
+def round_word(u: Any, r: Any, sticky: Any, p: Any) -> Any:
+    """Return the result of the pattern `u` by the addend `r` of a random word, sticky or not."""
+    word = type(u)
+    return ranged(stochastic(word(u & word(p.sign - word(1))), r, sticky, p), u, p)
 
 
 @portable

@@ -1,90 +1,144 @@
 """The CPU driver: plain loops over one-dimensional, contiguous arrays of words.
 
 Shapes that vectorize: indices run over `range(x.size)` of a slice, words are filled into a small buffer first and
-used in a second loop. Nothing here knows a format; everything is in the `Parameters`. They, `Thresholds` and `Stochastic`
-may be given as arrays of their words, which a call takes over sooner.
+used in a second loop. Nothing here knows a format: all about one rounding is an array of words, `Parameters` and then
+`Addends` or `Stochastic`, so that one compiled loop serves every format. Loops differ in what a compiler must know to make
+them short: patterns or codes come out, and which `Shortcut` holds.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy import uint32, uint64
 
+from qsim.kernels import core
 from qsim.kernels.compiled import compiled, fields_of
 from qsim.kernels.core import (
     HALF,
     LOW,
+    Addends,
     Parameters,
     Stochastic,
-    Thresholds,
-    encode_bits,
-    eps_threshold,
+    addend,
+    deterministic,
+    eps_addend,
     flush,
+    last_to_zero,
+    negative,
+    of_sign,
     philox4x32_10,
-    round_bits,
-    stochastic_threshold,
+    portable,
+    stochastic,
 )
+from qsim.kernels.parameters import CARRIERS, Shortcut, shortcut
 
 __all__ = [
-    "count", "encode", "fill", "flush_all", "round_by_eps", "round_by_thresholds", "round_by_words", "round_rows32",
-    "round_rows64",
+    "FIELDS", "by_addends", "by_eps", "by_rows", "by_words", "count", "fill", "flush_all", "round_by_addends",
+    "round_by_words", "words_of",
 ]  # fmt: skip
+
+Loop = Callable[..., None]
 
 BUFFER = 1024
 """Random words held at a time: 4 KiB, well inside the first-level cache."""
 
-parameters_of, thresholds_of, stochastic_of = map(fields_of, (Parameters, Thresholds, Stochastic))
+
+def carrier_fields(dtype: Any) -> dict[str, int]:
+    """Return what the type of the words says of `Parameters`."""
+    carrier = CARRIERS[np.dtype(f"f{np.dtype(dtype).itemsize}")]
+    sign = 1 << (carrier.width - 1)
+    return {"fraction_bits": carrier.fraction_bits, "last": carrier.width - 1, "sign": sign, "inf": carrier.infinity}
+
+
+def value_fields(dtype: Any) -> dict[str, int]:
+    """Return what is known besides if patterns come out."""
+    carrier = carrier_fields(dtype)
+    return carrier | {"keep": carrier["last"], "count": 0, "skip": 0, "flip": 0, "minus": carrier["sign"]}
+
+
+def code_fields(dtype: Any) -> dict[str, int]:
+    """Return what is known besides if codes come out."""
+    carrier = carrier_fields(dtype)
+    return carrier | {"keep": 0, "count": 2 * carrier["sign"] - 1}
+
+
+FIELDS = {codes: fields_of(Parameters, 0, known) for codes, known in ((False, value_fields), (True, code_fields))}
+AFTER = len(Parameters._fields)
+addends_of, stochastic_of = fields_of(Addends, AFTER), fields_of(Stochastic, AFTER)
+parameters_of = FIELDS[False]
 
 ONE, TWO, THREE, FOUR = uint64(1), uint64(2), uint64(3), uint64(4)
 
 
-@compiled
-def round_by_thresholds(x: Any, y: Any, t: Any, p: Any) -> None:
-    """Round every pattern of `x` into `y` with the same `Thresholds`: the deterministic modes."""
-    t, p = thresholds_of(t), parameters_of(p)
-    for i in range(x.size):
-        negative = x[i] >= p.sign
-        even = t.even_neg if negative else t.even_pos
-        odd = t.odd_neg if negative else t.odd_pos
-        y[i] = round_bits(x[i], even, odd, t.sticky, p)
+def words_of(p: Parameters, *more: Any) -> Any:
+    """Return `Parameters`, and what comes after them, as the array of words that a loop takes."""
+    return np.array([*p, *(word for fields in more for word in fields)])
 
 
-@compiled
-def round_by_words(x: Any, words: Any, y: Any, source: Any, p: Any) -> None:
-    """Round `x` into `y` stochastically; element i takes the bits of `words[i]` that `source` says."""
-    source, p = stochastic_of(source), parameters_of(p)
-    for i in range(x.size):
-        threshold, sticky = stochastic_threshold(words[i], source)
-        y[i] = round_bits(x[i], threshold, threshold, sticky, p)
+# --- Deterministic modes -----------------------------------------------------------------------------------
 
 
-@compiled
-def round_by_eps(x: Any, eps: Any, y: Any, p: Any) -> None:
-    """Round `x` into `y` by Threshold; element i has the threshold `eps[i]` / 2^W, W the width of its word."""
-    p = parameters_of(p)
-    for i in range(x.size):
-        threshold, sticky = eps_threshold(eps[i], x[i] >= p.sign)
-        y[i] = round_bits(x[i], threshold, threshold, sticky, p)
+@functools.cache
+def by_parity(codes: bool, how: Shortcut) -> Loop:
+    """Return the loop of the modes that look at the lower code and not at the sign."""
+    fields, finish = FIELDS[codes], getattr(core, how)
+
+    @compiled
+    def round_by_parity(x: Any, y: Any, words: Any) -> None:
+        p, t = fields(words), addends_of(words)
+        word = type(p.sign)
+        small = last_to_zero(t.even_pos, p)
+        for i in range(x.size):
+            a = word(x[i] & word(p.sign - word(1)))
+            y[i] = finish(deterministic(a, t.even_pos, t.odd_pos, small, p), x[i], p)
+
+    return round_by_parity
 
 
-@compiled
-def flush_all(x: Any, y: Any, limit: Any, p: Any) -> None:
-    """Copy `x` to `y` with zeros in place of what is of smaller magnitude than the pattern `limit`."""
-    p = parameters_of(p)
-    for i in range(x.size):
-        y[i] = flush(x[i], limit, p)
+@functools.cache
+def by_sign(codes: bool, how: Shortcut) -> Loop:
+    """Return the loop of the modes that look at the sign and not at the lower code."""
+    fields, finish = FIELDS[codes], getattr(core, how)
+
+    @compiled
+    def round_by_sign(x: Any, y: Any, words: Any) -> None:
+        p, t = fields(words), addends_of(words)
+        word = type(p.sign)
+        small_pos, small_neg = last_to_zero(t.even_pos, p), last_to_zero(t.even_neg, p)
+        for i in range(x.size):
+            mask = negative(x[i], p)
+            r, small = of_sign(mask, t.even_pos, t.even_neg), of_sign(mask, small_pos, small_neg)
+            y[i] = finish(deterministic(word(x[i] & word(p.sign - word(1))), r, r, small, p), x[i], p)
+
+    return round_by_sign
 
 
-@compiled
-def fill(words: Any, first: Any, seed: Any, stream: Any) -> None:
-    """Fill the uint32 array `words` (a multiple of four long) with the words of the blocks from `first` on."""
+def by_addends(p: Parameters, t: Addends, *, codes: bool = False) -> Loop:
+    """Return the loop(x, y, words) that rounds every pattern of `x` into `y` by a deterministic mode."""
+    parity = (t.even_pos, t.odd_pos) == (t.even_neg, t.odd_neg)
+    return (by_parity if parity else by_sign)(codes, shortcut(p))
+
+
+def round_by_addends(x: Any, y: Any, t: Addends, p: Parameters, *, codes: bool = False) -> None:
+    """Round every pattern of `x` into `y` by a deterministic mode."""
+    by_addends(p, t, codes=codes)(x, y, words_of(p, t))
+
+
+# --- Random words ------------------------------------------------------------------------------------------
+
+
+@portable
+def fill_blocks(words: Any, first: Any, seed: Any, stream: Any) -> None:
+    """Fill `words`, a multiple of four long, with those of the blocks from `first` on, which have one upper half."""
     k0, k1 = uint64(seed & LOW), uint64(seed >> HALF)
     c2, c3 = uint64(stream & LOW), uint64(stream >> HALF)
+    upper = uint64(first >> HALF)
     for j in range(uint64(words.size) // FOUR):
-        block = uint64(first + uint64(j))
-        r0, r1, r2, r3 = philox4x32_10(uint64(block & LOW), uint64(block >> HALF), c2, c3, k0, k1)
+        r0, r1, r2, r3 = philox4x32_10(uint64(first + uint64(j)), upper, c2, c3, k0, k1)
         i = uint64(FOUR * uint64(j))
         words[i] = uint32(r0)
         words[i + ONE] = uint32(r1)
@@ -92,68 +146,162 @@ def fill(words: Any, first: Any, seed: Any, stream: Any) -> None:
         words[i + THREE] = uint32(r3)
 
 
-@compiled
-def round_rows32(x: Any, y: Any, seed: Any, streams: Any, offset: Any, source: Any, p: Any) -> None:
-    """Round each row of the 2-D uint32 array `x` into `y`; row k takes the words of `streams[k]`, one an element.
+@portable
+def fill_words(words: Any, first: Any, seed: Any, stream: Any) -> None:
+    """Fill `words` as `fill` does."""
+    left = uint64(uint64(LOW + ONE) - uint64(first & LOW))  # blocks until the upper half of the counter changes
+    near = min(uint64(words.size), uint64(FOUR * left))
+    fill_blocks(words[:near], first, seed, stream)
+    fill_blocks(words[near:], uint64(first + left), seed, stream)
 
-    Where `x` has a single row, every row of `y` is a rounding of it.
+
+@compiled
+def fill(words: Any, first: Any, seed: Any, stream: Any) -> None:
+    """Fill the uint32 array `words` (a multiple of four long) with the words of the blocks from `first` on."""
+    fill_words(words, first, seed, stream)
+
+
+@functools.cache
+def stochastic_rounder(codes: bool, how: Shortcut, sticky: bool) -> Callable[..., None]:
+    """Return the function for loops that rounds `x` into `y` by the random words `r`."""
+    fields, finish = FIELDS[codes], getattr(core, how)
+
+    @portable
+    def round_plain(x: Any, r: Any, y: Any, words: Any) -> None:
+        p, source = fields(words), stochastic_of(words)
+        word = type(p.sign)
+        for i in range(x.size):
+            a = word(x[i] & word(p.sign - word(1)))
+            kept = word(word(r[i] & source.mask) | source.half)
+            y[i] = finish(stochastic(a, kept, word(0), p), x[i], p)
+
+    @portable
+    def round_sticky(x: Any, r: Any, y: Any, words: Any) -> None:
+        p, source = fields(words), stochastic_of(words)
+        word = type(p.sign)
+        for i in range(x.size):
+            a = word(x[i] & word(p.sign - word(1)))
+            kept, loses = addend(r[i], source)
+            y[i] = finish(stochastic(a, kept, loses, p), x[i], p)
+
+    return round_sticky if sticky else round_plain
+
+
+@functools.cache
+def _by_words(codes: bool, how: Shortcut, sticky: bool) -> Loop:
+    round_all = stochastic_rounder(codes, how, sticky)
+
+    @compiled
+    def round_by_words(x: Any, r: Any, y: Any, words: Any) -> None:
+        round_all(x, r, y, words)
+
+    return round_by_words
+
+
+@functools.cache
+def _by_rows(codes: bool, how: Shortcut, sticky: bool) -> Loop:
+    round_all = stochastic_rounder(codes, how, sticky)
+
+    @compiled
+    def round_rows32(x: Any, y: Any, seed: Any, streams: Any, offset: Any, words: Any) -> None:
+        buffer = np.empty(BUFFER, np.uint32)
+        for k in range(y.shape[0]):
+            row, out, stream = x[min(k, x.shape[0] - 1)], y[k], streams[k]
+            done, skip, block = 0, np.int64(offset % FOUR), uint64(offset // FOUR)
+            while done < row.size:
+                filled = min(BUFFER, 4 * ((skip + row.size - done + 3) // 4))
+                fill_words(buffer[:filled], block, seed, stream)
+                n = min(filled - skip, row.size - done)
+                round_all(row[done : done + n], buffer[skip : skip + n], out[done : done + n], words)
+                done += n
+                block, skip = uint64(block + uint64(filled // 4)), np.int64(0)
+
+    return round_rows32
+
+
+@functools.cache
+def _by_rows_of_pairs(codes: bool, how: Shortcut, sticky: bool) -> Loop:
+    round_all = stochastic_rounder(codes, how, sticky)
+
+    @compiled
+    def round_rows64(x: Any, y: Any, seed: Any, streams: Any, offset: Any, words: Any) -> None:
+        buffer, pairs = np.empty(2 * BUFFER, np.uint32), np.empty(BUFFER, np.uint64)
+        for k in range(y.shape[0]):
+            row, out, stream = x[min(k, x.shape[0] - 1)], y[k], streams[k]
+            done, skip, block = 0, np.int64(offset % TWO), uint64(offset // TWO)
+            while done < row.size:
+                filled = min(BUFFER, 2 * ((skip + row.size - done + 1) // 2))
+                fill_words(buffer[: 2 * filled], block, seed, stream)
+                for i in range(uint64(filled)):
+                    high = uint64(buffer[TWO * uint64(i)])
+                    pairs[i] = uint64(uint64(high << HALF) | uint64(buffer[TWO * uint64(i) + ONE]))
+                n = min(filled - skip, row.size - done)
+                round_all(row[done : done + n], pairs[skip : skip + n], out[done : done + n], words)
+                done += n
+                block, skip = uint64(block + uint64(filled // 2)), np.int64(0)
+
+    return round_rows64
+
+
+def is_sticky(source: Stochastic) -> bool:
+    """Return whether bits that a word drops may count: SRC and SRE."""
+    return bool(source.last or source.flip or source.all_or_none)
+
+
+def by_words(p: Parameters, source: Stochastic, *, codes: bool = False) -> Loop:
+    """Return the loop(x, r, y, words) that rounds `x` into `y`; element i takes the bits of `r[i]` that `source` says."""
+    return _by_words(codes, shortcut(p), is_sticky(source))
+
+
+def round_by_words(x: Any, r: Any, y: Any, source: Stochastic, p: Parameters, *, codes: bool = False) -> None:
+    """Round `x` into `y` stochastically."""
+    by_words(p, source, codes=codes)(x, r, y, words_of(p, source))
+
+
+def by_rows(p: Parameters, source: Stochastic, *, codes: bool = False) -> Loop:
+    """Return the loop(x, y, seed, streams, offset, words) that rounds each row of the 2-D `x` into `y`.
+
+    Row k takes the words of `streams[k]`, of float64 two an element, the first the high one. Where `x` has a single row, every
+    row of `y` is a rounding of it.
     """
-    words = np.empty(BUFFER, np.uint32)
-    for k in range(y.shape[0]):
-        row, out, stream = x[min(k, x.shape[0] - 1)], y[k], streams[k]
-        done = np.int64(0)
-        skip = np.int64(offset % FOUR)
-        block = uint64(offset // FOUR)
-        while done < row.size:
-            filled = min(BUFFER, 4 * ((skip + row.size - done + 3) // 4))
-            fill(words[:filled], block, seed, stream)
-            n = min(filled - skip, row.size - done)
-            round_by_words(row[done : done + n], words[skip : skip + n], out[done : done + n], source, p)
-            done += n
-            block = uint64(block + uint64(filled // 4))
-            skip = np.int64(0)
+    return (_by_rows if p.last < 32 else _by_rows_of_pairs)(codes, shortcut(p), is_sticky(source))
+
+
+@functools.cache
+def by_eps(*, codes: bool = False) -> Loop:
+    """Return the loop(x, eps, y, words) of Threshold; element i has the threshold `eps[i]` / 2^W, W the width of its word."""
+    fields, finish = FIELDS[codes], core.ranged
+
+    @compiled
+    def round_by_eps(x: Any, eps: Any, y: Any, words: Any) -> None:
+        p = fields(words)
+        word = type(p.sign)
+        for i in range(x.size):
+            r, sticky = eps_addend(eps[i], x[i] >= p.sign)
+            y[i] = finish(stochastic(word(x[i] & word(p.sign - word(1))), r, sticky, p), x[i], p)
+
+    return round_by_eps
+
+
+# --- Afterwards --------------------------------------------------------------------------------------------
 
 
 @compiled
-def round_rows64(x: Any, y: Any, seed: Any, streams: Any, offset: Any, source: Any, p: Any) -> None:
-    """Round each row of the 2-D uint64 array `x` into `y`; an element takes two words, the first the high one."""
-    words = np.empty(BUFFER, np.uint32)
-    pairs = np.empty(BUFFER // 2, np.uint64)
-    for k in range(y.shape[0]):
-        row, out, stream = x[min(k, x.shape[0] - 1)], y[k], streams[k]
-        done = np.int64(0)
-        skip = np.int64(offset % TWO)
-        block = uint64(offset // TWO)
-        while done < row.size:
-            filled = min(BUFFER // 2, 2 * ((skip + row.size - done + 1) // 2))
-            fill(words[: 2 * filled], block, seed, stream)
-            joined = pairs[:filled]
-            for i in range(uint64(joined.size)):
-                high = uint64(words[TWO * uint64(i)])
-                joined[i] = uint64(uint64(high << HALF) | uint64(words[TWO * uint64(i) + ONE]))
-            n = min(filled - skip, row.size - done)
-            round_by_words(row[done : done + n], pairs[skip : skip + n], out[done : done + n], source, p)
-            done += n
-            block = uint64(block + uint64(filled // 2))
-            skip = np.int64(0)
+def flush_all(x: Any, y: Any, limit: Any, words: Any) -> None:
+    """Copy `x` to `y` with zeros in place of what is of smaller magnitude than the pattern `limit`."""
+    p = parameters_of(words)
+    for i in range(x.size):
+        y[i] = flush(x[i], limit, p)
 
 
 @compiled
-def encode(y: Any, codes: Any, p: Any) -> None:
-    """Write the code of every pattern of `y`, values of the format, into `codes` (an unsigned type wide enough)."""
-    p = parameters_of(p)
-    for i in range(y.size):
-        codes[i] = encode_bits(y[i], p)
-
-
-@compiled
-def count(x: Any, y: Any, p: Any) -> Any:
+def count(x: Any, y: Any, words: Any) -> Any:
     """Return how many elements of the rows of `y`, roundings of the rows of `x`, broke a hypothesis.
 
     Four numbers: saturated (finite, of larger magnitude than the format's largest), underflowed (not zero, and rounded
     to zero), NaN, and on the grid (finite and unchanged; signed zeros count as equal). A single row of `x` stands for all.
     """
-    p = parameters_of(p)
+    p = parameters_of(words)
     word = type(p.sign)
     saturated, underflowed, nan, on_grid = 0, 0, 0, 0
     for k in range(y.shape[0]):

@@ -1,20 +1,22 @@
-"""From a format and a saturation rule to the words that `core` reads."""
+"""From a format, a mode and a saturation rule to the words that `core` reads."""
 
 from __future__ import annotations
 
 import functools
+import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from qsim.errors import InputError
 from qsim.formats import Format, Grid
-from qsim.kernels.core import Parameters, Stochastic, Thresholds
+from qsim.kernels.core import Addends, Parameters, Stochastic
 from qsim.rounding import Mode, Saturation
 
-__all__ = ["CARRIERS", "Carrier", "parameters", "stochastic", "thresholds"]
+__all__ = ["CARRIERS", "Carrier", "Shortcut", "addends", "ends", "parameters", "shortcut", "stochastic"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,9 @@ class Carrier:
     bias: int
 
     def pattern(self, value: float) -> int:
-        """Return the bit pattern of `value`, which the carrier holds exactly."""
+        """Return the bit pattern of `value`, which the carrier holds exactly; a NaN is `nan`, with the sign that it has."""
+        if math.isnan(value):
+            return self.nan | (math.copysign(1.0, value) < 0) << (self.width - 1)
         codes = ("<f", "<I") if self.width == 32 else ("<d", "<Q")
         return int(struct.unpack(codes[1], struct.pack(codes[0], value))[0])
 
@@ -74,27 +78,25 @@ CARRIERS = {
 
 
 class Ends(NamedTuple):
-    """Hold the patterns of what becomes of numbers that are not values of the format."""
+    """Hold what becomes of numbers that are not values of the format."""
 
-    over_pos: int
-    over_neg: int
-    inf_pos: int
-    inf_neg: int
-    nan: int
-    nan_sign: int
-    zero_pos: int
-    zero_neg: int
+    over_pos: Any
+    over_neg: Any
+    inf_pos: Any
+    inf_neg: Any
+    nan_pos: Any
+    nan_neg: Any
+    zero_pos: Any
+    zero_neg: Any
 
 
-def ends(fmt: Format, saturation: Saturation, carrier: Carrier, mode: Mode, *, signed_nan: bool) -> Ends:
-    """Return what becomes of overflows, infinities, NaN and zeros under a saturation rule, as patterns of the carrier."""
-    bits, sign = carrier.pattern, 1 << (carrier.width - 1)
-    clamped = (bits(fmt.max), bits(fmt.min))
-    unbounded = (carrier.infinity, carrier.infinity | sign)
-    nans = (carrier.nan, carrier.nan | (sign if signed_nan and fmt.has_neg_zero else 0))
+def ends(fmt: Format, saturation: Saturation, mode: Mode, *, signed_nan: bool) -> Ends:
+    """Return what becomes of overflows, infinities, NaN and zeros under a saturation rule, as floats."""
+    nan = (math.nan, math.copysign(math.nan, -1 if signed_nan and fmt.has_neg_zero else 1))
+    clamped, unbounded = (fmt.max, fmt.min), (math.inf, -math.inf)
     match saturation:
         case Saturation.OvfNaN:
-            over = infinite = nans
+            over = infinite = nan
         case Saturation.SatNone:
             over = infinite = unbounded
         case Saturation.SatPropagate:
@@ -102,7 +104,7 @@ def ends(fmt: Format, saturation: Saturation, carrier: Carrier, mode: Mode, *, s
         case _:
             over = infinite = clamped
     if not fmt.signed:  # the lower end of the range is no mirror of the upper one
-        below = clamped[1] if fmt.negative_to == "min" else nans[0]
+        below = clamped[1] if fmt.negative_to == "min" else math.nan
         over, infinite = ((high, low if low == clamped[1] else below) for high, low in (over, infinite))
         if saturation is Saturation.SatPropagate:
             infinite = (infinite[0], clamped[1])
@@ -111,16 +113,22 @@ def ends(fmt: Format, saturation: Saturation, carrier: Carrier, mode: Mode, *, s
         for negative, inside, beyond in zip((False, True), clamped, over, strict=True)
     )
     if fmt.has_zero:
-        zeros = (0, sign if fmt.has_neg_zero else 0)
+        zeros = (0.0, -0.0 if fmt.has_neg_zero else 0.0)
     else:
-        zeros = ({"min": clamped[1], "max": clamped[0], "nan": carrier.nan}[fmt.zero_to],) * 2
-    return Ends(
-        over_pos=over_pos, over_neg=over_neg, inf_pos=infinite[0], inf_neg=infinite[1],
-        # NaN is refused before the kernel where `nan_to` is "error".
-        nan={"nan": carrier.nan, "max": clamped[0], "zero": 0, "error": carrier.nan}[fmt.nan_to],
-        nan_sign=sign if signed_nan and fmt.nan_to == "nan" and fmt.has_neg_zero else 0,
-        zero_pos=zeros[0], zero_neg=zeros[1],
-    )  # fmt: skip
+        zeros = ({"min": clamped[1], "max": clamped[0], "nan": math.nan}[fmt.zero_to],) * 2
+    # NaN is refused before the kernel where `nan_to` is "error".
+    nans = {"max": (clamped[0],) * 2, "zero": (0.0,) * 2}.get(fmt.nan_to, nan)
+    return Ends(over_pos, over_neg, *infinite, *nans, *zeros)
+
+
+def code_of(value: float, fmt: Format) -> int:
+    """Return the code of a value of the format, infinity or NaN; 0 for a special value that it does not have."""
+    negative = math.copysign(1.0, value) < 0
+    if math.isnan(value):
+        return fmt.code_of_nan(negative=negative) if fmt.has_nan else 0
+    if math.isinf(value):
+        return fmt.code_of_inf(negative=negative) if fmt.has_inf else 0
+    return fmt.code(fmt.ordinal(value), negative_zero=negative)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -131,8 +139,9 @@ def parameters(
     mode: Mode = Mode.RNE,
     *,
     signed_nan: bool = False,
+    codes: bool = False,
 ) -> Parameters:
-    """Return what the core must know to round a `dtype` array to `fmt`; of `mode`, whether an overflow stays inside.
+    """Return what the core must know to round a `dtype` array to `fmt`, or to its `codes`; of `mode`, which overflows stay inside.
 
     Under `wrap` the result is the rounded number itself, however large. Raise `InputError` if the carrier cannot hold the
     values of the format.
@@ -140,44 +149,72 @@ def parameters(
     carrier = CARRIERS[dtype]
     if not (isinstance(fmt, Grid) and carrier.holds(fmt)):
         raise InputError(f"{dtype} cannot hold the values of {fmt.name}; convert the input to float64")
-    bits = carrier.pattern
-    field_of_emin = fmt.emin + carrier.bias
-    floor = field_of_emin + carrier.fraction_bits - fmt.man_bits
-    wrap = saturation is Saturation.wrap
+    fraction_bits, largest = carrier.fraction_bits, (1 << carrier.width) - 1
+    lowest = fmt.emin + carrier.bias  # the exponent field of emin
+    floor = lowest + fraction_bits - fmt.man_bits
+    quantum, halfway = (carrier.pattern(value) for value in (fmt.smallest_subnormal, fmt.smallest_subnormal / 2))
+    result: Callable[[float], int] = functools.partial(code_of, fmt=fmt) if codes else carrier.pattern
+    if codes:
+        top, bottom = fmt.top, max(fmt.bottom, 0)
+    elif saturation is Saturation.wrap:
+        top = bottom = carrier.infinity - 1
+    else:
+        top, bottom = carrier.pattern(fmt.max), carrier.pattern(-fmt.min) if fmt.signed else 0
     fields = Parameters(
-        fraction_bits=carrier.fraction_bits,
+        fraction_bits=fraction_bits,
         last=carrier.width - 1,
         sign=1 << (carrier.width - 1),
         inf=carrier.infinity,
-        discard=0 if fmt.even else carrier.fraction_bits - fmt.man_bits,
+        keep=0 if codes else carrier.width - 1,
+        count=largest if codes else 0,
+        skip=int(codes and not fmt.has_zero),
+        flip=(1 << fmt.bits) - 1 if codes and fmt.even else 0,
+        minus=1 if codes and fmt.even else 1 << ((fmt.bits if codes else carrier.width) - 1),
+        largest=largest,
         floor=floor,
-        # Only the exponent field is left of the pattern at s = fraction_bits. The lower neighbour's code is then
-        # field - (floor - fraction_bits) + 1: with man_bits = 0 since code 1 is the smallest normal value, and with
-        # man_bits >= 1 since s reaches fraction_bits only at field = floor - fraction_bits, just above code 1. Without a
-        # zero all codes are one less.
-        parity=(floor + carrier.fraction_bits + fmt.has_zero) % 2,
-        quantum=bits(fmt.smallest_subnormal),
-        top=carrier.infinity - 1 if wrap else bits(fmt.max),
-        bottom=carrier.infinity - 1 if wrap else bits(-fmt.min) if fmt.signed else 0,
-        **ends(fmt, saturation, carrier, mode, signed_nan=signed_nan)._asdict(),
-        normal=carrier.infinity if fmt.even else field_of_emin << carrier.fraction_bits,
-        rebias=0 if fmt.even else (field_of_emin - fmt.has_zero) << fmt.man_bits,
-        code_sign=1 << (fmt.bits - 1),
-        code_mask=(1 << fmt.bits) - 1,
-        code_inf=fmt.inf_code or 0,
-        code_nan=fmt.nan_code or 0,
-        code_nan_sign=fmt.has_neg_zero << (fmt.bits - 1),
-        twos=int(fmt.even),
+        lowest=floor if fmt.even else lowest,
+        # Only the exponent field is left of n at s = fraction_bits. The code is then field - (floor - fraction_bits) + 1: with
+        # man_bits = 0 since code 1 is the smallest normal value, and with man_bits >= 1 since s reaches fraction_bits only at
+        # field = floor - fraction_bits, just above code 1. Without a zero all codes are one less.
+        parity=(floor + fraction_bits + fmt.has_zero) % 2 << fraction_bits,
+        quantum=quantum,
+        halfway=halfway,
+        # A subnormal number of the carrier has the position of its first binade.
+        tiny=quantum - 1 if floor > fraction_bits + 1 else largest,
+        smallest=1 if codes else quantum,
+        top=top,
+        bottom=bottom,
+        **{name: result(end) for name, end in ends(fmt, saturation, mode, signed_nan=signed_nan)._asdict().items()},
+        edge=largest if fmt.has_neg_zero else 0,
     )
     return Parameters(*(carrier.word(value) for value in fields))
 
 
+Shortcut = Literal["clamped", "mirrored", "ranged"]
+
+
+def shortcut(p: Parameters) -> Shortcut:
+    """Return the function of `core` that makes results of magnitudes at the least expense, with these parameters."""
+
+    def signed(y: int) -> int:
+        return ((y ^ int(p.flip)) + int(p.minus)) & int(p.largest)
+
+    zero_neg, bottom = (0, signed(int(p.bottom)) if p.bottom else 0) if p.edge == 0 else (signed(0), signed(int(p.bottom)))
+    if p.skip or p.zero_pos or p.zero_neg != zero_neg or p.nan_pos != p.nan_neg:
+        return "ranged"
+    if p.over_pos == p.inf_pos == p.top and p.over_neg == p.inf_neg == bottom:
+        return "clamped"
+    if p.top == p.bottom and p.over_pos == p.inf_pos > 0 and p.over_neg == p.inf_neg == signed(int(p.over_pos)):
+        return "mirrored"
+    return "ranged"
+
+
 @functools.lru_cache(maxsize=64)
-def thresholds(mode: Mode, dtype: np.dtype[Any]) -> Thresholds:
-    """Return the thresholds of a deterministic mode, words of the carrier `dtype`: up iff the fraction is above."""
+def addends(mode: Mode, dtype: np.dtype[Any]) -> Addends:
+    """Return what a deterministic mode adds to a fraction, words of the carrier `dtype`."""
     carrier = CARRIERS[dtype]
-    never, half = (1 << carrier.width) - 1, 1 << (carrier.width - 1)
-    ties_up, ties_down, always = half - 1, half, 0  # always but at 0, which is on the grid
+    never, half, always = 0, 1 << (carrier.width - 1), (1 << carrier.width) - 1
+    ties_up, ties_down = half, half - 1
     even_pos, odd_pos, even_neg, odd_neg = {
         Mode.RNE: (ties_down, ties_up, ties_down, ties_up),
         Mode.RNA: (ties_up,) * 4,
@@ -190,13 +227,12 @@ def thresholds(mode: Mode, dtype: np.dtype[Any]) -> Thresholds:
         Mode.RAZ: (always,) * 4,
         Mode.RTO: (always, never, always, never),
     }[mode]
-    sticky = int(mode in (Mode.RUP, Mode.RDN, Mode.RAZ, Mode.RTO))
-    return Thresholds(*(carrier.word(value) for value in (even_pos, odd_pos, even_neg, odd_neg, sticky)))
+    return Addends(*(carrier.word(value) for value in (even_pos, odd_pos, even_neg, odd_neg)))
 
 
 @functools.lru_cache(maxsize=1024)
 def stochastic(mode: Mode, n: int, dtype: np.dtype[Any]) -> Stochastic:
-    """Return how the top `n` bits of a random word of the carrier `dtype` set the threshold of a stochastic mode.
+    """Return how the top `n` bits of a random word of the carrier `dtype` make the addend of a stochastic mode.
 
     SRB and SRC need a bit below the last: n is less than the width of the word.
     """

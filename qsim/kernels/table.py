@@ -1,6 +1,6 @@
 """Rounding to a list of values in place of a grid: find the interval, and divide.
 
-Only the discarded fraction is had in another way than in `core`; what it is compared with is the same. With x between the
+Only the discarded fraction is had in another way than in `core`; what is added to it is the same. With x between the
 neighbours lo < hi, all in units of the last place of lo and hi, and d the distance from the inner neighbour (lo for x >= 0,
 hi for x < 0), of which the part below the unit fills one word and the rest is dropped:
 
@@ -21,18 +21,16 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import register_jitable as portable
 from numpy import uint64
 
 from qsim.errors import InputError
 from qsim.formats import Format, Table
 from qsim.kernels.compiled import compiled
-from qsim.kernels.core import discarded, eps_threshold, lost, significand, stochastic_threshold
-from qsim.kernels.cpu import stochastic_of
-from qsim.kernels.parameters import CARRIERS, ends, thresholds
+from qsim.kernels.core import Stochastic, addend, eps_addend, portable
+from qsim.kernels.parameters import CARRIERS, addends, ends
 from qsim.rounding import Mode, Saturation
 
-__all__ = ["Line", "Steps", "line", "round_by_eps", "round_by_steps", "round_by_thresholds", "round_by_words", "steps"]
+__all__ = ["Line", "Steps", "line", "round_by_addends", "round_by_eps", "round_by_steps", "round_by_words", "steps"]
 
 FLOAT64 = CARRIERS[np.dtype(np.float64)]
 ONE, BOTH, SIGN, LOW = uint64(1), uint64(3), uint64(1 << 63), uint64((1 << 32) - 1)
@@ -54,8 +52,8 @@ class Line(NamedTuple):
     over_neg: Any
     inf_pos: Any
     inf_neg: Any
-    nan: Any
-    nan_sign: Any
+    nan_pos: Any
+    nan_neg: Any
     zero_pos: Any
     zero_neg: Any
     has_zero: Any
@@ -77,6 +75,36 @@ class Steps(NamedTuple):
 
     first: Any
     value: Any
+
+
+@portable
+def significand(a: Any, p: Any) -> Any:
+    """Return the significand of |x| as an integer, hidden bit included; `a` is the pattern of |x|."""
+    word = type(a)
+    hidden = word(word(1) << p.fraction_bits)
+    field = word(a & word(hidden - word(1)))
+    return word(field | (hidden if a >= hidden else word(0)))
+
+
+@portable
+def discarded(m: Any, s: Any, p: Any) -> Any:
+    """Return the fraction (m mod 2^s) / 2^s, its first bits filling a word; what falls below the word is dropped.
+
+    For s <= W - 1, with W the width, that is m << (W - s), in two shifts since s may be 0; above, m >> (s - W).
+    """
+    word = type(m)
+    near = word(word(m << word(1)) << word(p.last - min(s, p.last)))
+    beyond = word(max(s, word(p.last + word(1))) - word(p.last + word(1)))
+    far = word(m >> min(beyond, p.last))
+    return near if s <= p.last else far
+
+
+@portable
+def lost(m: Any, s: Any, p: Any) -> Any:
+    """Return 1 if `discarded` dropped a set bit of m, which it can where s exceeds the word's width, else 0."""
+    word = type(m)
+    beyond = min(word(max(s, word(p.last + word(1))) - word(p.last + word(1))), p.last)
+    return word(0) if word(word(m >> beyond) << beyond) == m else word(1)
 
 
 @portable
@@ -129,10 +157,10 @@ def divide(d: Any, fraction: Any, size: Any, places: Any) -> Any:
 
 @portable
 def round_bits(u: Any, even: Any, odd: Any, sticky: Any, p: Any) -> Any:
-    """Return the pattern of the value that the float64 pattern `u` rounds to; arguments as in `core.round_bits`.
+    """Return the pattern of the value that the float64 pattern `u` rounds to by the addends `even` and `odd`.
 
-    But `sticky` has a bit for each threshold, the low one for `even`: on a grid nothing is lost of a fraction near a half, here
-    every fraction may have a remainder.
+    Where the bit of `sticky` for that addend is set, the low one for `even`, x also goes up if f + r is the largest word and
+    something was lost: on a grid nothing is lost of a fraction near a half, here every fraction may have a remainder.
     """
     word = type(u)
     a = word(u & word(p.sign - word(1)))
@@ -151,7 +179,7 @@ def round_bits(u: Any, even: Any, odd: Any, sticky: Any, p: Any) -> Any:
     d = word(whole + p.high[i]) if negative else word(whole - p.low[i])
     f, rest = divide(d, discarded(m, s, p), word(p.high[i] - p.low[i]), p.places[i])
     is_odd = p.odd[min(max(inner, 0), points - 1)]
-    t = odd if is_odd > word(0) else even
+    t = word(~(odd if is_odd > word(0) else even))
     more = word(word(rest | lost(m, s, p)) & word(sticky >> is_odd))
     up = f >= t if more > word(0) else f > t
     outward = (inner - 1 if negative else inner + 1) if up else inner
@@ -165,18 +193,18 @@ def round_bits(u: Any, even: Any, odd: Any, sticky: Any, p: Any) -> Any:
     ranged = p.over_pos if reached > p.final else (p.over_neg if reached < p.first else signed)
     settled = (p.zero_neg if u >= p.sign else p.zero_pos) if (a == word(0) and p.has_zero == word(0)) else ranged
     finite = (p.inf_neg if u >= p.sign else p.inf_pos) if a == p.inf else settled
-    return word(p.nan | word(u & p.nan_sign)) if a > p.inf else finite
+    return (p.nan_neg if u >= p.sign else p.nan_pos) if a > p.inf else finite
 
 
 @compiled
-def round_by_thresholds(x: Any, y: Any, t: Any, p: Any) -> None:
-    """Round every pattern of `x` into `y` with the same `Thresholds`: the deterministic modes."""
+def round_by_addends(x: Any, y: Any, t: Any, p: Any) -> None:
+    """Round every pattern of `x` into `y` with the same `Addends`: the deterministic modes."""
     for i in range(x.size):
         negative = x[i] >= p.sign
         even = t.even_neg if negative else t.even_pos
         odd = t.odd_neg if negative else t.odd_pos
-        # 0 and half are exceeded by any remainder; half - 1 and the largest word stand for "from half on" and "never".
-        sticky = uint64(uint64(uint64(~even) & ONE) | uint64(uint64(uint64(~odd) & ONE) << ONE))
+        # With the largest word and with half - 1 any remainder carries; half and 0 stand for "from half on" and "never".
+        sticky = uint64(uint64(even & ONE) | uint64(uint64(odd & ONE) << ONE))
         y[i] = round_bits(x[i], even, odd, sticky, p)
 
 
@@ -202,18 +230,18 @@ def round_by_steps(x: Any, y: Any, runs: Any) -> None:
 @compiled
 def round_by_words(x: Any, words: Any, y: Any, source: Any, p: Any) -> None:
     """Round `x` into `y` stochastically; element i takes the bits of `words[i]` that `source` says."""
-    source = stochastic_of(source)
+    kept = Stochastic(source[0], source[1], source[2], source[3], source[4])
     for i in range(x.size):
-        threshold, sticky = stochastic_threshold(words[i], source)
-        y[i] = round_bits(x[i], threshold, threshold, uint64(sticky * BOTH), p)
+        r, sticky = addend(words[i], kept)
+        y[i] = round_bits(x[i], r, r, uint64(sticky * BOTH), p)
 
 
 @compiled
 def round_by_eps(x: Any, eps: Any, y: Any, p: Any) -> None:
     """Round `x` into `y` by Threshold; element i has the threshold `eps[i]` / 2^64."""
     for i in range(x.size):
-        threshold, sticky = eps_threshold(eps[i], x[i] >= p.sign)
-        y[i] = round_bits(x[i], threshold, threshold, uint64(sticky * BOTH), p)
+        r, sticky = eps_addend(eps[i], x[i] >= p.sign)
+        y[i] = round_bits(x[i], r, r, uint64(sticky * BOTH), p)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -222,7 +250,7 @@ def line(fmt: Format, saturation: Saturation, mode: Mode = Mode.RNE, *, signed_n
 
     Raise `InputError` if two neighbours differ too much in magnitude for the integers of the kernel.
     """
-    words = ends(fmt, saturation, FLOAT64, mode, signed_nan=signed_nan)._asdict()
+    words = ends(fmt, saturation, mode, signed_nan=signed_nan)._asdict()
     return Line(
         fraction_bits=np.uint64(FLOAT64.fraction_bits),
         last=np.uint64(FLOAT64.width - 1),
@@ -230,7 +258,7 @@ def line(fmt: Format, saturation: Saturation, mode: Mode = Mode.RNE, *, signed_n
         inf=np.uint64(FLOAT64.infinity),
         top=np.uint64(FLOAT64.pattern(abs(fmt.max))),
         bottom=np.uint64(FLOAT64.pattern(abs(min(fmt.min, 0.0)))),
-        **{name: np.uint64(word) for name, word in words.items()},
+        **{name: np.uint64(FLOAT64.pattern(end)) for name, end in words.items()},
         has_zero=np.uint64(fmt.has_zero),
         **_points(fmt),
     )
@@ -242,12 +270,12 @@ def steps(fmt: Format, saturation: Saturation, mode: Mode, *, signed_nan: bool =
 
     Between two points, or a point and a zero, there are two results at most, and none comes back once it is left.
     """
-    p, t = line(fmt, saturation, mode, signed_nan=signed_nan), thresholds(mode, FLOAT64.dtype)
+    p, t = line(fmt, saturation, mode, signed_nan=signed_nan), addends(mode, FLOAT64.dtype)
 
     def at(places: Any) -> Any:
         patterns = np.where(places >= SIGN, places ^ SIGN, ~places)
         rounded = np.empty_like(patterns)
-        round_by_thresholds(patterns, rounded, t, p)
+        round_by_addends(patterns, rounded, t, p)
         return rounded
 
     inf, zero = int(p.inf), 1 << 63  # the places of numbers: pattern + 2^63, or less than it by pattern + 1

@@ -1,8 +1,8 @@
 """Walk every float32 past the kernel, and hold what it returns against `qsim.prove.sweep`.
 
-Within a tile one value and one code are right, so the loop compares with constants and vectorizes. It is compiled for one
-format and one mode, whose parameters are constants in it as well: that halves the time. `directed_difference` calls the
-drivers of the library instead, with parameters as arguments, on patterns that are more likely to go wrong than others.
+Within a tile one value and one code are right, so the loop compares with constants and vectorizes. It calls the functions of
+the core that the library's loops call; `directed_difference` calls these loops themselves, on patterns that are more likely to
+go wrong than others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 
 from qsim.kernels import core as scalar_core
 from qsim.kernels import cpu
-from qsim.kernels.core import Parameters, Stochastic, Thresholds
+from qsim.kernels.core import Addends, Stochastic
+from qsim.kernels.parameters import shortcut
+from qsim.prove.specification import Pair
 from qsim.prove.sweep import GOING_OUT, Intervals, Tiles, Words, expected
 from qsim.rounding import Mode
 
@@ -43,32 +45,38 @@ PIECE = 1 << 25
 Loop = Callable[..., Any]
 
 
-@functools.lru_cache(maxsize=1)
-def rounding_loop(core: ModuleType, t: Thresholds, p: Parameters) -> Loop:
-    """Return the loop over tiles, compiled for these thresholds and parameters.
+@functools.lru_cache(maxsize=8)
+def rounding_loop(core: ModuleType, to_value: str, to_code: str) -> Loop:
+    """Return the loop over tiles, compiled for these shortcuts.
 
-    It takes the first and the last patterns of tiles and their results, and returns the first wrong pattern; -1 for none.
+    It takes the first and the last patterns of tiles, their results, what is added in each to a fraction, and the words of the
+    parameters, and returns the first wrong pattern; -1 for none.
     """
-    round_bits, encode_bits = core.round_bits, core.encode_bits
+    deterministic, last_to_zero = core.deterministic, core.last_to_zero
+    finish_value, finish_code = getattr(core, to_value), getattr(core, to_code)
+    value_fields, code_fields = cpu.FIELDS[False], cpu.FIELDS[True]
 
     @numba.njit(nogil=True)
-    def count(first: Any, last: Any, value: Any, code: Any) -> Any:
+    def count(first: Any, last: Any, value: Any, code: Any, even: Any, odd: Any, of_value: Any, of_code: Any) -> Any:
+        p, q = value_fields(of_value), code_fields(of_code)
+        small = last_to_zero(even, p)
         wrong = 0
         for i in range(last - first + 1):
             u = uint32(first + i)
-            negative = u >= p.sign
-            even = t.even_neg if negative else t.even_pos
-            odd = t.odd_neg if negative else t.odd_pos
-            y = round_bits(u, even, odd, t.sticky, p)
-            wrong += 1 if (y != value or encode_bits(y, p) != code) else 0
+            a = uint32(u & uint32(p.sign - uint32(1)))
+            y = finish_value(deterministic(a, even, odd, small, p), u, p)
+            c = finish_code(deterministic(a, even, odd, small, q), u, q)
+            wrong += 1 if (y != value or c != code) else 0
         return wrong
 
     @numba.njit(nogil=True)
-    def walk(first: Any, last: Any, value: Any, code: Any) -> Any:
+    def walk(
+        first: Any, last: Any, value: Any, code: Any, even: Any, odd: Any, of_value: Any, of_code: Any
+    ) -> Any:  # fmt: skip
         for k in range(first.size):
-            if count(first[k], last[k], value[k], code[k]):
+            if count(first[k], last[k], value[k], code[k], even[k], odd[k], of_value, of_code):
                 u = first[k]
-                while not count(u, u, value[k], code[k]):
+                while not count(u, u, value[k], code[k], even[k], odd[k], of_value, of_code):
                     u += 1
                 return u
         return -1
@@ -79,61 +87,77 @@ def rounding_loop(core: ModuleType, t: Thresholds, p: Parameters) -> Loop:
 
 def first_difference(
     tiles: Tiles,
-    t: Thresholds,
-    p: Parameters,
+    t: Addends,
+    both: Pair,
     *,
     span: Span = ALL,
     advance: Callable[[float], None] = lambda _: None,
     core: ModuleType = scalar_core,
 ) -> int | None:
-    """Return the first pattern of `span` whose rounding, by `t` and `p`, is not as its tile says; or `None`.
+    """Return the first pattern of `span` whose rounding, by `t` and `both`, is not as its tile says; or `None`.
 
     `advance` is told, by any thread, how many patterns have been walked since it was told last. `core` is the module whose
-    `round_bits` and `encode_bits` are walked.
+    functions are walked.
     """
-    narrow = [tiles.value.astype(np.uint32), tiles.code.astype(np.uint32)]
-    return in_pieces(rounding_loop(core, t, p), tiles.first, tiles.last, narrow, span, advance)
+    negative = tiles.first >= 1 << (tiles.carrier.width - 1)  # no tile has numbers of both signs
+    added = [np.where(negative, *pair) for pair in ((t.even_neg, t.even_pos), (t.odd_neg, t.odd_pos))]
+    columns = [column.astype(np.uint32) for column in (tiles.value, tiles.code, *added)]
+    loop = rounding_loop(core, *map(shortcut, both))
+    return in_pieces(loop, tiles.first, tiles.last, columns, span, advance, *map(cpu.words_of, both))
 
 
-@functools.lru_cache(maxsize=1)
-def carrying_loop(core: ModuleType, mode: Mode, n: int, p: Parameters) -> Loop:
-    """Return the loop over intervals, compiled for a mode with words of `n` bits.
+@functools.lru_cache(maxsize=8)
+def carrying_loop(core: ModuleType, mode: Mode, to_value: str, to_code: str) -> Loop:
+    """Return the loop over intervals, compiled for a mode and these shortcuts.
 
-    Each number is rounded with the smallest word that takes it to the outer neighbour, and with the word below, which does
-    not. Where no word does, or all do, that is the word 0 twice over and the largest, which wrap round to each other. The
-    bits below the word, which must not matter, are those that would do harm.
+    Each number is rounded with the smallest word of `n` bits that takes it to the outer neighbour, and with the word below,
+    which does not. Where no word does, or all do, that is the word 0 twice over and the largest, which wrap round to each other.
+    The bits below the word, which must not matter, are those that would do harm.
     """
-    round_bits, encode_bits, threshold = core.round_bits, core.encode_bits, core.stochastic_threshold
+    stochastic, addend = core.stochastic, core.addend
+    finish_value, finish_code = getattr(core, to_value), getattr(core, to_code)
+    value_fields, code_fields, source_of = cpu.FIELDS[False], cpu.FIELDS[True], cpu.stochastic_of
     going_out = GOING_OUT[mode]
-    bits, whole, places, spare = uint64(n), uint64(1 << n), uint64(32 - n), uint32((1 << (32 - n)) - 1)
-    largest, one, none = uint64((1 << n) - 1), uint64(1), uint64(0)
+    plain = mode in (Mode.SR, Mode.SRA, Mode.SRB)
+    one, none, width32 = uint64(1), uint64(0), uint64(32)
 
     @numba.njit(nogil=True)
-    def count(first: Any, last: Any, origin: Any, width: Any, v0: Any, c0: Any, v1: Any, c1: Any, source: Any) -> Any:
+    def count(
+        first: Any, last: Any, origin: Any, width: Any, v0: Any, c0: Any, v1: Any, c1: Any, n: Any, of_value: Any, of_code: Any
+    ) -> Any:
+        p, q, source = value_fields(of_value), code_fields(of_code), source_of(of_value)
+        whole, places = uint64(one << n), uint64(width32 - n)
+        largest, spare = uint64(whole - one), uint32(uint64(one << places) - one)
         wrong = 0
         for i in range(last - first + 1):
             u = uint32(first + i)
-            words = going_out(uint64(first - origin + i), width, bits)
+            a = uint32(u & uint32(p.sign - uint32(1)))
+            words = going_out(uint64(first - origin + i), width, n)
             at = uint32(uint64(uint64(whole - words) & largest) << places)
-            t, sticky = threshold(at, source)
-            y = round_bits(u, t, t, sticky, p)
+            r, sticky = addend(at, source)
+            sticky = uint32(0) if plain else sticky
+            y = finish_value(stochastic(a, r, sticky, p), u, p)
+            c = finish_code(stochastic(a, r, sticky, q), u, q)
             out = words > none
-            wrong += 1 if (y != (v1 if out else v0) or encode_bits(y, p) != (c1 if out else c0)) else 0
+            wrong += 1 if (y != (v1 if out else v0) or c != (c1 if out else c0)) else 0
             below = uint32(uint32(uint64(uint64(whole - words - one) & largest) << places) | spare)
-            t, sticky = threshold(below, source)
-            y = round_bits(u, t, t, sticky, p)
+            r, sticky = addend(below, source)
+            sticky = uint32(0) if plain else sticky
+            y = finish_value(stochastic(a, r, sticky, p), u, p)
+            c = finish_code(stochastic(a, r, sticky, q), u, q)
             out = words == whole
-            wrong += 1 if (y != (v1 if out else v0) or encode_bits(y, p) != (c1 if out else c0)) else 0
+            wrong += 1 if (y != (v1 if out else v0) or c != (c1 if out else c0)) else 0
         return wrong
 
     @numba.njit(nogil=True)
     def walk(
-        first: Any, last: Any, origin: Any, width: Any, v0: Any, c0: Any, v1: Any, c1: Any, source: Any
+        first: Any, last: Any, origin: Any, width: Any, v0: Any, c0: Any, v1: Any, c1: Any, n: Any, of_value: Any, of_code: Any
     ) -> Any:  # fmt: skip
         for k in range(first.size):
-            if count(first[k], last[k], origin[k], width[k], v0[k], c0[k], v1[k], c1[k], source):
+            run = (origin[k], width[k], v0[k], c0[k], v1[k], c1[k], n, of_value, of_code)
+            if count(first[k], last[k], *run):
                 u = first[k]
-                while not count(u, u, origin[k], width[k], v0[k], c0[k], v1[k], c1[k], source):
+                while not count(u, u, *run):
                     u += 1
                 return u
         return -1
@@ -147,7 +171,7 @@ def first_carry_difference(
     mode: Mode,
     n: int,
     source: Stochastic,
-    p: Parameters,
+    both: Pair,
     *,
     span: Span = ALL,
     advance: Callable[[float], None] = lambda _: None,
@@ -157,7 +181,9 @@ def first_carry_difference(
     first, last, offset, width, *results = intervals
     origin = first.astype(np.int64) - offset.astype(np.int64)
     narrow: list[NDArray[Any]] = [origin, width, *(result.astype(np.uint32) for result in results)]
-    return in_pieces(carrying_loop(core, mode, n, p), first, last, narrow, span, advance, source)
+    loop = carrying_loop(core, mode, *map(shortcut, both))
+    words = (cpu.words_of(p, source) for p in both)
+    return in_pieces(loop, first, last, narrow, span, advance, np.uint64(n), *words)
 
 
 Driver = Callable[[Words, Words], object]
@@ -237,12 +263,12 @@ def threads() -> int:
 # --- The library's own loops, on chosen patterns ------------------------------------------------------------
 
 
-def directed_difference(tiles: Tiles, patterns: Words, t: Thresholds, p: Parameters) -> int | None:
+def directed_difference(tiles: Tiles, patterns: Words, t: Addends, both: Pair) -> int | None:
     """Return the first of `patterns`, which ascend, that the drivers round or encode otherwise than the tiles; or `None`."""
     x = patterns.astype(tiles.carrier.word)
     y, codes = np.empty_like(x), np.empty(x.size, np.uint32)
-    cpu.round_by_thresholds(x, y, t, p)
-    cpu.encode(y, codes, p)
+    cpu.round_by_addends(x, y, t, both.value)
+    cpu.round_by_addends(x, codes, t, both.code, codes=True)
     value, code = expected(tiles, patterns)
     wrong = np.flatnonzero((y != value) | (codes != code))
     return int(patterns[wrong[0]]) if wrong.size else None

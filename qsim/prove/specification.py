@@ -19,15 +19,31 @@ import numpy as np
 from qsim import reference
 from qsim.formats import Format
 from qsim.kernels.core import Parameters
-from qsim.kernels.parameters import CARRIERS, Carrier
+from qsim.kernels.parameters import CARRIERS, Carrier, parameters
 from qsim.rounding import Mode, Saturation
 
 __all__ = [
-    "FLOAT32", "FLOAT64", "Result", "contrast", "deterministic", "evaluate", "nearest_even", "result", "rounded",
-    "stochastic", "threshold", "value",
+    "FLOAT32", "FLOAT64", "Pair", "Result", "contrast", "deterministic", "evaluate", "nearest_even", "pair", "read", "result",
+    "rounded", "stochastic", "threshold", "value",
 ]  # fmt: skip
 
 FLOAT32, FLOAT64 = CARRIERS[np.dtype(np.float32)], CARRIERS[np.dtype(np.float64)]
+
+
+class Pair(NamedTuple):
+    """Hold what the core must know to round to values, and to codes."""
+
+    value: Parameters
+    code: Parameters
+
+
+def pair(
+    fmt: Format, saturation: Saturation, carrier: Carrier = FLOAT32, mode: Mode = Mode.RNE, *, signed_nan: bool = False
+) -> Pair:
+    """Return both; arguments are those of `parameters`."""
+    return Pair(
+        *(parameters(fmt, saturation, carrier.dtype, mode, signed_nan=signed_nan, codes=codes) for codes in (False, True))
+    )
 
 
 class Result(NamedTuple):
@@ -74,12 +90,31 @@ def value(pattern: int, carrier: Carrier = FLOAT32) -> float:
     return float(struct.unpack(codes[0], struct.pack(codes[1], pattern))[0])
 
 
-def evaluate(core: ModuleType, u: int, even: int, odd: int, p: Parameters, sticky: int = 0) -> Result:
-    """Run the kernel of the module `core` on one pattern, as plain Python over NumPy words."""
-    word = type(p.sign)
+def evaluate(core: ModuleType, u: int, even: int, odd: int, both: Pair, sticky: int | None = None) -> Result:
+    """Run the kernel of the module `core` on one pattern, as plain Python over NumPy words.
+
+    Without `sticky` the addends are those of a deterministic mode, with it that of a random word.
+    """
+    word = type(both.value.sign)
+    found = []
     with np.errstate(over="ignore"):  # words wrap around; NumPy warns of that for scalars
-        y = core.round_bits(word(u), word(even), word(odd), word(sticky), p)
-        return Result(int(y), int(core.encode_bits(y, p)))
+        for p in both:
+            if sticky is None:
+                found.append(core.round_bits(word(u), word(even), word(odd), core.last_to_zero(word(even), p), p))
+            else:
+                found.append(core.round_word(word(u), word(even), word(sticky), p))
+    return Result(*map(int, found))
+
+
+def read(reader: Any, core: ModuleType, u: Any, even: Any, odd: Any, both: Any, sticky: Any = None) -> tuple[Any, Any]:
+    """Return the terms of what `evaluate` returns, read by `qsim.prove.smt.Reader`; `both` holds constants or variables."""
+    if sticky is None:
+        small = (reader.call(core.last_to_zero, even, p) for p in both)
+        found = (reader.call(core.round_bits, u, even, odd, limit, p) for limit, p in zip(small, both, strict=True))
+    else:
+        found = (reader.call(core.round_word, u, even, sticky, p) for p in both)
+    value, code = found
+    return value, code
 
 
 def contrast(
