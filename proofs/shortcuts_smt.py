@@ -5,9 +5,9 @@ from qsim.kernels.parameters import CARRIERS
 from qsim.prove import Method, Theorem, all_held
 
 THEOREM = Theorem(
-    statement="For every magnitude y of a result, every pattern u and all parameters, patterns or codes: where every overflow and "
-    "infinity becomes the end of the range on its side, clamped(y, u) = ranged(y, u); where they have one other result each "
-    "side, with and without a minus sign, and the ends are mirror images, mirrored(y, u) = ranged(y, u)",
+    statement="For every magnitude y of a result, every pattern u and all parameters, patterns or codes: where every overflow "
+    "and infinity becomes the end of the range on its side, clamped(y, u) = ranged(y, u); where they have one other result on "
+    "each side, with and without a minus sign, and the ends are mirror images, mirrored(y, u) = ranged(y, u)",
     hypotheses=(
         "there is a zero: +0 for positive numbers, for negative ones -0, or +0 where `edge` is 0",
         "all NaNs have one result; y and the ends of the range are below the sign bit, and those of infinity beyond the range",
@@ -66,8 +66,9 @@ def prove_one(how, carrier):
         short == whole,
         reader,
         covered=f"{how}, {carrier.dtype}",
-        counterexample=lambda at: f"{how}, {carrier.dtype}: y = {at(y):#x} of pattern {at(u):#x} becomes {at(short):#x}, "
-        f"not {at(whole):#x}",
+        counterexample=lambda at: (
+            f"{how}, {carrier.dtype}: y = {at(y):#x} of pattern {at(u):#x} becomes {at(short):#x}, not {at(whole):#x}"
+        ),
         given=conditions(z3, p, y, u, how),
     )
 
@@ -75,4 +76,6 @@ def prove_one(how, carrier):
 def prove():
     """Prove it for both, and for words of both widths."""
     cases = [(how, carrier) for how in ("clamped", "mirrored") for carrier in CARRIERS.values()]
-    return all_held((prove_one(*case) for case in cases), "all magnitudes, patterns and parameters, words of 32 and 64 bits")
+    return all_held(
+        (prove_one(*case) for case in cases), "all magnitudes, patterns and parameters, words of 32 and 64 bits"
+    )

@@ -22,7 +22,16 @@ from qsim.kernels.division import divide_all
 from qsim.kernels.parameters import addends, parameters
 from qsim.rounding import Mode, Per, Quantizer, Saturation
 
-__all__ = ["INPUTS", "apply_scale", "derive_scale", "flush_input", "given_scale", "number_format", "remove_scale"]
+__all__ = [
+    "INPUTS",
+    "apply_scale",
+    "derive_scale",
+    "flush_input",
+    "given_scale",
+    "number_format",
+    "remove_scale",
+    "rows_of",
+]
 
 
 INPUTS = ("float16", "bfloat16", "float32", "float64")
@@ -69,6 +78,15 @@ def shared_axes(per: Per, ndim: int) -> tuple[int, ...]:
             if not -ndim <= axis < ndim:
                 raise InputError(f"per = {per!r} names the axis {axis} of an array of {ndim} axes")
     return tuple(axis for axis in range(ndim) if axis not in {k % ndim for k in kept})
+
+
+def rows_of(s: NDArray[Any], shape: tuple[int, ...]) -> int | None:
+    """Return how many rows, of one scale each, an array of this shape has, its last axes together; `None` if it has none."""
+    if s.size == 1:
+        return 1
+    split = next((axis for axis, count in enumerate(s.shape) if count == 1), s.ndim)
+    rows = s.ndim == len(shape) and s.shape == shape[:split] + (1,) * (len(shape) - split)
+    return s.size if rows else None
 
 
 @np.errstate(all="ignore")  # infinities, NaN and underflows are looked at here

@@ -40,11 +40,13 @@ def cache_directory() -> Path | None:
     return place if os.access(place, os.W_OK) else None
 
 
-def fields_of(kind: type[Any], start: int = 0, known: Callable[[Any], dict[str, int]] = lambda _: {}) -> Callable[[Any], Any]:
+def fields_of(
+    kind: type[Any], start: int = 0, known: Callable[[Any], dict[str, int]] = lambda _: {}
+) -> Callable[[Any], Any]:
     """Return a function for kernels that takes an array of words for the named tuple `kind`, whose fields begin at `start`.
 
-    Numba takes an argument that is a tuple apart number by number: 14 us for `core.Parameters`, against 0.4 for an array. And an
-    array's type says which word it holds: fields whose value follows from that are constants of the loop, `known`.
+    Numba takes an argument that is a tuple apart number by number: 14 us for `core.Parameters`, against 0.4 for an array. And
+    an array's type says which word it holds: fields whose value follows from that are constants of the loop, `known`.
     """
 
     def fields(words: Any) -> Any:
@@ -66,14 +68,17 @@ def fields_of(kind: type[Any], start: int = 0, known: Callable[[Any], dict[str, 
 
 
 def compiled(function: F) -> F:
-    """Compile `function` at its first call, from the disk cache where there is one; no fastmath, no GIL."""
+    """Compile `function` at its first call, from the disk cache where there is one; no fastmath, no GIL.
+
+    A quotient by zero is IEEE's: Python's exception would keep a division from vectors.
+    """
     config: Any = numba_config  # its settings are made at run time
     njit: Any = numba.njit
     place = cache_directory()
     before = config.CACHE_DIR
     try:
         config.CACHE_DIR = str(place or "")  # read by numba when the decorator runs, not when the function does
-        kernel: F = njit(cache=place is not None, nogil=True)(function)
+        kernel: F = njit(cache=place is not None, nogil=True, error_model="numpy")(function)
         return kernel
     finally:
         config.CACHE_DIR = before

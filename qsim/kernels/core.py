@@ -93,7 +93,9 @@ class Parameters(NamedTuple):
     parity: Any  # what the lowest bit of an exponent field must be added to be the code's: that bit, or 0
     quantum: Any  # pattern of the smallest positive value
     halfway: Any  # pattern of half of it, rounded down
-    tiny: Any  # largest pattern of which no bit of the exponent field is left in n; the largest word where there is none
+    tiny: (
+        Any  # largest pattern of which no bit of the exponent field is left in n; the largest word where there is none
+    )
     smallest: Any  # the smallest positive value, as a result
     # the range; signed results, but for the ends, which are magnitudes
     top: Any  # end of the positive numbers

@@ -37,8 +37,8 @@ from qsim.kernels.core import (
 from qsim.kernels.parameters import CARRIERS, Shortcut, shortcut
 
 __all__ = [
-    "FIELDS", "by_addends", "by_eps", "by_rows", "by_words", "count", "fill", "flush_all", "round_by_addends",
-    "round_by_words", "words_of",
+    "FIELDS", "by_addends", "by_eps", "by_rows", "by_scales", "by_words", "count", "fill", "flush_all", "largest",
+    "look_up", "round_by_addends", "round_by_words", "words_of",
 ]  # fmt: skip
 
 Loop = Callable[..., None]
@@ -83,11 +83,11 @@ def words_of(p: Parameters, *more: Any) -> Any:
 
 
 @functools.cache
-def by_parity(codes: bool, how: Shortcut) -> Loop:
-    """Return the loop of the modes that look at the lower code and not at the sign."""
+def deterministic_rounder(codes: bool, how: Shortcut, parity: bool) -> Callable[..., None]:
+    """Return the function for loops that rounds `x` into `y` by modes that look at the lower code, or at the sign."""
     fields, finish = FIELDS[codes], getattr(core, how)
 
-    @compiled
+    @portable
     def round_by_parity(x: Any, y: Any, words: Any) -> None:
         p, t = fields(words), addends_of(words)
         word = type(p.sign)
@@ -96,15 +96,7 @@ def by_parity(codes: bool, how: Shortcut) -> Loop:
             a = word(x[i] & word(p.sign - word(1)))
             y[i] = finish(deterministic(a, t.even_pos, t.odd_pos, small, p), x[i], p)
 
-    return round_by_parity
-
-
-@functools.cache
-def by_sign(codes: bool, how: Shortcut) -> Loop:
-    """Return the loop of the modes that look at the sign and not at the lower code."""
-    fields, finish = FIELDS[codes], getattr(core, how)
-
-    @compiled
+    @portable
     def round_by_sign(x: Any, y: Any, words: Any) -> None:
         p, t = fields(words), addends_of(words)
         word = type(p.sign)
@@ -114,13 +106,79 @@ def by_sign(codes: bool, how: Shortcut) -> Loop:
             r, small = of_sign(mask, t.even_pos, t.even_neg), of_sign(mask, small_pos, small_neg)
             y[i] = finish(deterministic(word(x[i] & word(p.sign - word(1))), r, r, small, p), x[i], p)
 
-    return round_by_sign
+    return round_by_parity if parity else round_by_sign
+
+
+@functools.cache
+def _by_addends(codes: bool, how: Shortcut, parity: bool) -> Loop:
+    round_all = deterministic_rounder(codes, how, parity)
+
+    @compiled
+    def round_by_addends(x: Any, y: Any, words: Any) -> None:
+        round_all(x, y, words)
+
+    return round_by_addends
+
+
+@functools.cache
+def _scaled(how: Shortcut, parity: bool) -> Loop:
+    round_all = deterministic_rounder(False, how, parity)
+
+    @compiled
+    def round_scaled(x: Any, y: Any, scales: Any, limit: Any, words: Any) -> None:
+        buffer = np.empty(BUFFER, words.dtype)
+        quotients = buffer.view(x.dtype)
+        for k in range(x.shape[0]):
+            scale = scales[k]
+            for done in range(0, x.shape[1], BUFFER):
+                row, out = x[k, done : done + BUFFER], y[k, done : done + BUFFER]
+                some = quotients[: row.size]
+                for i in range(row.size):
+                    some[i] = row[i] / scale
+                round_all(buffer[: row.size], buffer[: row.size], words)
+                for i in range(row.size):
+                    product = some[i] * scale
+                    product = min(product, limit)
+                    out[i] = max(product, -limit)
+
+    return round_scaled
+
+
+@functools.cache
+def _scaled_codes(how: Shortcut, parity: bool) -> Loop:
+    round_all = deterministic_rounder(True, how, parity)
+
+    @compiled
+    def encode_scaled(x: Any, y: Any, scales: Any, words: Any) -> None:
+        buffer = np.empty(BUFFER, words.dtype)
+        quotients = buffer.view(x.dtype)
+        for k in range(x.shape[0]):
+            scale = scales[k]
+            for done in range(0, x.shape[1], BUFFER):
+                row = x[k, done : done + BUFFER]
+                for i in range(row.size):
+                    quotients[i] = row[i] / scale
+                round_all(buffer[: row.size], y[k, done : done + BUFFER], words)
+
+    return encode_scaled
+
+
+def looks_at_parity(t: Addends) -> bool:
+    """Return whether the addends of both signs are alike; a mode of which they are not does not look at codes."""
+    return (t.even_pos, t.odd_pos) == (t.even_neg, t.odd_neg)
 
 
 def by_addends(p: Parameters, t: Addends, *, codes: bool = False) -> Loop:
     """Return the loop(x, y, words) that rounds every pattern of `x` into `y` by a deterministic mode."""
-    parity = (t.even_pos, t.odd_pos) == (t.even_neg, t.odd_neg)
-    return (by_parity if parity else by_sign)(codes, shortcut(p))
+    return _by_addends(codes, shortcut(p), looks_at_parity(t))
+
+
+def by_scales(p: Parameters, t: Addends, *, codes: bool = False) -> Loop:
+    """Return the loop(x, y, scales, limit, words) that rounds fl(x / s) and multiplies by s again, s = scales[k] in row k.
+
+    `x` and `y` are 2-D arrays of floats; products end at `limit`. For `codes` nothing is multiplied, and there is no limit.
+    """
+    return (_scaled_codes if codes else _scaled)(shortcut(p), looks_at_parity(t))
 
 
 def round_by_addends(x: Any, y: Any, t: Addends, p: Parameters, *, codes: bool = False) -> None:
@@ -136,9 +194,9 @@ def fill_blocks(words: Any, first: Any, seed: Any, stream: Any) -> None:
     """Fill `words`, a multiple of four long, with those of the blocks from `first` on, which have one upper half."""
     k0, k1 = uint64(seed & LOW), uint64(seed >> HALF)
     c2, c3 = uint64(stream & LOW), uint64(stream >> HALF)
-    upper = uint64(first >> HALF)
+    lower, upper = uint64(first & LOW), uint64(first >> HALF)
     for j in range(uint64(words.size) // FOUR):
-        r0, r1, r2, r3 = philox4x32_10(uint64(first + uint64(j)), upper, c2, c3, k0, k1)
+        r0, r1, r2, r3 = philox4x32_10(uint64(lower + uint64(j)), upper, c2, c3, k0, k1)
         i = uint64(FOUR * uint64(j))
         words[i] = uint32(r0)
         words[i + ONE] = uint32(r1)
@@ -203,11 +261,11 @@ def _by_rows(codes: bool, how: Shortcut, sticky: bool) -> Loop:
     round_all = stochastic_rounder(codes, how, sticky)
 
     @compiled
-    def round_rows32(x: Any, y: Any, seed: Any, streams: Any, offset: Any, words: Any) -> None:
+    def round_rows32(x: Any, y: Any, seed: Any, streams: Any, first: Any, before: Any, words: Any) -> None:
         buffer = np.empty(BUFFER, np.uint32)
         for k in range(y.shape[0]):
             row, out, stream = x[min(k, x.shape[0] - 1)], y[k], streams[k]
-            done, skip, block = 0, np.int64(offset % FOUR), uint64(offset // FOUR)
+            done, skip, block = 0, np.int64(before), uint64(first)
             while done < row.size:
                 filled = min(BUFFER, 4 * ((skip + row.size - done + 3) // 4))
                 fill_words(buffer[:filled], block, seed, stream)
@@ -224,11 +282,11 @@ def _by_rows_of_pairs(codes: bool, how: Shortcut, sticky: bool) -> Loop:
     round_all = stochastic_rounder(codes, how, sticky)
 
     @compiled
-    def round_rows64(x: Any, y: Any, seed: Any, streams: Any, offset: Any, words: Any) -> None:
+    def round_rows64(x: Any, y: Any, seed: Any, streams: Any, first: Any, before: Any, words: Any) -> None:
         buffer, pairs = np.empty(2 * BUFFER, np.uint32), np.empty(BUFFER, np.uint64)
         for k in range(y.shape[0]):
             row, out, stream = x[min(k, x.shape[0] - 1)], y[k], streams[k]
-            done, skip, block = 0, np.int64(offset % TWO), uint64(offset // TWO)
+            done, skip, block = 0, np.int64(before), uint64(first)
             while done < row.size:
                 filled = min(BUFFER, 2 * ((skip + row.size - done + 1) // 2))
                 fill_words(buffer[: 2 * filled], block, seed, stream)
@@ -259,10 +317,10 @@ def round_by_words(x: Any, r: Any, y: Any, source: Stochastic, p: Parameters, *,
 
 
 def by_rows(p: Parameters, source: Stochastic, *, codes: bool = False) -> Loop:
-    """Return the loop(x, y, seed, streams, offset, words) that rounds each row of the 2-D `x` into `y`.
+    """Return the loop(x, y, seed, streams, first, before, words) that rounds each row of the 2-D `x` into `y`.
 
-    Row k takes the words of `streams[k]`, of float64 two an element, the first the high one. Where `x` has a single row, every
-    row of `y` is a rounding of it.
+    Row k takes the words of `streams[k]`, from block `first` on but for the elements `before`; of float64 two an element, the
+    first the high one. Where `x` has a single row, every row of `y` is a rounding of it.
     """
     return (_by_rows if p.last < 32 else _by_rows_of_pairs)(codes, shortcut(p), is_sticky(source))
 
@@ -315,3 +373,25 @@ def count(x: Any, y: Any, words: Any) -> Any:
             nan += 1 if a > p.inf else 0
             on_grid += 1 if (a == b and a < p.inf) else 0
     return saturated, underflowed, nan, on_grid
+
+
+@compiled
+def largest(x: Any, y: Any, least: Any, inf: Any, sign: Any) -> None:
+    """Write the largest pattern of a magnitude in each row of `x` into `y`; those below `least` or from `inf` on are none.
+
+    Patterns of magnitudes are ordered as the numbers are, and integers have a maximum in vectors.
+    """
+    word = type(sign)
+    for k in range(x.shape[0]):
+        row, found = x[k], word(0)
+        for i in range(row.size):
+            a = word(row[i] & word(sign - word(1)))
+            found = max(found, a if a < inf else word(0))
+        y[k] = found if found >= least else word(0)
+
+
+@compiled
+def look_up(codes: Any, values: Any, y: Any) -> None:
+    """Write the value of every code into `y`."""
+    for i in range(codes.size):
+        y[i] = values[codes[i]]
