@@ -4,7 +4,7 @@
     f = qsim.get_format("float8_e4m3fn")
     y = qsim.quantize(x, f, "SR", key=qsim.Key(seed=0))
 
-Names are imported at first use, so that `import qsim` and the commands that only read formats do not pay for Numba.
+Names are imported at first use, so that `import qsim` and the commands that only read formats pay for neither NumPy nor Numba.
 """
 
 from __future__ import annotations
