@@ -41,7 +41,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in HOME:
-        return getattr(importlib.import_module(f"qsim.{HOME[name]}"), name)
+        found = globals()[name] = getattr(importlib.import_module(f"qsim.{HOME[name]}"), name)
+        return found
     if name.startswith("_"):
         raise AttributeError(f"module 'qsim' has no attribute {name!r}")
     try:  # qsim.reference, qsim.theory, ...

@@ -17,7 +17,7 @@ from qsim.formats.format import WIDEST_TABLE
 from qsim.kernels import cpu
 from qsim.kernels.parameters import CARRIERS
 from qsim.kernels.threads import in_parts
-from qsim.rounder import How, can_hold, code_dtype, count_rows, plan_of, random_words, round_array, round_draws
+from qsim.rounder import How, Plan, can_hold, code_dtype, count_rows, plan_of, random_words, round_array, round_draws
 from qsim.rounding import (
     LIMITED,
     Key,
@@ -88,14 +88,15 @@ def quantize(
     """
     how = _how(fmt, mode, sr_bits, eps, saturation, scale, per, order, ftz_in, ftz_out, nan)
     array = x if type(x) is np.ndarray and x.dtype in CARRIERS else _floats(x)
+    plan = plan_of(how, array.dtype)
     if out is not None:
         _check_out(out, array, array.dtype)
-    if not can_hold(number_format(array.dtype), how.q.format):
+    if not plan.fits:
         raise InputError(
             f"{array.dtype} cannot hold the values of {how.q.format}; convert the input to float64, or encode"
         )
     values = np.empty(array.shape, array.dtype) if out is None else out
-    _round(array, values, how, key, rbits)
+    _round(array, values, how, plan, key, rbits, fresh=out is None)
     return values if out is not None or array is x else _as(values, np.asarray(x).dtype)
 
 
@@ -123,11 +124,11 @@ def encode(
     """
     how = _how(fmt, mode, sr_bits, eps, saturation, scale, per, order, ftz_in, ftz_out, nan)
     array = x if type(x) is np.ndarray and x.dtype in CARRIERS else _floats(x)
-    dtype = code_dtype(how.q.format)
+    plan, dtype = plan_of(how, array.dtype, codes=True), code_dtype(how.q.format)
     if out is not None:
         _check_out(out, array, dtype)
     codes = np.empty(array.shape, dtype) if out is None else out
-    _round(array, codes, how, key, rbits, codes=True)
+    _round(array, codes, how, plan, key, rbits, fresh=out is None, codes=True)
     return codes
 
 
@@ -338,7 +339,15 @@ def _overlaps(out: NDArray[Any]) -> bool:
 
 
 def _round(
-    array: NDArray[Any], out: NDArray[Any], how: How, key: Key | None, rbits: ArrayLike | None, *, codes: bool = False
+    array: NDArray[Any],
+    out: NDArray[Any],
+    how: How,
+    plan: Plan,
+    key: Key | None,
+    rbits: ArrayLike | None,
+    *,
+    fresh: bool,
+    codes: bool = False,
 ) -> None:
     """Round `array`, divided by its scale, into `out`; refuse random words that are not as the mode wants them, and NaN."""
     q, n = how.q, how.n
@@ -355,21 +364,25 @@ def _round(
         raise InputError("rbits needs sr_bits, the number of bits of each word, and takes the place of key")
     elif rbits is None and key is None:
         raise InputError(f"{q.mode} needs its random words: key=qsim.Key(seed), or rbits= with sr_bits=")
-    plan_of(how, array.dtype, codes=codes)  # refuses what cannot be rounded to, before the rest
     given = None
     if rbits is not None:
         given = _words(rbits, n or 0, array.shape)
     elif how.eps is not None:
         given = _eps(how.eps, array.shape)
     _refuse_nan(array, q)
-    if array is not out and np.may_share_memory(array, out) and not _same_elements(array, out):
-        array = array.copy()
+    if overlap := not fresh and np.may_share_memory(array, out):
+        overlap = _same_elements(array, out)
+        array = array if overlap else array.copy()
     s = None
     if how.scale is not None:
         s = given_scale(how.scale, array)
+    elif not isinstance(q.scale, str):
+        s = how.scales.get(array.dtype)
+        if s is None:
+            s = how.scales.setdefault(array.dtype, given_scale(q.scale, array).reshape(()))
     elif q.scale != "none":
         s = derive_scale(array, q)
-    round_array(array, out, how, s, key, given, codes=codes)
+    round_array(array, out, how, plan, s, key, given, codes=codes, overlap=overlap)
 
 
 def _same_elements(a: NDArray[Any], b: NDArray[Any]) -> bool:

@@ -20,7 +20,7 @@ from qsim.formats import Format, Grid, Table
 from qsim.kernels import cpu, table
 from qsim.kernels.core import Parameters
 from qsim.kernels.parameters import CARRIERS, Carrier, addends, parameters, stochastic
-from qsim.kernels.threads import in_parts
+from qsim.kernels.threads import MANY, in_parts
 from qsim.rounding import Key, Mode, Quantizer, Saturation
 from qsim.scales import apply_scale, flush_input, number_format, remove_scale, rows_of
 
@@ -52,7 +52,8 @@ class How:
     eps: ArrayLike | None
     #: A frozen scale that is an array.
     scale: ArrayLike | None
-    #: The plans that were made so far, by the type of the input and whether codes are wanted.
+    #: What was made so far: plans by the type of the input and whether codes are wanted, frozen scales by the type.
+    scales: dict[np.dtype[Any], NDArray[Any]] = field(default_factory=dict, compare=False)
     plans: dict[tuple[np.dtype[Any], bool], Plan] = field(default_factory=dict, compare=False)
 
     @property
@@ -70,6 +71,8 @@ class Plan:
     """
 
     carrier: Carrier
+    #: Whether the type of the input holds the values.
+    fits: bool
     #: Bits of a random word, and of those as many as count.
     width: int
     n: int
@@ -137,7 +140,7 @@ def _plan(how: How, dtype: np.dtype[Any], *, codes: bool) -> Plan:
     coded = codes and direct and plain
     loops = _grid_loops(q, carrier, n, width, coded) if direct else _table_loops(q, n)
     simple = plain and not q.ftz_in and dtype == carrier.dtype and codes == coded
-    return Plan(carrier, width, n, coded, simple, *loops)
+    return Plan(carrier, can_hold(number_format(dtype), fmt), width, n, coded, simple, *loops)
 
 
 def _grid_loops(q: Quantizer, carrier: Carrier, n: int, width: int, codes: bool) -> tuple[Any, ...]:
@@ -185,7 +188,8 @@ def _ends(q: Quantizer, carrier: Carrier) -> NDArray[Any]:
     else:
         known = table.line(q.format, rule, q.mode)._asdict()
         p = Parameters(*(known.get(name, carrier.word(0)) for name in Parameters._fields))
-    return cpu.words_of(p)
+    words: NDArray[Any] = cpu.words_of(p)
+    return words
 
 
 # --- In pieces ---------------------------------------------------------------------------------------------
@@ -195,35 +199,45 @@ def round_array(
     x: NDArray[Any],
     y: NDArray[Any],
     how: How,
+    plan: Plan,
     s: NDArray[Any] | None = None,
     key: Key | None = None,
     given: NDArray[Any] | None = None,
     *,
     codes: bool = False,
+    overlap: bool = False,
 ) -> None:
-    """Round `x`, divided by the scale `s`, into `y`, values of its type or `codes`.
+    """Round `x`, divided by the scale `s`, into `y`, values of its type or `codes`, as `plan` has it.
 
-    Element i takes its random word from `key`, or from `given`, which has its eps likewise; `s` and `given` broadcast.
+    Element i takes its random word from `key`, or from `given`, which has its eps likewise; `s` and `given` broadcast. With
+    `overlap` element i of both may lie in one place.
     """
-    plan = plan_of(how, x.dtype, codes=codes)
     if not x.size:
         return
-    both = x.flags.c_contiguous and y.flags.c_contiguous and plan.simple and y.dtype.isnative
+    both = plan.simple and x.flags.c_contiguous and y.flags.c_contiguous and y.dtype.isnative
     if both and s is None and given is None and (key is None or plan.rows is not None):
-        u, v = _patterns(x).reshape(-1), _patterns(y).reshape(-1)
-        in_parts(u.size, lambda begin, end: _straight(u[begin:end], v[begin:end], plan, key, begin))
+        word = plan.words.dtype
+        u, v = x.view(word), y if codes else y.view(word)
+        if u.ndim != 1:
+            u, v = u.reshape(-1), v.reshape(-1)
+        if overlap:
+            in_parts(u.size, lambda begin, end: _in_place(u[begin:end], v[begin:end], plan, key, begin))
+        elif u.size >= MANY:
+            in_parts(u.size, lambda begin, end: _straight(u[begin:end], v[begin:end], plan, key, begin))
+        else:
+            _straight(u, v, plan, key, 0)
         return
-    if both and s is not None and plan.scaled is not None and how.q.order == "divide" and given is None:
+    if both and s is not None and plan.scaled is not None and how.q.order == "divide" and not overlap:
         rows = rows_of(s, x.shape)
         if rows is not None:
-            _round_scaled(x.reshape(rows, -1), y.reshape(rows, -1), s.reshape(-1).astype(x.dtype), how, plan)
+            _round_scaled(x.reshape(rows, -1), y.reshape(rows, -1), s.reshape(-1), how, plan)
             return
     in_parts(x.size, lambda begin, end: _in_pieces(x, y, how, plan, s, key, given, (begin, end), codes=codes))
 
 
-def _patterns(y: NDArray[Any]) -> NDArray[Any]:
+def _patterns(y: NDArray[Any], plan: Plan) -> NDArray[Any]:
     """Return floats as their patterns; codes as they are."""
-    return y.view(CARRIERS[y.dtype].word) if y.dtype.kind == "f" else y
+    return y.view(plan.words.dtype) if y.dtype is plan.carrier.dtype or y.dtype == plan.carrier.dtype else y
 
 
 def _straight(u: NDArray[Any], v: NDArray[Any], plan: Plan, key: Key | None, begin: int) -> None:
@@ -235,6 +249,15 @@ def _straight(u: NDArray[Any], v: NDArray[Any], plan: Plan, key: Key | None, beg
         rows = (array.reshape(1, -1) for array in (u, v))
         place = _place(key.offset + begin, plan.width)
         plan.rows(*rows, np.uint64(key.seed), np.array([key.stream], np.uint64), *place, plan.words)
+
+
+def _in_place(u: NDArray[Any], v: NDArray[Any], plan: Plan, key: Key | None, begin: int) -> None:
+    """Do the same where `v` is `u`: a loop from an array into itself does not become vectors."""
+    for done in range(0, u.size, PIECE):
+        some = u[done : done + PIECE]
+        rounded = np.empty(some.size, v.dtype)
+        _straight(some, rounded, plan, key, begin + done)
+        v[done : done + PIECE] = rounded
 
 
 def _place(number: int, width: int) -> tuple[np.uint64, int]:
@@ -285,17 +308,19 @@ def _in_pieces(
 ) -> None:
     """Round the elements of `span`, numbered in C order, piece by piece; NumPy's iterator gathers and scatters them."""
     operands = [x, y] + [extra for extra in (s, given) if extra is not None]
+    flags: Any = ["external_loop", "buffered", "ranged", "delay_bufalloc"]
+    access: Any = [["readonly", "contig"], ["writeonly", "contig"], *[["readonly", "contig"]] * (len(operands) - 2)]
     pieces = np.nditer(
         operands,
-        ["external_loop", "buffered", "ranged", "delay_bufalloc"],
-        [["readonly", "contig"], ["writeonly", "contig"], *[["readonly", "contig"]] * (len(operands) - 2)],
+        flags,
+        access,
         [operand.dtype.newbyteorder("=") for operand in operands],
         order="C",
         casting="equiv",
         buffersize=PIECE,
     )
     with pieces, np.errstate(all="ignore"):  # NumPy's state is a thread's own
-        pieces.iterrange = span
+        pieces.iterrange = span  # type: ignore[misc] # NumPy's stubs call it read-only
         pieces.reset()
         begin = span[0]
         for some, out, *more in pieces:
@@ -329,9 +354,9 @@ def _piece(
     elif given is not None:
         words = (_lifted(given, plan, carrier) if q.mode.stochastic else _eps_words(given),)
     if key is not None and plan.rows is not None:
-        _straight(_patterns(u), _patterns(out), plan, key, begin)
+        _straight(_patterns(u, plan), _patterns(out, plan), plan, key, begin)
     else:
-        plan.loop(_patterns(u), *words, _patterns(out), plan.words)
+        plan.loop(_patterns(u, plan), *words, _patterns(out, plan), plan.words)
     if plan.codes:
         return
     _after(out, q, carrier)
@@ -398,7 +423,7 @@ def _encoded(y: NDArray[Any], q: Quantizer, carrier: Carrier) -> NDArray[Any]:
     if carrier.holds(fmt):  # any mode takes a value to itself
         rule = Saturation.saturate if q.saturation is Saturation.wrap else rule_of(q)
         p = parameters(fmt, rule, carrier.dtype, Mode.RTZ, signed_nan=q.nan == "signed", codes=True)
-        cpu.round_by_addends(_patterns(y), codes, addends(Mode.RTZ, carrier.dtype), p, codes=True)
+        cpu.round_by_addends(y.view(carrier.word), codes, addends(Mode.RTZ, carrier.dtype), p, codes=True)
         return codes
     values, ascending = _codes(fmt)
     np.take(ascending, np.searchsorted(values, y), out=codes, mode="clip")
@@ -419,7 +444,7 @@ def round_draws(
     rows: NDArray[Any], y: NDArray[Any], how: How, plan: Plan, seed: int, streams: NDArray[np.uint64]
 ) -> None:
     """Round each row (or the only one) into a row of `y`; a stochastic mode's row k takes the words of `streams[k]`."""
-    q, u, v = how.q, _patterns(rows), _patterns(y)
+    q, u, v = how.q, _patterns(rows, plan), _patterns(y, plan)
     if plan.rows is not None:
         plan.rows(u, v, np.uint64(seed), streams, np.uint64(0), 0, plan.words)
     elif q.mode.stochastic:
@@ -436,4 +461,4 @@ def round_draws(
 
 def count_rows(rows: NDArray[Any], y: NDArray[Any], how: How, plan: Plan) -> Any:
     """Return what broke a hypothesis, as `qsim.kernels.cpu.count` does."""
-    return cpu.count(_patterns(rows), _patterns(y), _ends(how.q, plan.carrier))
+    return cpu.count(_patterns(rows, plan), _patterns(y, plan), _ends(how.q, plan.carrier))

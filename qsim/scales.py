@@ -20,6 +20,7 @@ from qsim.formats import Grid, get_format
 from qsim.kernels import cpu
 from qsim.kernels.division import divide_all
 from qsim.kernels.parameters import addends, parameters
+from qsim.kernels.threads import in_parts
 from qsim.rounding import Mode, Per, Quantizer, Saturation
 
 __all__ = [
@@ -84,8 +85,10 @@ def rows_of(s: NDArray[Any], shape: tuple[int, ...]) -> int | None:
     """Return how many rows, of one scale each, an array of this shape has, its last axes together; `None` if it has none."""
     if s.size == 1:
         return 1
+    if s.ndim != len(shape):
+        return None
     split = next((axis for axis, count in enumerate(s.shape) if count == 1), s.ndim)
-    rows = s.ndim == len(shape) and s.shape == shape[:split] + (1,) * (len(shape) - split)
+    rows = s.shape == shape[:split] + (1,) * (len(shape) - split)
     return s.size if rows else None
 
 
@@ -104,19 +107,17 @@ def derive_scale(x: NDArray[Any], q: Quantizer, lead: int = 0) -> NDArray[Any] |
         raise InputError("derive_scale takes an array of float16, bfloat16, float32 or float64, and a qsim.Quantizer")
     if q.scale == "none":
         return None
-    x = flush_input(x, q)
-    wide = _wide(x)
-    number = wide.dtype.type
     if not isinstance(q.scale, str):
         return given_scale(q.scale, x, lead)
     axes = tuple(lead + axis for axis in shared_axes(q.per, x.ndim - lead))
-    finite = np.where(np.isfinite(wide), np.abs(wide), number(0))
-    largest = finite.max(axis=axes, keepdims=True, initial=0)
+    number = np.dtype(np.float64 if x.dtype.itemsize == 8 else np.float32).type  # what is computed in
+    largest = _largest(x, axes, q).astype(number)
     limit = number(q.format.max if q.format.max > 0 else -q.format.min)
     limit = np.nextafter(limit, number(0)) if float(limit) > q.format.max > 0 else limit
     limit = min(limit, number(number_format(x.dtype).max))  # beyond it no quotient can be
     if q.scale == "absmean":
-        derived = _mean(finite, np.isfinite(wide), axes, x.dtype)
+        wide = _wide(flush_input(x, q))
+        derived = _mean(np.where(np.isfinite(wide), np.abs(wide), number(0)), np.isfinite(wide), axes, x.dtype)
     elif q.scale == "pow2":
         # Both are fraction * 2^exponent with fractions in [1/2, 1), so s = 2^(difference), or twice that.
         (fraction, exponent), (part, shift) = np.frexp(largest), np.frexp(limit)
@@ -129,12 +130,44 @@ def derive_scale(x: NDArray[Any], q: Quantizer, lead: int = 0) -> NDArray[Any] |
     smallest, beyond = number_format(x.dtype).smallest_normal, number_format(x.dtype).max
     usable = (
         (largest > 0)
-        & (limit >= number_format(wide.dtype).smallest_normal)
+        & (limit >= number_format(np.dtype(number)).smallest_normal)
         & (derived >= number(smallest))
         & (derived <= number(beyond))
     )
     scale: NDArray[Any] = np.where(usable, derived, number(1)).astype(x.dtype)
     return scale
+
+
+def _largest(x: NDArray[Any], axes: tuple[int, ...], q: Quantizer) -> NDArray[Any]:
+    """Return the largest finite magnitude along `axes`, which stay with length 1; 0 where there is none.
+
+    Any patterns will do that ascend with magnitudes: those of float16 and bfloat16 are as good as those of float32.
+    """
+    kept = [axis for axis in range(x.ndim) if axis not in axes]
+    shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+    rows = np.transpose(x, (*kept, *axes)).reshape(math.prod(shape), math.prod(x.shape[axis] for axis in axes))
+    number = number_format(x.dtype)
+    word = np.dtype(f"u{x.dtype.itemsize}").type
+    least, inf = (
+        x.dtype.type(value).view(word) for value in (number.smallest_normal if q.ftz_in else 0, np.inf)
+    )  # fmt: skip
+    u, sign = np.ascontiguousarray(rows).view(word), word(1 << (8 * x.dtype.itemsize - 1))
+    if len(u) == 1:
+        parts: list[Any] = []
+        found = np.zeros(1, word)
+        in_parts(u.size, lambda begin, end: parts.append(_largest_of(u[:, begin:end], least, inf, sign)))
+        found[:] = max(parts)
+    else:
+        found = np.zeros(len(u), word)
+        cpu.largest(u, found, least, inf, sign)
+    return found.view(x.dtype).reshape(shape)
+
+
+def _largest_of(u: NDArray[Any], least: Any, inf: Any, sign: Any) -> Any:
+    """Return the largest pattern of a magnitude in the only row of `u`."""
+    found = np.zeros(1, u.dtype)
+    cpu.largest(np.ascontiguousarray(u), found, least, inf, sign)
+    return found[0]
 
 
 def given_scale(scale: ArrayLike, x: NDArray[Any], lead: int = 0) -> NDArray[Any]:

@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 import numba
 from numba.core import config as numba_config
-from numba.extending import overload
+from numba.core import types
+from numba.extending import intrinsic, overload
 from numba.np.numpy_support import as_dtype
 from platformdirs import user_cache_path
 
-__all__ = ["compiled", "fields_of"]
+__all__ = ["compiled", "fields_of", "float_of", "pattern_of"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -65,6 +66,23 @@ def fields_of(
 
     overload(fields)(typed)
     return fields
+
+
+def same_bits(kinds: dict[Any, Any]) -> Any:
+    """Return a function for kernels that takes a value of one type of Numba for one of another with the same bits."""
+
+    @intrinsic
+    def bits(_: Any, value: Any) -> Any:
+        def cast(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], target.get_value_type(signature.return_type))
+
+        return kinds[value](value), cast
+
+    return bits
+
+
+pattern_of = same_bits({types.float32: types.uint32, types.float64: types.uint64})
+float_of = same_bits({types.uint32: types.float32, types.uint64: types.float64})
 
 
 def compiled(function: F) -> F:

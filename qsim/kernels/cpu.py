@@ -16,7 +16,7 @@ import numpy as np
 from numpy import uint32, uint64
 
 from qsim.kernels import core
-from qsim.kernels.compiled import compiled, fields_of
+from qsim.kernels.compiled import compiled, fields_of, float_of, pattern_of
 from qsim.kernels.core import (
     HALF,
     LOW,
@@ -82,85 +82,69 @@ def words_of(p: Parameters, *more: Any) -> Any:
 # --- Deterministic modes -----------------------------------------------------------------------------------
 
 
-@functools.cache
-def deterministic_rounder(codes: bool, how: Shortcut, parity: bool) -> Callable[..., None]:
-    """Return the function for loops that rounds `x` into `y` by modes that look at the lower code, or at the sign."""
-    fields, finish = FIELDS[codes], getattr(core, how)
+@portable
+def by_parity(u: Any, t: Any, small: Any, p: Any) -> Any:
+    """Return the neighbour of pattern `u` by a mode that looks at the lower code and not at the sign."""
+    word = type(u)
+    return deterministic(word(u & word(p.sign - word(1))), t.even_pos, t.odd_pos, small[0], p)
 
-    @portable
-    def round_by_parity(x: Any, y: Any, words: Any) -> None:
-        p, t = fields(words), addends_of(words)
-        word = type(p.sign)
-        small = last_to_zero(t.even_pos, p)
-        for i in range(x.size):
-            a = word(x[i] & word(p.sign - word(1)))
-            y[i] = finish(deterministic(a, t.even_pos, t.odd_pos, small, p), x[i], p)
 
-    @portable
-    def round_by_sign(x: Any, y: Any, words: Any) -> None:
-        p, t = fields(words), addends_of(words)
-        word = type(p.sign)
-        small_pos, small_neg = last_to_zero(t.even_pos, p), last_to_zero(t.even_neg, p)
-        for i in range(x.size):
-            mask = negative(x[i], p)
-            r, small = of_sign(mask, t.even_pos, t.even_neg), of_sign(mask, small_pos, small_neg)
-            y[i] = finish(deterministic(word(x[i] & word(p.sign - word(1))), r, r, small, p), x[i], p)
-
-    return round_by_parity if parity else round_by_sign
+@portable
+def by_sign(u: Any, t: Any, small: Any, p: Any) -> Any:
+    """Return the neighbour of pattern `u` by a mode that looks at the sign and not at the lower code."""
+    word, mask = type(u), negative(u, p)
+    r = of_sign(mask, t.even_pos, t.even_neg)
+    return deterministic(word(u & word(p.sign - word(1))), r, r, of_sign(mask, small[0], small[1]), p)
 
 
 @functools.cache
 def _by_addends(codes: bool, how: Shortcut, parity: bool) -> Loop:
-    round_all = deterministic_rounder(codes, how, parity)
+    fields, finish, neighbour = FIELDS[codes], getattr(core, how), by_parity if parity else by_sign
 
     @compiled
     def round_by_addends(x: Any, y: Any, words: Any) -> None:
-        round_all(x, y, words)
+        p, t = fields(words), addends_of(words)
+        small = last_to_zero(t.even_pos, p), last_to_zero(t.even_neg, p)
+        for i in range(x.size):
+            y[i] = finish(neighbour(x[i], t, small, p), x[i], p)
 
     return round_by_addends
 
 
 @functools.cache
-def _scaled(how: Shortcut, parity: bool) -> Loop:
-    round_all = deterministic_rounder(False, how, parity)
+def _by_scales(how: Shortcut, parity: bool) -> Loop:
+    fields, finish, neighbour = FIELDS[False], getattr(core, how), by_parity if parity else by_sign
 
     @compiled
-    def round_scaled(x: Any, y: Any, scales: Any, limit: Any, words: Any) -> None:
-        buffer = np.empty(BUFFER, words.dtype)
-        quotients = buffer.view(x.dtype)
+    def round_by_scales(x: Any, y: Any, scales: Any, limit: Any, words: Any) -> None:
+        p, t = fields(words), addends_of(words)
+        small = last_to_zero(t.even_pos, p), last_to_zero(t.even_neg, p)
         for k in range(x.shape[0]):
-            scale = scales[k]
-            for done in range(0, x.shape[1], BUFFER):
-                row, out = x[k, done : done + BUFFER], y[k, done : done + BUFFER]
-                some = quotients[: row.size]
-                for i in range(row.size):
-                    some[i] = row[i] / scale
-                round_all(buffer[: row.size], buffer[: row.size], words)
-                for i in range(row.size):
-                    product = some[i] * scale
-                    product = min(product, limit)
-                    out[i] = max(product, -limit)
+            row, out, scale = x[k], y[k], scales[k]
+            for i in range(row.size):
+                u = pattern_of(row[i] / scale)
+                product = float_of(finish(neighbour(u, t, small, p), u, p)) * scale
+                product = limit if product > limit else product  # noqa: FURB136 - a NaN stays one
+                out[i] = -limit if product < -limit else product  # noqa: FURB136 - likewise
 
-    return round_scaled
+    return round_by_scales
 
 
 @functools.cache
-def _scaled_codes(how: Shortcut, parity: bool) -> Loop:
-    round_all = deterministic_rounder(True, how, parity)
+def _codes_by_scales(how: Shortcut, parity: bool) -> Loop:
+    fields, finish, neighbour = FIELDS[True], getattr(core, how), by_parity if parity else by_sign
 
     @compiled
-    def encode_scaled(x: Any, y: Any, scales: Any, words: Any) -> None:
-        buffer = np.empty(BUFFER, words.dtype)
-        quotients = buffer.view(x.dtype)
+    def encode_by_scales(x: Any, y: Any, scales: Any, words: Any) -> None:
+        p, t = fields(words), addends_of(words)
+        small = last_to_zero(t.even_pos, p), last_to_zero(t.even_neg, p)
         for k in range(x.shape[0]):
-            scale = scales[k]
-            for done in range(0, x.shape[1], BUFFER):
-                row = x[k, done : done + BUFFER]
-                for i in range(row.size):
-                    quotients[i] = row[i] / scale
-                round_all(buffer[: row.size], y[k, done : done + BUFFER], words)
+            row, out, scale = x[k], y[k], scales[k]
+            for i in range(row.size):
+                u = pattern_of(row[i] / scale)
+                out[i] = finish(neighbour(u, t, small, p), u, p)
 
-    return encode_scaled
+    return encode_by_scales
 
 
 def looks_at_parity(t: Addends) -> bool:
@@ -178,7 +162,7 @@ def by_scales(p: Parameters, t: Addends, *, codes: bool = False) -> Loop:
 
     `x` and `y` are 2-D arrays of floats; products end at `limit`. For `codes` nothing is multiplied, and there is no limit.
     """
-    return (_scaled_codes if codes else _scaled)(shortcut(p), looks_at_parity(t))
+    return (_codes_by_scales if codes else _by_scales)(shortcut(p), looks_at_parity(t))
 
 
 def round_by_addends(x: Any, y: Any, t: Addends, p: Parameters, *, codes: bool = False) -> None:

@@ -13,10 +13,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from qsim.errors import InputError, integer
 
-__all__ = ["ALIGNMENT", "get_threads", "in_parts", "set_threads"]
+__all__ = ["ALIGNMENT", "MANY", "get_threads", "in_parts", "set_threads"]
 
 LEAST = 1 << 17
 """Elements below which a part is not worth handing over: it takes some tens of microseconds to wake a thread."""
+
+MANY = 2 * LEAST
+"""Elements from which on there may be several parts."""
 
 ALIGNMENT = 64
 """Parts begin at a multiple of this many elements: at a cache line of bytes, and at a whole block of random words."""
@@ -57,7 +60,7 @@ def set_threads(count: int | None) -> None:
 
 def in_parts(count: int, work: Callable[[int, int], object]) -> None:
     """Call work(begin, end) for parts that make up 0 .. count, at once if there are many elements, the last part here."""
-    parts = min(get_threads(), count // LEAST)
+    parts = min(get_threads(), count // LEAST) if count >= MANY else 1
     if parts <= 1:
         work(0, count)
         return
