@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from qsim.autograd import numerics, value_and_grad
     from qsim.errors import InputError
     from qsim.formats import Format, catalogue, get_format
+    from qsim.kernels.threads import get_threads, set_threads
     from qsim.packing import pack, unpack
     from qsim.rounding import Key, Mode, Quantizer, Saturation
     from qsim.scales import derive_scale
@@ -29,13 +30,14 @@ HOME = {
     "Key": "rounding", "Mode": "rounding", "Quantizer": "rounding", "Saturation": "rounding",
     "decode": "arrays", "encode": "arrays", "quantize": "arrays",
     "derive_scale": "scales",
+    "get_threads": "kernels.threads", "set_threads": "kernels.threads",
     "pack": "packing", "unpack": "packing",
     "numerics": "autograd", "value_and_grad": "autograd",
 }  # fmt: skip
 
 __all__ = [
     "Format", "InputError", "Key", "Mode", "Quantizer", "Saturation", "catalogue", "decode", "derive_scale", "encode",
-    "get_format", "numerics", "pack", "quantize", "unpack", "value_and_grad",
+    "get_format", "get_threads", "numerics", "pack", "quantize", "set_threads", "unpack", "value_and_grad",
 ]  # fmt: skip
 
 

@@ -91,10 +91,6 @@ def quantize(
     plan = plan_of(how, array.dtype)
     if out is not None:
         _check_out(out, array, array.dtype)
-    if not plan.fits:
-        raise InputError(
-            f"{array.dtype} cannot hold the values of {how.q.format}; convert the input to float64, or encode"
-        )
     values = np.empty(array.shape, array.dtype) if out is None else out
     _round(array, values, how, plan, key, rbits, fresh=out is None)
     return values if out is not None or array is x else _as(values, np.asarray(x).dtype)

@@ -71,8 +71,6 @@ class Plan:
     """
 
     carrier: Carrier
-    #: Whether the type of the input holds the values.
-    fits: bool
     #: Bits of a random word, and of those as many as count.
     width: int
     n: int
@@ -127,6 +125,8 @@ def plan_of(how: How, dtype: np.dtype[Any], *, codes: bool = False) -> Plan:
 
 def _plan(how: How, dtype: np.dtype[Any], *, codes: bool) -> Plan:
     q, fmt = how.q, how.q.format
+    if not codes and not can_hold(number_format(dtype), fmt):
+        raise InputError(f"{dtype} cannot hold the values of {fmt}; convert the input to float64, or encode")
     width = 8 * max(dtype.itemsize, 4)
     n = random_bits(q, how.n, width) if q.mode.stochastic else 0
     exact = q.order == "exact" and (q.scale != "none" or how.scale is not None)  # quotients come as float64
@@ -140,7 +140,7 @@ def _plan(how: How, dtype: np.dtype[Any], *, codes: bool) -> Plan:
     coded = codes and direct and plain
     loops = _grid_loops(q, carrier, n, width, coded) if direct else _table_loops(q, n)
     simple = plain and not q.ftz_in and dtype == carrier.dtype and codes == coded
-    return Plan(carrier, can_hold(number_format(dtype), fmt), width, n, coded, simple, *loops)
+    return Plan(carrier, width, n, coded, simple, *loops)
 
 
 def _grid_loops(q: Quantizer, carrier: Carrier, n: int, width: int, codes: bool) -> tuple[Any, ...]:
