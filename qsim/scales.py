@@ -145,7 +145,7 @@ Place = tuple[slice, ...]
 
 
 def _pieces(x: NDArray[Any], axes: tuple[int, ...]) -> Iterator[tuple[Place, Place]]:
-    """Yield where pieces of `x` lie that a cache holds, halves of halves, and where what is found along `axes` of each belongs."""
+    """Yield where pieces of `x` lie that a cache holds, halves of halves, and where what is found along `axes` belongs."""
     everywhere = tuple(slice(0, size) for size in x.shape)
     waiting = [everywhere] if x.size else []
     while waiting:

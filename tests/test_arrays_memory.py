@@ -40,7 +40,7 @@ WAYS: dict[str, Callable[[], Any]] = {
     "values of codes": lambda: qsim.decode(CODES, "e4m3"),
 }
 ALLOWED = 6 << 20
-"""Bytes beside the result: a thread's piece of 2^14 float64 elements, ten arrays at most, is 1.25 MiB; four threads have them."""
+"""Bytes beside the result: a thread's piece of 2^14 float64 elements, ten arrays at most, is 1.25 MiB; for four threads."""
 
 
 @pytest.mark.parametrize("way", WAYS)

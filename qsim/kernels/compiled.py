@@ -96,7 +96,7 @@ def compiled(function: F) -> F:
     before = config.CACHE_DIR
     try:
         config.CACHE_DIR = str(place or "")  # read by numba when the decorator runs, not when the function does
-        kernel: F = njit(cache=place is not None, nogil=True, error_model="numpy")(function)
+        kernel: F = njit(cache=place is not None, nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
         return kernel
     finally:
         config.CACHE_DIR = before

@@ -64,8 +64,11 @@ __all__ = [
 ]
 
 
-portable = register_jitable(forceinline=True)
-"""Marks what every reader reads. Compiled, it becomes part of the loop that calls it: a call would keep that from vectors."""
+portable = register_jitable(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""Marks what every reader reads. Compiled, it becomes part of the loop that calls it: a call would keep that from vectors.
+
+Nobody else calls it, so that it needs no entry for Python or C, which take a third of the time of a first compilation.
+"""
 
 
 class Parameters(NamedTuple):
