@@ -136,9 +136,9 @@ def fill_blocks(words: Any, first: Any, seed: Any, stream: Any) -> None:
     """Fill `words`, a multiple of four long, with those of the blocks from `first` on, which have one upper half."""
     k0, k1 = uint64(seed & LOW), uint64(seed >> HALF)
     c2, c3 = uint64(stream & LOW), uint64(stream >> HALF)
-    upper = uint64(first >> HALF)
+    lower, upper = uint64(first & LOW), uint64(first >> HALF)
     for j in range(uint64(words.size) // FOUR):
-        r0, r1, r2, r3 = philox4x32_10(uint64(first + uint64(j)), upper, c2, c3, k0, k1)
+        r0, r1, r2, r3 = philox4x32_10(uint64(lower + uint64(j)), upper, c2, c3, k0, k1)
         i = uint64(FOUR * uint64(j))
         words[i] = uint32(r0)
         words[i + ONE] = uint32(r1)
