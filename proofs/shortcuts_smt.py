@@ -5,12 +5,13 @@ from qsim.kernels.parameters import CARRIERS
 from qsim.prove import Method, Theorem, all_held
 
 THEOREM = Theorem(
-    statement="For every magnitude y of a result, every pattern u and all parameters, patterns or codes: where every overflow and "
-    "infinity becomes the end of the range on its side, clamped(y, u) = ranged(y, u); where they have one other result each "
-    "side, with and without a minus sign, and the ends are mirror images, mirrored(y, u) = ranged(y, u)",
+    statement="For every magnitude y of a result, every pattern u and all parameters, patterns or codes: where every overflow "
+    "and infinity becomes the end of the range on its side, clamped(y, u) = ranged(y, u); where they have one other result "
+    "each side, with and without a minus sign, and the ends are mirror images, mirrored(y, u) = ranged(y, u)",
     hypotheses=(
         "there is a zero: +0 for positive numbers, for negative ones -0, or +0 where `edge` is 0",
-        "all NaNs have one result; y and the ends of the range are below the sign bit, and those of infinity beyond the range",
+        "all NaNs have one result; y, where x is a number, and the ends of the range are below the sign bit",
+        "the y of an infinity is beyond the range",
     ),
     idea="The source of the three functions is read with variables for all their arguments. `qsim.kernels.parameters.shortcut` "
     "asks for these conditions, of numbers.",
@@ -36,7 +37,7 @@ def conditions(z3, p, y, u, how):
             p.over_neg == signed(p.over_pos), p.inf_neg == p.over_neg,
         ),
     }[how]  # fmt: skip
-    infinite = u & (sign - 1) == p.inf
+    infinite, nan = u & (sign - 1) == p.inf, z3.UGT(u & (sign - 1), p.inf)
     return z3.And(
         ends,
         z3.Or(p.edge == 0, p.edge == everything),
@@ -44,7 +45,8 @@ def conditions(z3, p, y, u, how):
         p.zero_pos == 0,
         p.zero_neg == minus_zero,
         p.nan_neg == p.nan_pos,
-        *(z3.ULT(word, sign) for word in (y, p.top, p.bottom)),
+        *(z3.ULT(word, sign) for word in (p.top, p.bottom)),
+        z3.Or(z3.ULT(y, sign), nan),
         z3.Implies(infinite, z3.And(z3.UGT(y, p.top), z3.UGT(y, p.bottom))),
     )
 
@@ -66,8 +68,9 @@ def prove_one(how, carrier):
         short == whole,
         reader,
         covered=f"{how}, {carrier.dtype}",
-        counterexample=lambda at: f"{how}, {carrier.dtype}: y = {at(y):#x} of pattern {at(u):#x} becomes {at(short):#x}, "
-        f"not {at(whole):#x}",
+        counterexample=lambda at: (
+            f"{how}, {carrier.dtype}: y = {at(y):#x} of pattern {at(u):#x} becomes {at(short):#x}, not {at(whole):#x}"
+        ),
         given=conditions(z3, p, y, u, how),
     )
 
@@ -75,4 +78,6 @@ def prove_one(how, carrier):
 def prove():
     """Prove it for both, and for words of both widths."""
     cases = [(how, carrier) for how in ("clamped", "mirrored") for carrier in CARRIERS.values()]
-    return all_held((prove_one(*case) for case in cases), "all magnitudes, patterns and parameters, words of 32 and 64 bits")
+    return all_held(
+        (prove_one(*case) for case in cases), "all magnitudes, patterns and parameters, words of 32 and 64 bits"
+    )
