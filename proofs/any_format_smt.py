@@ -15,11 +15,11 @@ THEOREM = Theorem(
     "float32 x, every deterministic mode and every word of SRA(8), SRA(32), SRB(8) and SRC(8): with P the exponent of the "
     "spacing at x, round_bits, or round_word, returns N 2^P, N = n or n + 1 as the mode's rule says of nu and of the parity of "
     "the lower code, compared with the range after that; and with parameters for codes the ordinal of that value, less 1 "
-    "without a zero, compared with the range likewise. So it is "
-    "with every float64 x, float formats of up to 10 mantissa bits, RNE, and SR, whose words have 64 bits",
+    "without a zero, compared with the range likewise. So it is with every float64 x, float formats of up to 10 mantissa bits, "
+    "RNE, and SR, whose words have 64 bits",
     hypotheses=(
         "man_bits <= 23 and emin >= -126 (-1022), so that float32 (float64) holds the normal numbers",
-        "no zero only where man_bits = 0 and emin is above the least",
+        "no zero only where man_bits = 0",
     ),
     idea="|x| = m 2^pos in units of float32's smallest number, m of 24 bits. The grid's spacing there is 2^P, P = max(pos, "
     "emin's) + 23 - man_bits, so n and nu are quotient and remainder of m by 2^(P - pos): words of 64 bits suffice, once "
@@ -64,7 +64,7 @@ def unknown(z3, carrier, *, even):
         z3.ULE(floor if even else low, highest),
         z3.ULE(low, highest),
         *(z3.ULT(end, sign) for p in both for end in (p.top, p.bottom)),
-        z3.Or(zero == 1, z3.And(man == 0, z3.UGT(low, 1), not even)),
+        z3.Or(zero == 1, z3.And(man == 0, not even)),
     ]
     return both, given, man, low, has_zero
 

@@ -10,7 +10,7 @@ from qsim.rounding import Mode, Saturation, saturations
 
 THEOREM = Theorem(
     statement="With the addends of each deterministic mode, with those that `addend` makes of the N top bits of a word for "
-    "SRA, SRB, SRC and SRE, and with that which eps_addend makes of eps for Threshold, the source of round_bits, or of "
+    "SRA, SRB, SRC and SRE, and with that which eps_addend makes of eps for Threshold, the source of round_bits, or "
     "round_word, means the value and the code of qsim.reference for every float32, under every saturation of "
     "the format but wrap; and no shift in it reaches 64",
     hypotheses=("SRB and SRC have N < 32 random bits, SRE has N >= 1", "eps is a multiple of 2^-32"),

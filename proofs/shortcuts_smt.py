@@ -6,11 +6,12 @@ from qsim.prove import Method, Theorem, all_held
 
 THEOREM = Theorem(
     statement="For every magnitude y of a result, every pattern u and all parameters, patterns or codes: where every overflow "
-    "and infinity becomes the end of the range on its side, clamped(y, u) = ranged(y, u); where they have one other result on "
+    "and infinity becomes the end of the range on its side, clamped(y, u) = ranged(y, u); where they have one other result "
     "each side, with and without a minus sign, and the ends are mirror images, mirrored(y, u) = ranged(y, u)",
     hypotheses=(
         "there is a zero: +0 for positive numbers, for negative ones -0, or +0 where `edge` is 0",
-        "all NaNs have one result; y and the ends of the range are below the sign bit, and those of infinity beyond the range",
+        "all NaNs have one result; y, where x is a number, and the ends of the range are below the sign bit",
+        "the y of an infinity is beyond the range",
     ),
     idea="The source of the three functions is read with variables for all their arguments. `qsim.kernels.parameters.shortcut` "
     "asks for these conditions, of numbers.",
@@ -36,7 +37,7 @@ def conditions(z3, p, y, u, how):
             p.over_neg == signed(p.over_pos), p.inf_neg == p.over_neg,
         ),
     }[how]  # fmt: skip
-    infinite = u & (sign - 1) == p.inf
+    infinite, nan = u & (sign - 1) == p.inf, z3.UGT(u & (sign - 1), p.inf)
     return z3.And(
         ends,
         z3.Or(p.edge == 0, p.edge == everything),
@@ -44,7 +45,8 @@ def conditions(z3, p, y, u, how):
         p.zero_pos == 0,
         p.zero_neg == minus_zero,
         p.nan_neg == p.nan_pos,
-        *(z3.ULT(word, sign) for word in (y, p.top, p.bottom)),
+        *(z3.ULT(word, sign) for word in (p.top, p.bottom)),
+        z3.Or(z3.ULT(y, sign), nan),
         z3.Implies(infinite, z3.And(z3.UGT(y, p.top), z3.UGT(y, p.bottom))),
     )
 

@@ -28,24 +28,53 @@ def mutant(folder: Path, old: str, new: str) -> ModuleType:
     return module_of(path)
 
 
+OF_WORDS = {
+    "carry off by one": ("up = word(f + more) >", "up = word(f + more) >="),
+    "hidden bit forgotten": ("word(min(word(a >> p.fraction_bits), word(1)) << p.last)", "word(0)"),
+    "fraction one bit high": ("word(m >> word(k & p.last))", "word(word(m << word(1)) >> word(k & p.last))"),
+    "all of a word lost": ("f = shifted if inside else word(0)", "f = word(0)"),
+    "first value by a word lost": ("small = p.smallest if up else word(0)", "small = word(0)"),
+    "no step below the grid": ("near if exceeds(a, p.tiny, p) else small", "near"),
+}  # fmt: skip
+"""Faults that matter to random words alone: what stands in the core, and what a fault puts in its place."""
+
+OF_SHORTCUTS = {
+    "clamped to the other end": ("p.bottom if u >= p.sign else p.top", "p.top if u >= p.sign else p.bottom"),
+    "not clamped": ("min(y, p.bottom if u >= p.sign else p.top)", "y"),
+    "not mirrored": ("p.over_pos if exceeds(y, p.top, p) else y", "y"),
+    "limit of a mirror excluded": ("p.over_pos if exceeds(y, p.top, p)", "p.over_pos if y >= p.top"),
+    "no negative zero": ("word(u & word(p.edge - y))", "word(u & word(word(0) - y))"),
+    "zero with a sign": ("negative(word(u & word(p.edge - y)), p)", "negative(u, p)"),
+    "NaN taken for an end": ("return p.nan_pos if word(u & word(p.sign - word(1))) > p.inf else z", "return z"),
+    "infinity for a NaN": ("if word(u & word(p.sign - word(1))) > p.inf", "if word(u & word(p.sign - word(1))) >= p.inf"),
+}  # fmt: skip
+"""Faults of the short ways to the ends of a range."""
+
 MUTANTS = {
-    "tie rule flipped": ("t = odd if is_odd else even", "t = even if is_odd else odd"),
-    "threshold off by one": ("else f > t)", "else f >= t)"),
-    "parity of the code dropped": ("(p.parity if s == p.fraction_bits else word(0))", "word(0)"),
-    "never odd": ("(word(1) if inside else word(0))", "word(0)"),
-    "fraction one bit low": ("word(m << word(1)) <<", "word(m << word(0)) <<"),
-    "hidden bit forgotten": ("word(field | (hidden if a >= hidden else word(0)))", "field"),
-    "grid one place low": ("word(position + p.discard)", "word(position + word(p.discard - word(1)))"),
-    "grid without floor": ("word(max(p.floor, word(position + p.discard)) - position)", "p.discard"),
-    "last value before zero lost": ("(p.quantum if up > word(0) else word(0))", "word(0)"),
-    "no carry": ("word(word(low + up) << places)", "word(word(low | up) << places)"),
-    "limit excluded": ("if y > limit", "if y >= limit"),
-    "sign lost": ("word(y | word(u & p.sign))", "y"),
-    "negative zero lost": ("> word(0) else (p.zero_neg if negative else p.zero_pos)", "> word(0) else p.zero_pos"),
-    "infinity taken for NaN": ("word(u & p.nan_sign)) if a > p.inf", "word(u & p.nan_sign)) if a >= p.inf"),
-    "NaN taken for a number": ("return word(p.nan | word(u & p.nan_sign)) if a > p.inf else finite", "return finite"),
-    "wrong bias in the code": ("- p.rebias)", "+ p.rebias)"),
-    "subnormal codes shifted": ("min(word(max(p.floor, position) - position), p.last)", "p.discard"),
-    "all codes negative": ("signed = mirrored if negative else ranged", "signed = mirrored"),
+    "tie rule flipped": ("r = odd if word(word(a ^ p.parity) << rest) >= p.sign else even",
+                         "r = even if word(word(a ^ p.parity) << rest) >= p.sign else odd"),
+    "addend off by one": ("word(a + word(word(r >> word(1)) >> rest))",
+                          "word(word(a + word(word(r >> word(1)) >> rest)) + word(1))"),
+    "parity of the code dropped": ("word(a ^ p.parity)", "a"),
+    "never odd": ("r = odd if word(word(a ^ p.parity) << rest) >= p.sign else even", "r = even"),
+    "addend one bit high": ("word(word(r >> word(1)) >> rest)", "word(r >> rest)"),
+    "grid one place low": ("s = word(word(p.floor - e) & p.last)", "s = word(word(word(p.floor - e) - word(1)) & p.last)"),
+    "grid without floor": ("min(max(word(a >> p.fraction_bits), word(1)), p.lowest)", "p.lowest"),
+    "last value before zero lost": ("exceeds(a, small, p)", "exceeds(a, word(p.quantum - word(1)), p)"),
+    "no smallest value": ("max(a, p.quantum) if exceeds", "a if exceeds"),
+    "no carry": ("word(a + word(word(r >> word(1)) >> rest))", "word(a | word(word(r >> word(1)) >> rest))"),
+    "not put back in place": ("word(n << word(s & p.keep))", "n"),
+    "limit excluded": ("if exceeds(y, of_sign(mask, p.top, p.bottom), p) else z",
+                       "if exceeds(word(y + word(1)), of_sign(mask, p.top, p.bottom), p) else z"),
+    "no limit": ("z = of_sign(mask, p.over_pos, p.over_neg) if exceeds(y, of_sign(mask, p.top, p.bottom), p) else z", "z = z"),
+    "sign lost": ("inside = signed(word(y - p.skip), mask, p)", "inside = word(y - p.skip)"),
+    "negative zero lost": ("of_sign(mask, p.zero_pos, p.zero_neg)", "p.zero_pos"),
+    "infinity taken for NaN": ("if a > p.inf else z", "if a >= p.inf else z"),
+    "NaN taken for a number": ("return of_sign(mask, p.nan_pos, p.nan_neg) if a > p.inf else z", "return z"),
+    "wrong bias in the code": ("- word(begins & p.count))", "+ word(begins & p.count))"),
+    "binade begins late": ("word(word(e - word(1)) << word(", "word(e << word("),
+    "all codes negative": ("+ word(mask & p.minus))", "+ p.minus)"),
+    **OF_WORDS,
+    **OF_SHORTCUTS,
 }  # fmt: skip
 """What stands in the core, and what a fault puts in its place."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +14,16 @@ from strategies import FLOAT64, any_pattern, both_carriers, edges
 
 from qsim.formats import get_format
 from qsim.kernels import core, cpu, table
-from qsim.kernels.parameters import CARRIERS, parameters, stochastic, thresholds
+from qsim.kernels.parameters import CARRIERS, addends, parameters, shortcut, stochastic
 from qsim.rounding import LIMITED, Mode, Saturation, saturations
 
 # --- The core --------------------------------------------------------------------------------------------------------
 
 WRAPS = {"word", "uint64"}
-CALLS = {*WRAPS, "type", "min", "max", "shift", "significand", "discarded", "lost"}
+PARTS = {
+    "exceeds", "negative", "of_sign", "binade", "along", "deterministic", "stochastic", "signed", "finished", "ranged",
+}  # fmt: skip
+CALLS = {*WRAPS, "type", "min", "max", *PARTS}
 ALLOWED = (
     ast.Assign, ast.Return, ast.Name, ast.Attribute, ast.Tuple, ast.IfExp, ast.Compare, ast.BinOp, ast.UnaryOp,
     ast.Call, ast.Constant, ast.operator, ast.unaryop, ast.cmpop, ast.expr_context,
@@ -59,7 +63,7 @@ def complaints(node: ast.AST, *, wrapped: bool = False) -> Iterator[str]:
 def test_the_core_is_portable() -> None:
     """The core has no statement `if` or `while`, no float, no untyped constant and no unwrapped operation."""
     statements = list(portable(Path(core.__file__).read_text(encoding="utf-8")))
-    assert len(statements) > 30
+    assert len(statements) > 60
     assert [complaint for statement in statements for complaint in complaints(statement)] == []
 
 
@@ -130,18 +134,31 @@ def test_known_answers_in_an_array(counter, key, answer) -> None:
     assert tuple(words.tolist()) == answer
 
 
+@pytest.mark.parametrize("block", [(1 << 32) - 2, (5 << 32) - 1, 7 << 32, (1 << 64) - 3])
+def test_the_counter_carries(block) -> None:
+    """Words come from one block after the other, also where the lower half of a block's number runs over."""
+    seed, stream = 0x0123456789ABCDEF, 0xFEDCBA9876543210
+    words = np.empty(16, np.uint32)
+    cpu.fill(words, np.uint64(block), np.uint64(seed), np.uint64(stream))
+    for k in range(4):
+        number = (block + k) % (1 << 64)
+        halves = (part for whole in (number, stream, seed) for part in (whole % (1 << 32), whole >> 32))
+        assert words[4 * k : 4 * k + 4].tolist() == [*map(int, core.philox4x32_10(*map(np.uint64, halves)))]
+
+
 @both_carriers
 def test_bits_below_the_word_do_not_count(carrier: np.dtype) -> None:
     """Of a random word the top N bits count, whatever stands below them."""
     kind = CARRIERS[carrier]
     x, fmt = any_pattern(carrier, 3000).view(kind.word), get_format("float8_e4m3fn")
-    p, random = parameters(fmt, Saturation.SatFinite, carrier), any_pattern(carrier, 3000)[::-1].copy().view(kind.word)
-    for mode in (*LIMITED, Mode.SRE):
+    random = any_pattern(carrier, 3000)[::-1].copy().view(kind.word)
+    for mode, codes in itertools.product((*LIMITED, Mode.SRE), (False, True)):
+        p = parameters(fmt, Saturation.SatFinite, carrier, codes=codes)
         for n in (1, 5, kind.width - 1):
             kept = kind.word((1 << kind.width) - (1 << (kind.width - n)))
             y, z = np.empty_like(x), np.empty_like(x)
-            cpu.round_by_words(x, random, y, stochastic(mode, n, carrier), p)
-            cpu.round_by_words(x, random & kept, z, stochastic(mode, n, carrier), p)
+            cpu.round_by_words(x, random, y, stochastic(mode, n, carrier), p, codes=codes)
+            cpu.round_by_words(x, random & kept, z, stochastic(mode, n, carrier), p, codes=codes)
             assert np.array_equal(y, z)
 
 
@@ -149,39 +166,48 @@ def test_bits_below_the_word_do_not_count(carrier: np.dtype) -> None:
 
 
 @both_carriers
+@pytest.mark.parametrize("codes", [False, True], ids=["values", "codes"])
 @pytest.mark.parametrize("name", ["float8_e4m3fn", "e4m0fn", "e5m2fnuz", "int8", "bfloat16", "e4m0b30fnu", "UQ2.3"])
-def test_python_and_machine_code_agree(name: str, carrier: np.dtype) -> None:
-    """The core called as plain Python on NumPy scalars gives the bits of its compiled form."""
+def test_python_and_machine_code_agree(name: str, codes: bool, carrier: np.dtype) -> None:
+    """The core called as plain Python on NumPy scalars gives the bits of its compiled form, by either way to an end."""
     fmt, kind = get_format(name), CARRIERS[carrier]
     x = np.concatenate([edges(fmt, carrier, 30)[::5], any_pattern(carrier, 50)]).view(kind.word)
-    p = parameters(fmt, saturations(fmt)[-1], carrier)
+    random = any_pattern(carrier, x.size).view(kind.word)
     limit = kind.word(kind.pattern(fmt.smallest_normal))
-    with np.errstate(over="ignore"):  # wrapping is meant
-        for mode in Mode.RNE, Mode.RTO, Mode.RUP:
-            t, y = thresholds(mode, carrier), np.empty(x.size, kind.word)
-            cpu.round_by_thresholds(x, y, t, p)
-            code, flushed = np.empty(x.size, np.uint64), np.empty(x.size, kind.word)
-            cpu.encode(y, code, p)
-            cpu.flush_all(y, flushed, limit, p)
-            for i, u in enumerate(x):
-                sides = (t.even_neg, t.odd_neg) if u >= p.sign else (t.even_pos, t.odd_pos)
-                ours = core.round_bits(u, *sides, t.sticky, p)
-                assert type(ours) is kind.word
-                assert ours == y[i]
-                assert core.encode_bits(ours, p) == code[i]
-                assert core.flush(ours, limit, p) == flushed[i]
-        random = any_pattern(carrier, x.size).view(kind.word)
-        y = np.empty(x.size, kind.word)
-        for mode, n in (Mode.SRA, 8), (Mode.SRB, 3), (Mode.SRC, 5), (Mode.SRC, 0), (Mode.SRE, 1):
-            source = stochastic(mode, n, carrier)
-            cpu.round_by_words(x, random, y, source, p)
+    y = np.empty(x.size, np.uint64 if codes else kind.word)
+    for rule in {saturations(fmt)[0], saturations(fmt)[-1]}:
+        p = parameters(fmt, rule, carrier, codes=codes)
+        finish = getattr(core, shortcut(p))
+        with np.errstate(over="ignore"):  # wrapping is meant
+            for mode in Mode.RNE, Mode.RTO, Mode.RUP:
+                t = addends(mode, carrier)
+                cpu.round_by_addends(x, y, t, p, codes=codes)
+                for u, rounded in zip(x, y, strict=True):
+                    even, odd = (t.even_neg, t.odd_neg) if u >= p.sign else (t.even_pos, t.odd_pos)
+                    small = core.last_to_zero(even, p)
+                    ours = core.round_bits(u, even, odd, small, p)
+                    assert type(ours) is kind.word
+                    assert ours == rounded
+                    magnitude = kind.word(u & (p.sign - kind.word(1)))
+                    short = finish(core.deterministic(magnitude, even, odd, small, p), u, p)
+                    assert type(short) is kind.word
+                    assert short == rounded
+            for mode, n in (Mode.SRA, 8), (Mode.SRB, 3), (Mode.SRC, 5), (Mode.SRC, 0), (Mode.SRE, 1):
+                source = stochastic(mode, n, carrier)
+                cpu.round_by_words(x, random, y, source, p, codes=codes)
+                for u, word, rounded in zip(x, random, y, strict=True):
+                    r, sticky = core.addend(word, source)
+                    assert type(r) is type(sticky) is kind.word
+                    assert core.round_word(u, r, sticky, p) == rounded
+                    magnitude = kind.word(u & (p.sign - kind.word(1)))
+                    assert finish(core.stochastic(magnitude, r, sticky, p), u, p) == rounded
+            cpu.by_eps(codes=codes)(x, random, y, cpu.words_of(p))
             for u, word, rounded in zip(x, random, y, strict=True):
-                threshold, sticky = core.stochastic_threshold(word, source)
-                assert core.round_bits(u, threshold, threshold, sticky, p) == rounded
-        cpu.round_by_eps(x, random, y, p)
-        for u, word, rounded in zip(x, random, y, strict=True):
-            threshold, sticky = core.eps_threshold(word, u >= p.sign)
-            assert core.round_bits(u, threshold, threshold, sticky, p) == rounded
+                r, sticky = core.eps_addend(word, u >= p.sign)
+                assert core.round_word(u, r, sticky, p) == rounded
+            if not codes:
+                cpu.flush_all(x, y, limit, cpu.words_of(p))
+                assert [core.flush(u, limit, p) for u in x] == y.tolist()
 
 
 @pytest.mark.parametrize("name", ["nf4", "posit8", "binary", "cfloat8_1_4_3_half"])
@@ -196,6 +222,6 @@ def test_python_and_machine_code_agree_on_tables(name: str) -> None:
     table.round_by_words(x, random, y, source, p)
     with np.errstate(over="ignore"):  # wrapping is meant
         for u, word, rounded in zip(x, random, y, strict=True):
-            threshold, sticky = core.stochastic_threshold(word, source)
-            ours = table.round_bits(u, threshold, threshold, np.uint64(3 * int(sticky)), p)
+            r, sticky = core.addend(word, source)
+            ours = table.round_bits(u, r, r, np.uint64(3 * int(sticky)), p)
             assert ours == rounded

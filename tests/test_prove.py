@@ -16,7 +16,7 @@ import z3
 from covered import covers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutants import MUTANTS, module_of, mutant
+from mutants import MUTANTS, OF_SHORTCUTS, OF_WORDS, module_of, mutant
 from strategies import SMALL, inputs
 
 from qsim import reference
@@ -24,7 +24,7 @@ from qsim.cli import main
 from qsim.errors import InputError
 from qsim.formats import Format, get_format
 from qsim.kernels import core, cpu
-from qsim.kernels.parameters import parameters, stochastic
+from qsim.kernels.parameters import stochastic
 from qsim.prove import Proof, find, frame, run, settle, smt, specification
 from qsim.prove.specification import FLOAT32, FLOAT64
 from qsim.rounding import Mode, Saturation, saturations
@@ -333,9 +333,10 @@ def test_a_biased_rounding_is_refuted(side, monkeypatch) -> None:
     else:
 
         def round_by_words(x, words, y, source, p):
-            t = ~(words & source.mask)
+            r = words & source.mask
             for i, u in enumerate(x):
-                y[i] = specification.evaluate(core, u, max(int(t[i]), 1) - 1, max(int(t[i]), 1) - 1, p).value
+                more = min(int(r[i]), int(p.largest) - 1) + 1
+                y[i] = specification.evaluate(core, u, more, more, specification.Pair(p, p), sticky=0).value
 
         module.cpu = ModuleType("cpu")
         module.cpu.round_by_words = round_by_words
@@ -356,12 +357,17 @@ def test_a_biased_kernel_word_matters_below_r() -> None:
 @pytest.mark.parametrize(
     ("mode", "n", "old", "new"),
     [
-        (Mode.RAZ, 0, "word(lost(m, s, p) & sticky)", "word(0)"),
-        (Mode.RTO, 0, "t = odd if is_odd else even", "t = even if is_odd else odd"),
-        (Mode.SRB, 8, "word(spread | source.half)", "word(spread)"),
-        (Mode.SRC, 8, "word(~word(spread | source.half)) + extra", "word(~word(spread | source.half)) + word(0)"),
+        (Mode.RAZ, 0, "word(0) if even == p.largest else near", "near"),
+        (Mode.RTZ, 0, "tie if even > word(0) else word(p.quantum - word(1))", "tie"),
+        (Mode.RNA, 0, "word(max(p.halfway, word(1)) - word(1)) if even >= p.sign else p.halfway", "p.halfway"),
+        (Mode.RTO, 0, "r = odd if word(", "r = even if word("),
+        (Mode.SRB, 8, "word(word(spread | source.half) - less)", "word(spread - less)"),
+        (Mode.SRC, 8, "word(word(spread | source.half) - less)", "word(spread | source.half)"),
         (Mode.SRC, 0, "word(word(kept & source.last) ^ source.flip)", "word(kept & source.last)"),
-        (Mode.SRE, 8, "extra if source.all_or_none == word(0) else (word(1) if kept > word(0) else word(0))", "extra"),
+        (Mode.SRC, 31, "more = sticky if back != m else word(0)", "more = word(0)"),
+        (Mode.SRE, 8, "less if source.all_or_none == word(0) else (word(1) if kept > word(0) else word(0))", "less"),
+        (Mode.THR, 0, "(word(0) if negative else word(1))", "word(0)"),
+        (Mode.THR, 0, "(eps if negative else word(~eps))", "word(~eps)"),
     ],
     ids=str,
 )
@@ -384,7 +390,7 @@ def contradiction(text: str) -> bool:
 # --- Mutants of the kernel, for the solver ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.parametrize("name", MUTANTS.keys() - OF_WORDS.keys() - OF_SHORTCUTS.keys())
 def test_a_mutant_is_refuted(name, tmp_path) -> None:
     """A kernel with one fault in its source is refuted by a counterexample that fails when it is evaluated."""
     proof, module = loaded("rne_kernel_e4m3_smt")
@@ -392,7 +398,7 @@ def test_a_mutant_is_refuted(name, tmp_path) -> None:
     assert contradiction(refuted(proof))
 
 
-@pytest.mark.parametrize("name", ["threshold off by one", "fraction one bit low", "hidden bit forgotten", "no carry"])
+@pytest.mark.parametrize("name", ["addend off by one", "addend one bit high", "no carry", *OF_WORDS])
 def test_a_stochastic_mutant_is_refuted(name, tmp_path) -> None:
     """So it is with stochastic rounding, by an input together with a word."""
     proof, module = loaded("sr_kernel_e4m3_smt")
@@ -410,6 +416,7 @@ def test_a_stochastic_mutant_is_refuted(name, tmp_path) -> None:
         ("no carry", 3),
         ("limit excluded", 3),
         ("sign lost", 3),
+        ("binade begins late", 3),
     ],
 )
 def test_a_mutant_is_refuted_for_formats_unknown(name, man_bits, tmp_path) -> None:
@@ -421,26 +428,58 @@ def test_a_mutant_is_refuted_for_formats_unknown(name, man_bits, tmp_path) -> No
     assert f"man_bits = {man_bits}, emin = " in verdict.counterexample
 
 
-def test_a_format_without_zero_at_the_end_of_float32_is_not_for_its_kernel() -> None:
-    """Half of its smallest value is a subnormal float32, of which the kernel does not see that it lies between no two codes."""
+@pytest.mark.parametrize("name", OF_SHORTCUTS)
+def test_a_mutant_of_a_shortcut_is_refuted(name, tmp_path) -> None:
+    """A short way to the ends of a range with one fault is not the whole one: there is a magnitude, a pattern and an end."""
+    proof, module = loaded("shortcuts_smt")
+    module.core = mutant(tmp_path, *MUTANTS[name])
+    assert re.search(r"y = 0x[0-9a-f]+ of pattern 0x[0-9a-f]+ becomes (0x[0-9a-f]+), not (?!\1\b)0x", refuted(proof))
+
+
+@pytest.mark.parametrize("choice", [(Mode.RNE,), (Mode.RAZ,), (Mode.SRC, 8)], ids=str)
+def test_a_format_without_zero_may_end_where_float32_does(choice) -> None:
+    """Half of its smallest value is a subnormal float32, which lies between no two codes, and the kernel has it so."""
     _, module = loaded("any_format_smt")
     honest = module.unknown
 
-    def without_hypothesis(z3, carrier, *, even):
-        p, known, man, low, has_zero = honest(z3, carrier, even=even)
-        return p, [*known[:-1], man == 0, low == 1, has_zero == 0], man, low, has_zero
+    def at_the_end(z3, carrier, *, even):
+        both, known, man, low, has_zero = honest(z3, carrier, even=even)
+        return both, [*known, low == 1, has_zero == 0], man, low, has_zero
 
-    module.unknown = without_hypothesis
-    verdict = module.prove_one(Mode.RNE, even=False)
-    assert "man_bits = 0, emin = -126, has_zero = 0" in verdict.counterexample
+    module.unknown = at_the_end
+    verdict = module.prove_one(*choice, even=False)
+    assert verdict.outcome is Outcome.HELD, str(verdict)
 
 
-def test_a_shift_of_64_is_refuted(tmp_path) -> None:
+@pytest.mark.parametrize("choice", [(Mode.RNE,), (Mode.SRC, 8)], ids=str)
+def test_no_shift_reaches_the_width(choice, monkeypatch) -> None:
+    """Whatever the format, all shifts of a word of 32 bits stay below 32, so that a vector's shift is the same."""
+    _, module = loaded("any_format_smt")
+    monkeypatch.setattr(smt, "SHIFT_LIMIT", 32)
+    for even in (False, True):
+        verdict = module.prove_one(*choice, even=even, man_bits=3)
+        assert verdict.outcome is Outcome.HELD, str(verdict)
+        assert "shifts stay below 32" in verdict.covered
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "line"),
+    [
+        (
+            "rne_kernel_e4m3_smt",
+            "s = word(word(p.floor - e) & p.last)",
+            "s = word(p.floor - e)",
+            "    r = odd if word(word(a ^ p.parity) << rest) >= p.sign else even",
+        ),
+        ("sr_kernel_e4m3_smt", "word(m >> word(k & p.last))", "word(m >> k)", "    shifted = word(m >> k)"),
+    ],
+)
+def test_a_shift_of_64_is_refuted(name, old, new, line, tmp_path) -> None:
     """A kernel whose results are right but that shifts by 64 somewhere is refuted, with the line."""
-    proof, module = loaded("rne_kernel_e4m3_smt")
-    module.core = mutant(tmp_path, "word(m >> min(beyond, p.last))", "word(m >> beyond)")
-    line = Path(module.core.__file__).read_text(encoding="utf-8").splitlines().index("    far = word(m >> beyond)") + 1
-    assert refuted(proof) == f"mutant.py, line {line}: a shift by 64 or more"
+    proof, module = loaded(name)
+    module.core = mutant(tmp_path, old, new)
+    number = Path(module.core.__file__).read_text(encoding="utf-8").splitlines().index(line) + 1
+    assert refuted(proof) == f"mutant.py, line {number}: a shift by 64 or more"
 
 
 def test_a_solver_that_gives_up_decides_nothing() -> None:
@@ -461,32 +500,48 @@ def number(term: z3.ExprRef) -> int:
     return z3.simplify(term).as_long()
 
 
-def read(u: int, even: int, odd: int, p: core.Parameters) -> specification.Result:
+def read(u: int, even: int, odd: int, both: specification.Pair, sticky: int | None = None) -> specification.Result:
     """Return what the reader makes of the core on one pattern."""
-    reader, width = smt.Reader(), 8 * p.sign.dtype.itemsize
-    y = reader.call(core.round_bits, *(smt.word(value, width) for value in (u, even, odd, 0)), smt.constants(p))
-    code = reader.call(core.encode_bits, y, smt.constants(p))
+    reader, width = smt.Reader(), 8 * both.value.sign.dtype.itemsize
+    more = None if sticky is None else smt.word(sticky, width)
+    terms = specification.read(
+        reader, core, *(smt.word(value, width) for value in (u, even, odd)), [*map(smt.constants, both)], more
+    )
     assert all(z3.is_true(z3.simplify(obligation.condition)) for obligation in reader.obligations)
-    return specification.Result(number(y), number(code))
+    return specification.Result(*map(number, terms))
 
 
 @both_carriers
 @settings(max_examples=150)
 @given(data=st.data())
 def test_the_reader_agrees_with_python_and_numba(carrier, data) -> None:
-    """A term of the core has the value that Python and Numba compute, whatever the pattern and the threshold."""
+    """A term of the core has the value that Python and Numba compute, whatever the pattern, the addend and the word."""
     fmt = data.draw(st.sampled_from(GRIDS))
     x = data.draw(inputs(fmt, carrier.dtype))
-    t = data.draw(st.integers(0, (1 << carrier.width) - 1))
-    p = parameters(fmt, data.draw(st.sampled_from(rules(fmt))), carrier.dtype)
-    u = int(x.view(carrier.word))
-    found = read(u, t, t, p)
-    assert found == specification.evaluate(core, u, t, t, p)
+    u, whole = int(x.view(carrier.word)), 1 << carrier.width
+    both = specification.pair(fmt, data.draw(st.sampled_from(rules(fmt))), carrier)
+    half = whole >> 1
+    t = core.Addends(*map(carrier.word, data.draw(st.tuples(*[st.sampled_from([0, half - 1, half, whole - 1])] * 4))))
+    even, odd = (int(t.even_neg), int(t.odd_neg)) if u & half else (int(t.even_pos), int(t.odd_pos))
     y, codes = np.empty(1, carrier.word), np.empty(1, np.uint8)
-    always = core.Thresholds(*[carrier.word(t)] * 4, sticky=carrier.word(0))
-    cpu.round_by_thresholds(np.array([u], carrier.word), y, always, p)
-    cpu.encode(y, codes, p)
-    assert found == (int(y[0]), int(codes[0]))
+    at = np.array([u], carrier.word)
+    if t[:2] != t[2:]:  # no mode looks at the sign and at the lower code, so no loop does
+        t, odd = t._replace(odd_pos=t.even_pos, odd_neg=t.even_neg), even
+    cpu.round_by_addends(at, y, t, both.value)
+    cpu.round_by_addends(at, codes, t, both.code, codes=True)
+    assert read(u, even, odd, both) == specification.evaluate(core, u, even, odd, both) == (int(y[0]), int(codes[0]))
+
+    w = data.draw(st.integers(0, whole - 1))
+    mode, n = data.draw(st.sampled_from([(Mode.SRA, carrier.width), (Mode.SRB, 8), (Mode.SRC, 0), (Mode.SRE, 1)]))
+    source = stochastic(mode, n, carrier.dtype)
+    r, sticky = map(int, core.addend(carrier.word(w), source))
+    cpu.round_by_words(at, np.array([w], carrier.word), y, source, both.value)
+    cpu.round_by_words(at, np.array([w], carrier.word), codes, source, both.code, codes=True)
+    found = read(u, r, r, both, sticky)
+    assert found == specification.evaluate(core, u, r, r, both, sticky) == (int(y[0]), int(codes[0]))
+    # Of any addend, sticky or not, that no mode has, the term has the value of Python.
+    for sticky in (0, 1):
+        assert read(u, w, w, both, sticky) == specification.evaluate(core, u, w, w, both, sticky)
 
 
 def test_the_reader_reads_philox() -> None:

@@ -16,14 +16,14 @@ import pytest
 from covered import covers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutants import MUTANTS, mutant
+from mutants import MUTANTS, OF_WORDS, mutant
 from strategies import CATALOGUE, PARAMETRIC, patterns
 
 import qsim
 from qsim import reference
 from qsim.formats import Format, catalogue, get_format
 from qsim.kernels import core, cpu, table
-from qsim.kernels.parameters import Carrier, parameters, stochastic, thresholds
+from qsim.kernels.parameters import Carrier, addends, parameters, shortcut, stochastic
 from qsim.prove import exhaustive, find, sweep
 from qsim.prove.exhaustive import (
     Meter,
@@ -33,7 +33,7 @@ from qsim.prove.exhaustive import (
     first_difference,
     first_wide_difference,
 )
-from qsim.prove.specification import FLOAT32, FLOAT64
+from qsim.prove.specification import FLOAT32, FLOAT64, Pair, pair
 from qsim.prove.sweep import DETERMINISTIC, Intervals, Tiles
 from qsim.prove.ways import first_stray_word, misplaced, ways
 from qsim.rounding import Mode, Saturation, saturations
@@ -58,17 +58,17 @@ both_carriers = pytest.mark.parametrize("carrier", [FLOAT32, FLOAT64], ids=lambd
 
 
 def rounding(fmt: Format, mode: Mode, rule: Saturation | None = None, carrier: Carrier = FLOAT32, **given: str):
-    """Return what a sweep wants: the tiles, the thresholds, and the parameters."""
+    """Return what a sweep wants: the tiles, the addends, and the parameters."""
     rule = rule or saturations(fmt)[0]
-    p = parameters(fmt, rule, carrier.dtype, mode, signed_nan=bool(given))
-    return sweep.tiles(fmt, mode, rule, carrier, **given), thresholds(mode, carrier.dtype), p
+    both = pair(fmt, rule, carrier, mode, signed_nan=bool(given))
+    return sweep.tiles(fmt, mode, rule, carrier, **given), addends(mode, carrier.dtype), both
 
 
 def drawing(fmt: Format, mode: Mode, n: int, rule: Saturation | None = None):
     """Return what a stochastic sweep wants: intervals, mode, bits, how the words are read, and the parameters."""
     rule = rule or saturations(fmt)[0]
-    p = parameters(fmt, rule, FLOAT32.dtype, mode)
-    return sweep.intervals(fmt, rule), mode, n, stochastic(mode, n, FLOAT32.dtype), p
+    both = pair(fmt, rule, FLOAT32, mode)
+    return sweep.intervals(fmt, rule), mode, n, stochastic(mode, n, FLOAT32.dtype), both
 
 
 def theorem_module(name: str) -> ModuleType:
@@ -92,9 +92,9 @@ def by_words(fmt: Format):
 def test_every_float32_to_nearest(name: str) -> None:
     """All 2^32 inputs round to nearest even as the steps say, and the reference says the same at both ends of each step."""
     fmt = get_format(name)
-    right, t, p = rounding(fmt, Mode.RNE)
+    right, t, both = rounding(fmt, Mode.RNE)
     assert sweep.disagreement(right, fmt, Mode.RNE, saturations(fmt)[0], None if fmt.bits <= 8 else 500) is None
-    assert first_difference(right, t, p) is None
+    assert first_difference(right, t, both) is None
 
 
 @covers("enumerated", formats=[E4M3], modes=[Mode.SR], saturations="default", inputs=f"{EVERY}, {CARRY}")
@@ -233,9 +233,9 @@ def test_the_sign_of_a_nan(fmt: Format, carrier: Carrier) -> None:
     chosen = sweep.directed(fmt, carrier, 100)
     for mode in (Mode.RNE, Mode.RDN):
         for rule in saturations(fmt):
-            right, t, p = rounding(fmt, mode, rule, carrier, nan="signed")
+            right, t, both = rounding(fmt, mode, rule, carrier, nan="signed")
             assert sweep.disagreement(right, fmt, mode, rule, 0, nan="signed") is None
-            assert directed_difference(right, chosen, t, p) is None
+            assert directed_difference(right, chosen, t, both) is None
 
 
 @covers("enumerated", formats=NAMED, modes=[Mode.THR], saturations="all but wrap", inputs="float32 beside every step")
@@ -318,7 +318,7 @@ def test_carries(fmt: Format, carrier: Carrier) -> None:
         (Mode.SRC, 8), (Mode.SRC, 0), (Mode.SRE, 1), (Mode.SRE, width),
     ]:  # fmt: skip
         can_be = [np.stack(sweep.results(fmt, mode, rule, carrier, negative=minus)) for minus in (False, True)]
-        whole, p = 1 << n, parameters(fmt, rule, carrier.dtype, mode)
+        whole, both = 1 << n, pair(fmt, rule, carrier, mode)
         right, words, x = [], [], []
         for u, minus, at in zip(chosen.tolist(), negative.tolist(), split, strict=True):
             limit = can_be[minus].shape[1] - 4
@@ -334,8 +334,9 @@ def test_carries(fmt: Format, carrier: Carrier) -> None:
                     words.append(drawn << (width - n) | ((1 << (width - n)) - 1 if drawn == word - 1 else 0))
                     right.append(can_be[minus][:, way])
         u, y, codes = np.array(x, carrier.word), np.empty(len(x), carrier.word), np.empty(len(x), np.uint64)
-        cpu.round_by_words(u, np.array(words, carrier.word), y, stochastic(mode, n, carrier.dtype), p)
-        cpu.encode(y, codes, p)
+        random_words, source = np.array(words, carrier.word), stochastic(mode, n, carrier.dtype)
+        cpu.round_by_words(u, random_words, y, source, both.value)
+        cpu.round_by_words(u, random_words, codes, source, both.code, codes=True)
         assert np.array_equal(np.stack([y.astype(np.uint64), codes], 1), right), (mode, n)
         for k in random.integers(0, len(x), 10).tolist():
             number = sweep.floats(u[k], carrier)
@@ -440,93 +441,148 @@ SPANS = {
     "subnormal": (0x3A000000, 0x3CFFFFFF),
     "normal": (0x3F800000, 0x3FFFFFFF),
     "large": (0x43000000, 0x43FFFFFF),
+    "end of e5m2": (0x47000000, 0x47FFFFFF),
     "special": (0x7F000000, 0x7FFFFFFF),
     "tiny negative": (0x80000000, 0x80200000),
     "negative": (0xBF800000, 0xBFFFFFFF),
     "large negative": (0xC3000000, 0xC3FFFFFF),
     "special negative": (0xFF000000, 0xFFFFFFFF),
 }
-FAULTS = {
-    # field of the parameters: format, by how much it is off, where that shows
-    "discard": ("e4m3", 1, "normal"), "floor": ("e4m3", 1, "subnormal"),
-    "parity": ("e5m0fn", 1, "normal"),  # without mantissa bits the parity of a code is that of the exponent field
-    "quantum": ("e4m3", 1, "subnormal"), "top": ("e4m3", 1 << 20, "large"),
-    "bottom": ("e4m3", -(1 << 20), "large negative"), "over_pos": ("e4m3", 1, "large"),
-    "over_neg": ("e4m3", 1, "large negative"), "inf": ("int8", 1, "special"), "inf_pos": ("e4m3", 1, "special"),
-    "inf_neg": ("e4m3", 1, "special negative"), "nan": ("e4m3", 1, "special"),
-    "nan_sign": ("e4m3", 1 << 31, "special negative"), "zero_pos": ("e4m3", 1, "tiny"),
-    "zero_neg": ("e4m3", -(1 << 31), "tiny negative"), "normal": ("e4m3", -(1 << 23), "subnormal"),
-    "rebias": ("e4m3", 1, "normal"), "code_sign": ("e4m3", -64, "negative"), "code_mask": ("int8", -128, "negative"),
-    "code_inf": ("e5m2", 1, "special"), "code_nan": ("e4m3", -1, "special"), "twos": ("int8", -1, "negative"),
+# field of the parameters: format, by how much it is off, where that shows
+OF_BOTH = {
+    "largest": ("e4m3", -1, "subnormal"), "floor": ("e4m3", 1, "subnormal"), "lowest": ("e4m3", 1, "normal"),
+    "parity": ("e5m0fn", 1 << 23, "normal"),  # without mantissa bits the parity of a code is that of the exponent field
+    "quantum": ("e4m3", 1 << 23, "subnormal"), "halfway": ("e4m3", 1, "subnormal"),
+    "over_pos": ("e4m3", -1, "large"), "over_neg": ("e4m3", -1, "large negative"), "inf_pos": ("e4m3", -1, "special"),
+    "inf_neg": ("e4m3", -1, "special negative"), "nan_pos": ("e4m3", -1, "special"), "zero_pos": ("e4m3", 1, "tiny"),
+    "edge": ("float6_e2m3fn", 2, "tiny negative"),  # `clamped` reads it, and is taken whatever it is, but 0
 }  # fmt: skip
+OF_VALUES = {
+    "top": ("e4m3", 1 << 20, "large"), "bottom": ("e4m3", -(1 << 20), "large negative"),
+    "nan_neg": ("e4m3", 1 << 31, "special negative"), "zero_neg": ("e4m3", -(1 << 31), "tiny negative"),
+}  # fmt: skip
+OF_CODES = {
+    "skip": ("e4m0fnu", -1, "normal"), "flip": ("int8", -1, "negative"), "minus": ("e4m3", -64, "negative"),
+    "top": ("e4m3", -1, "large"), "bottom": ("e4m3", -1, "large negative"),
+    "nan_neg": ("e4m3", 1 << 7, "special negative"), "zero_neg": ("e4m3", -(1 << 7), "tiny negative"),
+}  # fmt: skip
+FAULTS = {"value": OF_BOTH | OF_VALUES, "code": OF_BOTH | OF_CODES}
+OF_WORDS_ALONE = {"largest": -(1 << 12), "tiny": 1 << 22, "smallest": 1}
+"""Likewise of what rounding by words reads, to E4M3: how much it is off."""
+KNOWN = {"value": cpu.value_fields(np.uint32), "code": cpu.code_fields(np.uint32)}
+"""What a loop knows by the type of its words, and reads nowhere."""
 
-WALKED = ("discard", "parity", "over_pos", "nan", "zero_neg", "twos")
+WALKED = ("floor", "parity", "over_pos", "nan_pos", "zero_neg", "flip", "edge")
 
 
-def swept(tiles: Tiles, t: core.Thresholds, p: core.Parameters, span: str, module: ModuleType = core) -> bool:
+def swept(tiles: Tiles, t: core.Addends, both: Pair, span: str, module: ModuleType = core) -> bool:
     """Return whether the walk over a part of the patterns finds a difference."""
-    found = first_difference(tiles, t, p, span=SPANS[span], core=module)
+    found = first_difference(tiles, t, both, span=SPANS[span], core=module)
     assert found is None or SPANS[span][0] <= found <= SPANS[span][1]
     return found is not None
 
 
-@pytest.mark.parametrize("field", FAULTS)
-def test_a_wrong_parameter_is_found(field: str) -> None:
+def off(both: Pair, kind: str, field: str, by: int) -> Pair:
+    """Return parameters of which one field, for values or for codes, is off."""
+    p = getattr(both, kind)
+    return both._replace(**{kind: p._replace(**{field: np.uint32((int(getattr(p, field)) + by) % (1 << 32))})})
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_every_parameter_has_its_fault(kind: str) -> None:
+    """Each field that a loop reads is off in one of the tests that follow."""
+    read = set(core.Parameters._fields) - set(KNOWN[kind])
+    assert read == set(FAULTS[kind]) | set(OF_WORDS_ALONE)
+
+
+@pytest.mark.parametrize(("kind", "field"), [(kind, field) for kind in FAULTS for field in FAULTS[kind]])
+def test_a_wrong_parameter_is_found(kind: str, field: str) -> None:
     """A parameter that is off is found on the chosen patterns, and where it is cheap by the walk where it matters."""
-    name, by, span = FAULTS[field]
+    name, by, span = FAULTS[kind][field]
     fmt = get_format(name)
-    right, t, p = rounding(fmt, Mode.RNE, saturations(fmt)[-1] if fmt.kind == "float" else None)
-    wrong = p._replace(**{field: np.uint32((int(getattr(p, field)) + by) % (1 << 32))})
-    assert field not in WALKED or swept(right, t, wrong, span)
+    mode = Mode.RAZ if field == "largest" else Mode.RNE  # which alone looks whether its addend is that
+    right, t, both = rounding(fmt, mode, saturations(fmt)[-1] if fmt.kind == "float" else None)
+    wrong = off(both, kind, field, by)
+    assert field not in WALKED or (swept(right, t, wrong, span) and not swept(right, t, both, span))
     chosen = sweep.directed(fmt)
-    assert directed_difference(right, chosen, t, p) is None
+    assert directed_difference(right, chosen, t, both) is None
     assert directed_difference(right, chosen, t, wrong) is not None
 
 
+@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("field", OF_WORDS_ALONE)
+def test_a_wrong_parameter_of_words_is_found(field: str, kind: str) -> None:
+    """So it is of what rounding by random words reads besides, at a carry near the smallest value."""
+    *given, both = drawing(E4M3, Mode.SR, 32)
+    assert first_carry_difference(*given, both, span=SPANS["subnormal"]) is None
+    wrong = off(both, kind, field, OF_WORDS_ALONE[field])
+    assert first_carry_difference(*given, wrong, span=SPANS["subnormal"]) is not None
+
+
 @pytest.mark.parametrize("mode", DETERMINISTIC, ids=str)
-def test_a_wrong_threshold_is_found(mode: Mode) -> None:
-    """A threshold that is off is found on the chosen patterns, and by the walk: at a half, where numbers lie, by one."""
+def test_a_wrong_addend_is_found(mode: Mode) -> None:
+    """An addend that is off is found on the chosen patterns, and by the walk: at a half, where numbers lie, by one."""
     fmt = E4M3
-    right, t, p = rounding(fmt, mode)
+    right, t, both = rounding(fmt, mode)
     half, far = 1 << 31, 1 << 28
-    for field, span in (
-        ("even_pos", "normal"),
-        ("odd_pos", "normal"),
-        ("even_neg", "negative"),
-        ("odd_neg", "negative"),
+
+    def other(*fields: str) -> core.Addends:
+        honest = int(getattr(t, fields[0]))
+        added = np.uint32({half: half - 1, half - 1: half, 0: far}.get(honest, honest - far))
+        return t._replace(**dict.fromkeys(fields, added))
+
+    # A loop looks at the lower code or at the sign, and reads two of the four.
+    parity = t[:2] == t[2:]
+    for fields in (
+        (("even_pos", "even_neg"), ("odd_pos", "odd_neg"))
+        if parity
+        else (("even_pos", "odd_pos"), ("even_neg", "odd_neg"))
     ):
-        honest = int(getattr(t, field))
-        other = {half: half - 1, half - 1: half, 0: far}.get(honest, honest - far)
-        wrong = t._replace(**{field: np.uint32(other)})
-        assert directed_difference(right, sweep.directed(fmt), wrong, p) is not None
-        assert mode is not Mode.RNE or swept(right, wrong, p, span)
+        assert directed_difference(right, sweep.directed(fmt), other(*fields), both) is not None
+    if mode in (Mode.RNE, Mode.RNP):
+        for field in t._fields:
+            assert swept(right, other(field), both, "normal" if field.endswith("pos") else "negative")
 
 
 def test_a_wrong_code_is_found() -> None:
     """One code or one value that is other than the format's is found, wherever it is."""
     fmt = E4M3
-    right, t, p = rounding(fmt, Mode.RNE)
+    right, t, both = rounding(fmt, Mode.RNE)
     for name in ("value", "code"):
         wrong = changed(right, name, int(np.searchsorted(right.first, SPANS["normal"][0])) + 2, 1)
-        assert swept(wrong, t, p, "normal")
-        assert directed_difference(wrong, sweep.directed(fmt), t, p) is not None
+        assert swept(wrong, t, both, "normal")
+        assert directed_difference(wrong, sweep.directed(fmt), t, both) is not None
 
 
 MATTERS = {
-    "tie rule flipped": "normal",
-    "hidden bit forgotten": "subnormal",
-    "grid without floor": "subnormal",
-    "no carry": "normal",
-    "limit excluded": "large",
+    "tie rule flipped": ("ranged", "normal"),
+    "addend off by one": ("ranged", "normal"),
+    "grid without floor": ("ranged", "subnormal"),
+    "no carry": ("ranged", "normal"),
+    "binade begins late": ("ranged", "normal"),
+    "limit excluded": ("ranged", "large"),
+    "hidden bit forgotten": ("ranged", "subnormal"),
+    "carry off by one": ("ranged", "subnormal"),
+    "not clamped": ("clamped", "large"),
+    "NaN taken for an end": ("clamped", "special"),
+    "limit of a mirror excluded": ("mirrored", "end of e5m2"),
+    "no negative zero": ("mirrored", "tiny negative"),
 }
-"""Where some of the faults matter."""
+"""By which way to the ends of the range, and where, some of the faults matter."""
+ENDS = {
+    "ranged": (E4M3, Saturation.OvfNaN), "clamped": (E4M3, Saturation.SatFinite),
+    "mirrored": (get_format("float8_e5m2"), Saturation.SatNone),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MATTERS)
 def test_a_mutant_is_found(name: str, tmp_path) -> None:
     """A kernel with one fault in its source is found where the fault matters, rounding deterministically and by words."""
-    span, fmt, rule, module = MATTERS[name], E4M3, Saturation.OvfNaN, mutant(tmp_path, *MUTANTS[name])
-    assert swept(*rounding(fmt, Mode.RNE, rule), span, module)
+    (how, span), module = MATTERS[name], mutant(tmp_path, *MUTANTS[name])
+    fmt, rule = ENDS[how]
+    assert [shortcut(p) for p in pair(fmt, rule)] == [how] * 2
+    if name not in OF_WORDS:
+        assert swept(*rounding(fmt, Mode.RNE, rule), span, module)
     if name != "tie rule flipped":  # a word has no ties
         assert first_carry_difference(*drawing(fmt, Mode.SR, 32, rule), span=SPANS[span], core=module) is not None
 
@@ -541,11 +597,11 @@ WORDS = {
 def test_a_wrong_reading_of_words_is_found(field: str) -> None:
     """A word that is read otherwise than its mode says is found at a carry."""
     mode, n, what = WORDS[field]
-    intervals, *given, source, p = drawing(E4M3, mode, n)
-    assert first_carry_difference(intervals, *given, source, p, span=SPANS["normal"]) is None
+    intervals, *given, source, both = drawing(E4M3, mode, n)
+    assert first_carry_difference(intervals, *given, source, both, span=SPANS["normal"]) is None
     value = 0 if what == "none" else int(getattr(source, field)) >> 1 | 1 << 31
     wrong = source._replace(**{field: np.uint32(value)})
-    assert first_carry_difference(intervals, *given, wrong, p, span=SPANS["normal"]) is not None
+    assert first_carry_difference(intervals, *given, wrong, both, span=SPANS["normal"]) is not None
 
 
 def test_the_theorem_refutes(monkeypatch) -> None:
@@ -554,8 +610,11 @@ def test_the_theorem_refutes(monkeypatch) -> None:
     module = sys.modules[f"qsim_proof_{THEOREM}"]
     monkeypatch.setattr(module, "FORMATS", (E4M3,))
     assert theorem.run(quick=True).outcome is Outcome.HELD
+    below_half = np.uint32((1 << 31) - 1)
     monkeypatch.setattr(
-        module, "thresholds", lambda mode, dtype: thresholds(mode, dtype)._replace(odd_neg=np.uint32(1 << 31))
+        module,
+        "addends",
+        lambda mode, dtype: addends(mode, dtype)._replace(odd_pos=below_half, odd_neg=below_half),
     )
     for quick in (True, False):
         verdict = theorem.run(quick=quick)
@@ -613,11 +672,11 @@ def test_the_theorem_of_lists_refutes(monkeypatch) -> None:
 def test_pieces_cover_a_span(monkeypatch) -> None:
     """Whatever the pieces, each pattern of a span is walked once, and a fault at either end of one is found."""
     fmt = get_format("float8_e5m2")
-    right, t, p = rounding(fmt, Mode.RNE)
+    right, t, both = rounding(fmt, Mode.RNE)
     monkeypatch.setattr(exhaustive, "PIECE", 1000)
     low, high = 0x3F7FF000, 0x3F801234
     done: list[float] = []
-    assert first_difference(right, t, p, span=(low, high), advance=done.append) is None
+    assert first_difference(right, t, both, span=(low, high), advance=done.append) is None
     assert sum(done) == high - low + 1
     for at in (low, low + 999, low + 1000, 0x3F800000, high):
         first = np.append(right.first, [np.uint64(at), np.uint64(at + 1)])
@@ -627,7 +686,7 @@ def test_pieces_cover_a_span(monkeypatch) -> None:
             np.append(column, [column[k] + np.uint64(1), column[k]])[order] for column in (right.value, right.code)
         )
         wrong = Tiles(FLOAT32, first[order], value, code)
-        assert first_difference(wrong, t, p, span=(low, high)) == at
+        assert first_difference(wrong, t, both, span=(low, high)) == at
 
 
 class Terminal(io.StringIO):
