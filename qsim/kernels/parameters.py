@@ -49,9 +49,7 @@ class Carrier:
     def holds(self, fmt: Format) -> bool:
         """Whether the core can round to `fmt` in this carrier.
 
-        Every value is a number of the carrier, a normal one if it is a normal one of `fmt`, on a grid without a gap. Without a
-        zero there must be normal numbers of the carrier below the smallest value as well: half of it lies between no two codes,
-        and the core sees that only of a number with a hidden bit.
+        Every value is a number of the carrier, a normal one if it is a normal one of `fmt`, on a grid without a gap.
         """
         return _holds(self, fmt)
 
@@ -62,7 +60,7 @@ def _holds(carrier: Carrier, fmt: Format) -> bool:
         isinstance(fmt, Grid)
         and not fmt.gap
         and fmt.man_bits <= carrier.fraction_bits
-        and fmt.emin >= 1 - carrier.bias + (not fmt.has_zero)
+        and fmt.emin >= 1 - carrier.bias
         and fmt.emax <= carrier.bias
     )
 
