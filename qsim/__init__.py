@@ -4,7 +4,7 @@
     f = qsim.get_format("float8_e4m3fn")
     y = qsim.quantize(x, f, "SR", key=qsim.Key(seed=0))
 
-Names are imported at first use, so that `import qsim` and the commands that only read formats do not pay for Numba.
+Names are imported at first use, so that `import qsim` and the commands that only read formats pay for neither NumPy nor Numba.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from qsim.autograd import numerics, value_and_grad
     from qsim.errors import InputError
     from qsim.formats import Format, catalogue, get_format
+    from qsim.kernels.threads import get_threads, set_threads
     from qsim.packing import pack, unpack
     from qsim.rounding import Key, Mode, Quantizer, Saturation
     from qsim.scales import derive_scale
@@ -29,19 +30,21 @@ HOME = {
     "Key": "rounding", "Mode": "rounding", "Quantizer": "rounding", "Saturation": "rounding",
     "decode": "arrays", "encode": "arrays", "quantize": "arrays",
     "derive_scale": "scales",
+    "get_threads": "kernels.threads", "set_threads": "kernels.threads",
     "pack": "packing", "unpack": "packing",
     "numerics": "autograd", "value_and_grad": "autograd",
 }  # fmt: skip
 
 __all__ = [
     "Format", "InputError", "Key", "Mode", "Quantizer", "Saturation", "catalogue", "decode", "derive_scale", "encode",
-    "get_format", "numerics", "pack", "quantize", "unpack", "value_and_grad",
+    "get_format", "get_threads", "numerics", "pack", "quantize", "set_threads", "unpack", "value_and_grad",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name in HOME:
-        return getattr(importlib.import_module(f"qsim.{HOME[name]}"), name)
+        found = globals()[name] = getattr(importlib.import_module(f"qsim.{HOME[name]}"), name)
+        return found
     if name.startswith("_"):
         raise AttributeError(f"module 'qsim' has no attribute {name!r}")
     try:  # qsim.reference, qsim.theory, ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
+import os
 import shutil
 import sys
 import tomllib
@@ -59,7 +59,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
     It has the permissions of the file that it replaces, from the beginning.
     """
     # In the same folder, so that the rename stays on one file system and is atomic.
-    part = path.with_name(f".qsim-{secrets.token_hex(8)}.part")
+    part = path.with_name(f".qsim-{os.urandom(8).hex()}.part")
     try:
         with part.open("xb") as file:
             with contextlib.suppress(FileNotFoundError):

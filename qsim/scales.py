@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -20,10 +21,23 @@ from qsim.formats import Grid, get_format
 from qsim.kernels import cpu
 from qsim.kernels.division import divide_all
 from qsim.kernels.parameters import addends, parameters
+from qsim.kernels.threads import in_parts
 from qsim.rounding import Mode, Per, Quantizer, Saturation
 
-__all__ = ["INPUTS", "apply_scale", "derive_scale", "flush_input", "given_scale", "number_format", "remove_scale"]
+__all__ = [
+    "INPUTS",
+    "apply_scale",
+    "derive_scale",
+    "flush_input",
+    "given_scale",
+    "number_format",
+    "remove_scale",
+    "rows_of",
+]
 
+
+PIECE = 1 << 16
+"""Elements that are looked at in one go where no loop of ours does it."""
 
 INPUTS = ("float16", "bfloat16", "float32", "float64")
 """The types that bring numbers in, each named as its format."""
@@ -71,6 +85,17 @@ def shared_axes(per: Per, ndim: int) -> tuple[int, ...]:
     return tuple(axis for axis in range(ndim) if axis not in {k % ndim for k in kept})
 
 
+def rows_of(s: NDArray[Any], shape: tuple[int, ...]) -> int | None:
+    """Return how many rows, of one scale each, an array of this shape has, its last axes together; `None` if it has none."""
+    if s.size == 1:
+        return 1
+    if s.ndim != len(shape):
+        return None
+    split = next((axis for axis, count in enumerate(s.shape) if count == 1), s.ndim)
+    rows = s.shape == shape[:split] + (1,) * (len(shape) - split)
+    return s.size if rows else None
+
+
 @np.errstate(all="ignore")  # infinities, NaN and underflows are looked at here
 def derive_scale(x: NDArray[Any], q: Quantizer, lead: int = 0) -> NDArray[Any] | None:
     """Return the scale of `x`, in its dtype and of a shape that broadcasts against it; `None` for no scaling.
@@ -86,19 +111,16 @@ def derive_scale(x: NDArray[Any], q: Quantizer, lead: int = 0) -> NDArray[Any] |
         raise InputError("derive_scale takes an array of float16, bfloat16, float32 or float64, and a qsim.Quantizer")
     if q.scale == "none":
         return None
-    x = flush_input(x, q)
-    wide = _wide(x)
-    number = wide.dtype.type
     if not isinstance(q.scale, str):
         return given_scale(q.scale, x, lead)
     axes = tuple(lead + axis for axis in shared_axes(q.per, x.ndim - lead))
-    finite = np.where(np.isfinite(wide), np.abs(wide), number(0))
-    largest = finite.max(axis=axes, keepdims=True, initial=0)
+    number = np.dtype(np.float64 if x.dtype.itemsize == 8 else np.float32).type  # what is computed in
+    largest = _largest(x, axes, q).astype(number)
     limit = number(q.format.max if q.format.max > 0 else -q.format.min)
     limit = np.nextafter(limit, number(0)) if float(limit) > q.format.max > 0 else limit
     limit = min(limit, number(number_format(x.dtype).max))  # beyond it no quotient can be
     if q.scale == "absmean":
-        derived = _mean(finite, np.isfinite(wide), axes, x.dtype)
+        derived = _mean(x, axes, q).astype(number)
     elif q.scale == "pow2":
         # Both are fraction * 2^exponent with fractions in [1/2, 1), so s = 2^(difference), or twice that.
         (fraction, exponent), (part, shift) = np.frexp(largest), np.frexp(limit)
@@ -111,12 +133,64 @@ def derive_scale(x: NDArray[Any], q: Quantizer, lead: int = 0) -> NDArray[Any] |
     smallest, beyond = number_format(x.dtype).smallest_normal, number_format(x.dtype).max
     usable = (
         (largest > 0)
-        & (limit >= number_format(wide.dtype).smallest_normal)
+        & (limit >= number_format(np.dtype(number)).smallest_normal)
         & (derived >= number(smallest))
         & (derived <= number(beyond))
     )
     scale: NDArray[Any] = np.where(usable, derived, number(1)).astype(x.dtype)
     return scale
+
+
+Place = tuple[slice, ...]
+
+
+def _pieces(x: NDArray[Any], axes: tuple[int, ...]) -> Iterator[tuple[Place, Place]]:
+    """Yield where pieces of `x` lie that a cache holds, halves of halves, and where what is found along `axes` belongs."""
+    everywhere = tuple(slice(0, size) for size in x.shape)
+    waiting = [everywhere] if x.size else []
+    while waiting:
+        place = waiting.pop()
+        sizes = [part.stop - part.start for part in place]
+        if math.prod(sizes) <= PIECE:
+            yield place, tuple(slice(0, 1) if axis in axes else part for axis, part in enumerate(place))
+            continue
+        axis = sizes.index(max(sizes))
+        begin, end = place[axis].start, place[axis].stop
+        halves = (slice(begin, (begin + end) // 2), slice((begin + end) // 2, end))
+        waiting.extend((*place[:axis], part, *place[axis + 1 :]) for part in halves)
+
+
+def _largest(x: NDArray[Any], axes: tuple[int, ...], q: Quantizer) -> NDArray[Any]:
+    """Return the largest finite magnitude along `axes`, which stay with length 1; 0 where there is none.
+
+    Any patterns will do that ascend with magnitudes: those of float16 and bfloat16 are as good as those of float32.
+    """
+    word, number = np.dtype(f"u{x.dtype.itemsize}").type, number_format(x.dtype)
+    least, inf = (x.dtype.type(value).view(word) for value in (number.smallest_normal if q.ftz_in else 0, np.inf))
+    sign = word(1 << (8 * x.dtype.itemsize - 1))
+    shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+    found = np.zeros(shape, word)
+    rows = rows_of(found, x.shape)
+    if rows and x.flags.c_contiguous and x.size:
+        u, flat = x.view(word).reshape(rows, -1), found.reshape(-1)
+        if rows > 1:
+            cpu.largest(u, flat, least, inf, sign)
+        else:
+            parts: list[Any] = []
+
+            def look(begin: int, end: int) -> None:
+                part = np.zeros(1, word)
+                cpu.largest(u[0, begin:end].reshape(1, -1), part, least, inf, sign)
+                parts.append(part[0])
+
+            in_parts(u.size, look)
+            flat[0] = max(parts)
+    else:
+        for place, to in _pieces(x, axes):
+            a = np.ascontiguousarray(x[place]).view(word) & word(sign - 1)
+            a[(a >= inf) | (a < least)] = 0
+            found[to] = np.maximum(found[to], a.max(axis=axes, keepdims=True))
+    return found.view(x.dtype)
 
 
 def given_scale(scale: ArrayLike, x: NDArray[Any], lead: int = 0) -> NDArray[Any]:
@@ -139,25 +213,33 @@ def given_scale(scale: ArrayLike, x: NDArray[Any], lead: int = 0) -> NDArray[Any
     return frozen.reshape((1,) * (x.ndim - frozen.ndim) + frozen.shape)
 
 
-def _mean(
-    finite: NDArray[Any], counted: NDArray[np.bool_], axes: tuple[int, ...], dtype: np.dtype[Any]
-) -> NDArray[Any]:
-    """Return the mean along `axes` of magnitudes, rounded once, to `dtype`, in the type of `finite`.
+def _mean(x: NDArray[Any], axes: tuple[int, ...], q: Quantizer) -> NDArray[Any]:
+    """Return the mean along `axes` of the finite magnitudes of `x`, rounded once, to its type.
 
     n terms added in float64, in any order, and divided are off by less than (n + 4) 2^-53 of the result. Where the numbers at
     both ends of that round alike they round as the mean does; elsewhere it is summed exactly.
     """
-    kept = [axis for axis in range(finite.ndim) if axis not in axes]
-    shape = tuple(1 if axis in axes else size for axis, size in enumerate(finite.shape))
-    table = (math.prod(shape), math.prod(finite.shape[axis] for axis in axes))
-    rows = np.transpose(finite, (*kept, *axes)).reshape(table).astype(np.float64)
-    counts = np.maximum(np.transpose(counted, (*kept, *axes)).reshape(table).sum(axis=1), 1)
-    near, slack = rows.sum(axis=1) / counts, (table[1] + 4) * 2.0**-53
-    means, below, above = (_once(ends, dtype) for ends in (near, near * (1 - slack), near * (1 + slack)))
-    unsure = below != above
-    for row in np.flatnonzero(unsure | ~np.isfinite(near)).tolist():
-        means[row] = _nearest(_sum(rows[row]) / int(counts[row]), number_format(dtype))
-    return means.reshape(shape).astype(finite.dtype)
+    shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+    total, counts = np.zeros(shape), np.zeros(shape, np.int64)
+    for place, to in _pieces(x, axes):
+        finite, counted = _finite(x[place], q)
+        total[to] += finite.sum(axis=axes, keepdims=True)
+        counts[to] += counted.sum(axis=axes, keepdims=True)
+    counts = np.maximum(counts, 1)
+    near, slack = total / counts, (math.prod(x.shape[axis] for axis in axes) + 4) * 2.0**-53
+    means, below, above = (_once(ends, x.dtype) for ends in (near, near * (1 - slack), near * (1 + slack)))
+    for at in map(tuple, np.argwhere((below != above) | ~np.isfinite(near)).tolist()):
+        some = x[tuple(slice(None) if axis in axes else slice(k, k + 1) for axis, k in enumerate(at))]
+        whole = sum((_sum(_finite(some[place], q)[0].reshape(-1)) for place, _ in _pieces(some, axes)), Fraction(0))
+        means[at] = _nearest(whole / int(counts[at]), number_format(x.dtype))
+    return means
+
+
+def _finite(x: NDArray[Any], q: Quantizer) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the finite magnitudes as float64, with 0 in place of others, and which are finite."""
+    wide = flush_input(x, q).astype(np.float64)
+    counted = np.isfinite(wide)
+    return np.where(counted, np.abs(wide), 0.0), counted
 
 
 def _sum(row: NDArray[np.float64]) -> Fraction:

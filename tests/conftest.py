@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import platform
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,12 +35,14 @@ def _pinned_matplotlib() -> str:
 
 
 NO_DATA = "QSIM_DATA is unset or empty"
+NO_AVX2 = "the instructions that are looked for are those of AVX2"
 OTHER_MATPLOTLIB = f"needs matplotlib {_pinned_matplotlib()}"
 
 # The reasons for which a test may skip under CI, each with the condition under which it may. Any other skip there is a
 # test that silently stopped testing.
 EXPECTED_SKIPS: dict[str, Callable[[], bool]] = {
     NO_DATA: lambda: not os.environ.get("QSIM_DATA"),
+    NO_AVX2: lambda: platform.machine() not in {"x86_64", "AMD64"},
     OTHER_MATPLOTLIB: lambda: os.environ.get("QSIM_OLDEST") == "1",
 }
 

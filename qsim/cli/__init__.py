@@ -1,16 +1,17 @@
 """The `qsim` command: one argparse tree, one file a command.
 
-The file of a command has `add(subparsers)`, which registers its parser, and `run(args)`, which returns the exit code.
+The file of a command has `add(parser)`, which says what it takes, and `run(args)`, which returns the exit code.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import qsim
@@ -21,6 +22,16 @@ __all__ = ["main"]
 EPILOG = """\
 exit codes: 0 done, and every verdict as expected; 1 a mismatch, or another verdict;
 2 bad usage or input. Every command takes --json."""
+
+COMMANDS: Mapping[str, str] = {
+    "formats": "list the number formats",
+    "show": "show one format, and its values",
+    "plot": "draw the values of formats on a number line",
+    "quantize": "round the numbers of a file",
+    "prove": "check the theorems",
+    "report": "run a study and write its report",
+}
+"""Each command in a line; its file is imported only where it is named, for the libraries of the others take long."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,22 +65,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    # Here and not above, so that an interrupt is caught while NumPy, which takes the longest, is loaded.
-    from qsim.cli import formats, plot, prove, quantize, report, show
-
     parser = Parser(
         prog="qsim", description="Bit-accurate low-precision arithmetic, with proofs.", epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"qsim {qsim.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (formats, show, plot, quantize, prove, report):
-        command.add(subparsers)
+    named = next((word for word in argv if not word.startswith("-")), "")  # no option before it takes a value
+    for name, line in COMMANDS.items():
+        command = subparsers.add_parser(name, help=line)
+        if name == named:
+            importlib.import_module(f"qsim.cli.{name}").add(command)
     if not argv:
         parser.print_help()
         return 2
-    if not argv[0].startswith("-") and argv[0] not in subparsers.choices:
-        raise InputError(f"no command is called {argv[0]!r}; did you mean {nearest(argv[0], subparsers.choices)}?")
+    if not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        raise InputError(f"no command is called {argv[0]!r}; did you mean {nearest(argv[0], COMMANDS)}?")
     args, rest = parser.parse_known_args(argv)
     if rest:
         chosen = subparsers.choices[args.command]

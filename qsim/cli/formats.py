@@ -34,9 +34,9 @@ Other formats are spelled
 `qsim formats --all` lists every member of the families, `qsim show FORMAT` shows one format."""
 
 
-def add(subparsers: Any) -> None:
-    """Register the command."""
-    parser = subparsers.add_parser("formats", help="list the number formats", description="List the number formats.")
+def add(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.description = "List the number formats."
     parser.add_argument("--all", action="store_true", help="list every member of the families too")
     parser.add_argument("--json", action="store_true", help="print a JSON list of objects, one for every format")
     parser.set_defaults(run=run)

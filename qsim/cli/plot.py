@@ -6,7 +6,7 @@ import argparse
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,13 +27,12 @@ MOST_ROWS = 32
 """Formats that are drawn at most: more would make a picture higher than some programs open."""
 
 
-def add(subparsers: Any) -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "plot", help="draw the values of formats on a number line",
-        description="Draw the values of formats on a number line, each format a row of one axis. Ticks of normal and "
-        "subnormal numbers differ; each row's text counts the values and names the special ones.",
-    )  # fmt: skip
+def add(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.description = (
+        "Draw the values of formats on a number line, each format a row of one axis. Ticks of normal and "
+        "subnormal numbers differ; each row's text counts the values and names the special ones."
+    )
     parser.add_argument("format", nargs="+", metavar="FORMAT", help=HELP)
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="where to draw: .svg, .png or .pdf"

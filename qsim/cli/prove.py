@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qsim.cli.text import WIDTH, as_json, table
 
@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 __all__ = ["add", "run"]
 
 
-def add(subparsers: Any) -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "prove", help="check the theorems",
-        description="Check theorems about rounding: every input, every outcome, or a solver's word for it. "
-        "Without a name, all of them. Exit 1 if a verdict is not the one that the theorem's file expects.",
-    )  # fmt: skip
+def add(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.description = (
+        "Check theorems about rounding: every input, every outcome, or a solver's word for it. "
+        "Without a name, all of them. Exit 1 if a verdict is not the one that the theorem's file expects."
+    )
     parser.add_argument("name", nargs="*", metavar="NAME", help="a theorem, as --list names it")
     parser.add_argument("--quick", action="store_true", help="where the full check is long, only a part; it says which")
     parser.add_argument("--list", action="store_true", help="say what the theorems are; check nothing")

@@ -63,14 +63,12 @@ OPTIONS: tuple[tuple[str, str, Mapping[str, Any], str], ...] = (
 """The options that are keywords of `qsim.quantize` and `qsim.encode`: flags, keyword, how it is parsed, help."""
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "quantize",
-        help="round the numbers of a file",
-        description="Round the numbers of a file, and count what saturated, underflowed or was NaN. Files are .npy (float16, "
+def add(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.description = (
+        "Round the numbers of a file, and count what saturated, underflowed or was NaN. Files are .npy (float16, "
         "float32 or float64), or text: .txt, .csv, or - for standard input and output, a row a line, in decimals or "
-        "hexadecimal floats such as 0x1.8p-3. OUT is written whole or not at all; it may be IN.",
+        "hexadecimal floats such as 0x1.8p-3. OUT is written whole or not at all; it may be IN."
     )
     parser.add_argument("input", metavar="IN", help="the numbers: .npy, .txt, .csv, or - for text on standard input")
     parser.add_argument("-f", "--format", metavar="FORMAT", required=True, help=f"{HELP}; FORMAT:MODE says both")

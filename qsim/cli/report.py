@@ -21,13 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["add", "run"]
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "report",
-        help="run a study and write its report",
-        description="Run a study and write its report: report.html, report.md, result.json and figures. "
-        "Without a study, list those that there are.",
+def add(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.description = (
+        "Run a study and write its report: report.html, report.md, result.json and figures. "
+        "Without a study, list those that there are."
     )
     parser.add_argument("study", nargs="*", metavar="STUDY", help="a study's name, or the path of a study.toml")
     parser.add_argument("--quick", action="store_true", help="a smaller grid and fewer draws: does it run?")

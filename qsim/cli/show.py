@@ -26,13 +26,12 @@ WIDEST_LISTED = 8
 """Formats of more bits than this are shown without their values."""
 
 
-def add(subparsers: Any) -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "show", help="show one format, and its values",
-        description="Show one format: its range, its special values, what becomes of what it cannot hold, and up to 8 bits "
-        "all its values.",
-    )  # fmt: skip
+def add(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.description = (
+        "Show one format: its range, its special values, what becomes of what it cannot hold, and up to 8 bits "
+        "all its values."
+    )
     parser.add_argument("format", metavar="FORMAT", help=HELP)
     parser.add_argument("--json", action="store_true", help='print a JSON object; NaN is "nan", infinity "inf"')
     parser.set_defaults(run=run)

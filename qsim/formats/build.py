@@ -39,13 +39,14 @@ def float_format(
     signed: bool = True,
     zero: bool = True,
     subnormals: Subnormals = "gradual",
+    family: str = "",
     **cannot_hold: Any,
 ) -> Grid:
     """Return the float format of these fields; raise `InputError` if they contradict each other.
 
     `bias` is by default 2^(exp_bits - 1) - 1, one more for "fnuz" and "extended". With `signed` false there is no sign bit;
     with `zero` false, for unsigned formats, the code 0 is the smallest power of two (E8M0). `subnormals` says what exponent
-    field 0 means, see `SUBNORMALS`; all but "gradual" leave a gap, for which there are 16 bits at most. `nan_to`,
+    field 0 means, see `SUBNORMALS`; all but "gradual" leave a gap, for which there are 16 bits at most. `family`, `nan_to`,
     `negative_to` and `zero_to` are as in `Format`.
     """
     if specials not in SPECIALS:
@@ -91,7 +92,7 @@ def float_format(
         emin=(1 - bias if subnormals == "gradual" else -bias) - (not zero), top=top + (not zero),
         bottom=top if signed else -int(not zero), specials=specials, nan_code=nan_code, inf_code=inf_code,
         has_zero=zero, has_neg_zero=signed and specials in ("ieee", "fn", "f"), source=source, aliases=aliases,
-        gap=0 if subnormals == "gradual" else whole, gap_at=whole - 1 if subnormals == "half" else 0,
+        family=family, gap=0 if subnormals == "gradual" else whole, gap_at=whole - 1 if subnormals == "half" else 0,
         **_cannot_hold(name, cannot_hold, nan=nan_code is not None, signed=signed, zero=zero, default="max"),
     )  # fmt: skip
 
@@ -111,7 +112,7 @@ def why_not_float(exp_bits: int, man_bits: int, specials: Specials, *, signed: b
     return ""
 
 
-def p3109_format(width: int, precision: int, *, signed: bool, extended: bool, source: str) -> Grid:
+def p3109_format(width: int, precision: int, *, signed: bool, extended: bool, source: str, family: str = "") -> Grid:
     """Return IEEE P3109's Binary{K}p{P}{s|u}{e|f}: K = `width` bits, precision P, one zero, one NaN.
 
     The bias is 2^(K - P - 1), or 2^(K - P) without sign. NaN is the code of -0, or all ones without sign; the infinities of
@@ -123,7 +124,9 @@ def p3109_format(width: int, precision: int, *, signed: bool, extended: bool, so
         raise InputError(f"no format is called {name!r}: K is 3 to 16, and P 1 to {'K - 1' if signed else 'K'}")
     specials: Specials = "extended" if extended else ("fnuz" if signed else "fn")
     exp_bits = width - precision + (not signed)
-    return float_format(name, exp_bits, precision - 1, specials, source, bias=1 << (exp_bits - 1), signed=signed)
+    return float_format(
+        name, exp_bits, precision - 1, specials, source, bias=1 << (exp_bits - 1), signed=signed, family=family
+    )
 
 
 def integer_format(
@@ -135,6 +138,7 @@ def integer_format(
     signed: bool = True,
     symmetric: bool = False,
     frac_bits: int = 0,
+    family: str = "",
     **cannot_hold: Any,
 ) -> Grid:
     """Return the integer of `bits` bits, in two's complement if `signed`; `symmetric` leaves out the most negative value.
@@ -152,7 +156,7 @@ def integer_format(
     return Grid(
         name=name, kind="fixed" if frac_bits else "integer", bits=bits, exp_bits=0, man_bits=man_bits,
         emin=man_bits - frac_bits, top=top, bottom=top + (not symmetric) if signed else 0, specials="", nan_code=None,
-        inf_code=None, has_zero=True, has_neg_zero=False, source=source, aliases=aliases,
+        inf_code=None, has_zero=True, has_neg_zero=False, source=source, aliases=aliases, family=family,
         **_cannot_hold(name, cannot_hold, nan=False, signed=signed, zero=True, default="zero"),
     )  # fmt: skip
 

@@ -129,16 +129,16 @@ def _formats(kind: str, fields: dict[str, Any]) -> Iterator[Format]:
                 for signed in (True, False):
                     for precision in range(1, width + (not signed)):
                         for extended in (True, False):
-                            fmt = p3109_format(
-                                width, precision, signed=signed, extended=extended, source=fields["source"]
-                            )
-                            yield dataclasses.replace(fmt, family=fields["name"])
+                            yield p3109_format(
+                                width, precision, signed=signed, extended=extended, source=fields["source"],
+                                family=fields["name"],
+                            )  # fmt: skip
         case _:
             name, aliases = fields.pop("name"), fields.pop("aliases", ())
             for bits in fields.pop("bits"):
                 named, *others = (text.replace("{bits}", str(bits)) for text in (name, *aliases))
-                fmt = integer_format(named, bits, aliases=tuple(others), **fields)
-                yield dataclasses.replace(fmt, family=name if named != name else "")
+                family = name if named != name else ""
+                yield integer_format(named, bits, aliases=tuple(others), family=family, **fields)
 
 
 @functools.cache

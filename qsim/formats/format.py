@@ -19,12 +19,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal
 
 from qsim.errors import InputError, integer
+
+if TYPE_CHECKING:  # a format says what it is without NumPy, which takes the longest to load; only its tables need it
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["SPECIALS", "WIDEST_TABLE", "Format", "Grid", "Specials", "Table"]
 
@@ -254,6 +255,8 @@ def _landmarks(fmt: Format) -> Mapping[str, Fraction | None]:
 
 @functools.lru_cache(maxsize=256)
 def _values(fmt: Format) -> NDArray[np.float64]:
+    import numpy as np
+
     table = fmt.decode_array(np.arange(1 << fmt.bits))
     table.flags.writeable = False
     return table
@@ -362,6 +365,8 @@ class Grid(Format):
 
     def decode_array(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
         """Return `decode` of every code, 0 <= code < 2^bits; NaN for a code without a value."""
+        import numpy as np
+
         _ = self.max, self.smallest_subnormal  # refuses what float64 does not reach
         words = np.asarray(codes).astype(np.uint64)
         half = 1 << (self.bits - 1)
@@ -440,6 +445,8 @@ class Table(Format):
 
     def decode_array(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
         """Return `decode` of every code, 0 <= code < 2^bits; NaN for a code without a value."""
+        import numpy as np
+
         table: NDArray[np.float64] = np.full(1 << self.bits, np.nan)
         table[list(self.codes)] = self.points
         values: NDArray[np.float64] = table[np.asarray(codes)]

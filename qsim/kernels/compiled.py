@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 import numba
 from numba.core import config as numba_config
-from numba.extending import overload
+from numba.core import types
+from numba.extending import intrinsic, overload
 from numba.np.numpy_support import as_dtype
 from platformdirs import user_cache_path
 
-__all__ = ["compiled", "fields_of"]
+__all__ = ["compiled", "fields_of", "float_of", "pattern_of"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -40,11 +41,13 @@ def cache_directory() -> Path | None:
     return place if os.access(place, os.W_OK) else None
 
 
-def fields_of(kind: type[Any], start: int = 0, known: Callable[[Any], dict[str, int]] = lambda _: {}) -> Callable[[Any], Any]:
+def fields_of(
+    kind: type[Any], start: int = 0, known: Callable[[Any], dict[str, int]] = lambda _: {}
+) -> Callable[[Any], Any]:
     """Return a function for kernels that takes an array of words for the named tuple `kind`, whose fields begin at `start`.
 
-    Numba takes an argument that is a tuple apart number by number: 14 us for `core.Parameters`, against 0.4 for an array. And an
-    array's type says which word it holds: fields whose value follows from that are constants of the loop, `known`.
+    Numba takes an argument that is a tuple apart number by number: 14 us for `core.Parameters`, against 0.4 for an array. And
+    an array's type says which word it holds: fields whose value follows from that are constants of the loop, `known`.
     """
 
     def fields(words: Any) -> Any:
@@ -65,15 +68,35 @@ def fields_of(kind: type[Any], start: int = 0, known: Callable[[Any], dict[str, 
     return fields
 
 
+def same_bits(kinds: dict[Any, Any]) -> Any:
+    """Return a function for kernels that takes a value of one type of Numba for one of another with the same bits."""
+
+    @intrinsic
+    def bits(_: Any, value: Any) -> Any:
+        def cast(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], target.get_value_type(signature.return_type))
+
+        return kinds[value](value), cast
+
+    return bits
+
+
+pattern_of = same_bits({types.float32: types.uint32, types.float64: types.uint64})
+float_of = same_bits({types.uint32: types.float32, types.uint64: types.float64})
+
+
 def compiled(function: F) -> F:
-    """Compile `function` at its first call, from the disk cache where there is one; no fastmath, no GIL."""
+    """Compile `function` at its first call, from the disk cache where there is one; no fastmath, no GIL.
+
+    A quotient by zero is IEEE's: Python's exception would keep a division from vectors.
+    """
     config: Any = numba_config  # its settings are made at run time
     njit: Any = numba.njit
     place = cache_directory()
     before = config.CACHE_DIR
     try:
         config.CACHE_DIR = str(place or "")  # read by numba when the decorator runs, not when the function does
-        kernel: F = njit(cache=place is not None, nogil=True)(function)
+        kernel: F = njit(cache=place is not None, nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
         return kernel
     finally:
         config.CACHE_DIR = before

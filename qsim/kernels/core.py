@@ -64,8 +64,11 @@ __all__ = [
 ]
 
 
-portable = register_jitable(forceinline=True)
-"""Marks what every reader reads. Compiled, it becomes part of the loop that calls it: a call would keep that from vectors."""
+portable = register_jitable(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""Marks what every reader reads. Compiled, it becomes part of the loop that calls it: a call would keep that from vectors.
+
+Nobody else calls it, so that it needs no entry for Python or C, which take a third of the time of a first compilation.
+"""
 
 
 class Parameters(NamedTuple):
@@ -93,7 +96,9 @@ class Parameters(NamedTuple):
     parity: Any  # what the lowest bit of an exponent field must be added to be the code's: that bit, or 0
     quantum: Any  # pattern of the smallest positive value
     halfway: Any  # pattern of half of it, rounded down
-    tiny: Any  # largest pattern of which no bit of the exponent field is left in n; the largest word where there is none
+    tiny: (
+        Any  # largest pattern of which no bit of the exponent field is left in n; the largest word where there is none
+    )
     smallest: Any  # the smallest positive value, as a result
     # the range; signed results, but for the ends, which are magnitudes
     top: Any  # end of the positive numbers

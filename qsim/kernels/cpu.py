@@ -16,7 +16,7 @@ import numpy as np
 from numpy import uint32, uint64
 
 from qsim.kernels import core
-from qsim.kernels.compiled import compiled, fields_of
+from qsim.kernels.compiled import compiled, fields_of, float_of, pattern_of
 from qsim.kernels.core import (
     HALF,
     LOW,
@@ -37,8 +37,8 @@ from qsim.kernels.core import (
 from qsim.kernels.parameters import CARRIERS, Shortcut, shortcut
 
 __all__ = [
-    "FIELDS", "by_addends", "by_eps", "by_rows", "by_words", "count", "fill", "flush_all", "round_by_addends",
-    "round_by_words", "words_of",
+    "FIELDS", "by_addends", "by_eps", "by_rows", "by_scales", "by_words", "count", "fill", "flush_all", "largest",
+    "look_up", "round_by_addends", "round_by_words", "words_of",
 ]  # fmt: skip
 
 Loop = Callable[..., None]
@@ -82,45 +82,87 @@ def words_of(p: Parameters, *more: Any) -> Any:
 # --- Deterministic modes -----------------------------------------------------------------------------------
 
 
-@functools.cache
-def by_parity(codes: bool, how: Shortcut) -> Loop:
-    """Return the loop of the modes that look at the lower code and not at the sign."""
-    fields, finish = FIELDS[codes], getattr(core, how)
+@portable
+def by_parity(u: Any, t: Any, small: Any, p: Any) -> Any:
+    """Return the neighbour of pattern `u` by a mode that looks at the lower code and not at the sign."""
+    word = type(u)
+    return deterministic(word(u & word(p.sign - word(1))), t.even_pos, t.odd_pos, small[0], p)
 
-    @compiled
-    def round_by_parity(x: Any, y: Any, words: Any) -> None:
-        p, t = fields(words), addends_of(words)
-        word = type(p.sign)
-        small = last_to_zero(t.even_pos, p)
-        for i in range(x.size):
-            a = word(x[i] & word(p.sign - word(1)))
-            y[i] = finish(deterministic(a, t.even_pos, t.odd_pos, small, p), x[i], p)
 
-    return round_by_parity
+@portable
+def by_sign(u: Any, t: Any, small: Any, p: Any) -> Any:
+    """Return the neighbour of pattern `u` by a mode that looks at the sign and not at the lower code."""
+    word, mask = type(u), negative(u, p)
+    r = of_sign(mask, t.even_pos, t.even_neg)
+    return deterministic(word(u & word(p.sign - word(1))), r, r, of_sign(mask, small[0], small[1]), p)
 
 
 @functools.cache
-def by_sign(codes: bool, how: Shortcut) -> Loop:
-    """Return the loop of the modes that look at the sign and not at the lower code."""
-    fields, finish = FIELDS[codes], getattr(core, how)
+def _by_addends(codes: bool, how: Shortcut, parity: bool) -> Loop:
+    fields, finish, neighbour = FIELDS[codes], getattr(core, how), by_parity if parity else by_sign
 
     @compiled
-    def round_by_sign(x: Any, y: Any, words: Any) -> None:
+    def round_by_addends(x: Any, y: Any, words: Any) -> None:
         p, t = fields(words), addends_of(words)
-        word = type(p.sign)
-        small_pos, small_neg = last_to_zero(t.even_pos, p), last_to_zero(t.even_neg, p)
+        small = last_to_zero(t.even_pos, p), last_to_zero(t.even_neg, p)
         for i in range(x.size):
-            mask = negative(x[i], p)
-            r, small = of_sign(mask, t.even_pos, t.even_neg), of_sign(mask, small_pos, small_neg)
-            y[i] = finish(deterministic(word(x[i] & word(p.sign - word(1))), r, r, small, p), x[i], p)
+            y[i] = finish(neighbour(x[i], t, small, p), x[i], p)
 
-    return round_by_sign
+    return round_by_addends
+
+
+@functools.cache
+def _by_scales(how: Shortcut, parity: bool) -> Loop:
+    fields, finish, neighbour = FIELDS[False], getattr(core, how), by_parity if parity else by_sign
+
+    @compiled
+    def round_by_scales(x: Any, y: Any, scales: Any, limit: Any, words: Any) -> None:
+        p, t = fields(words), addends_of(words)
+        small = last_to_zero(t.even_pos, p), last_to_zero(t.even_neg, p)
+        for k in range(x.shape[0]):
+            row, out, scale = x[k], y[k], scales[k]
+            for i in range(row.size):
+                u = pattern_of(row[i] / scale)
+                product = float_of(finish(neighbour(u, t, small, p), u, p)) * scale
+                product = limit if product > limit else product  # noqa: FURB136 - a NaN stays one
+                out[i] = -limit if product < -limit else product  # noqa: FURB136 - likewise
+
+    return round_by_scales
+
+
+@functools.cache
+def _codes_by_scales(how: Shortcut, parity: bool) -> Loop:
+    fields, finish, neighbour = FIELDS[True], getattr(core, how), by_parity if parity else by_sign
+
+    @compiled
+    def encode_by_scales(x: Any, y: Any, scales: Any, words: Any) -> None:
+        p, t = fields(words), addends_of(words)
+        small = last_to_zero(t.even_pos, p), last_to_zero(t.even_neg, p)
+        for k in range(x.shape[0]):
+            row, out, scale = x[k], y[k], scales[k]
+            for i in range(row.size):
+                u = pattern_of(row[i] / scale)
+                out[i] = finish(neighbour(u, t, small, p), u, p)
+
+    return encode_by_scales
+
+
+def looks_at_parity(t: Addends) -> bool:
+    """Return whether the addends of both signs are alike; a mode of which they are not does not look at codes."""
+    return (t.even_pos, t.odd_pos) == (t.even_neg, t.odd_neg)
 
 
 def by_addends(p: Parameters, t: Addends, *, codes: bool = False) -> Loop:
     """Return the loop(x, y, words) that rounds every pattern of `x` into `y` by a deterministic mode."""
-    parity = (t.even_pos, t.odd_pos) == (t.even_neg, t.odd_neg)
-    return (by_parity if parity else by_sign)(codes, shortcut(p))
+    return _by_addends(codes, shortcut(p), looks_at_parity(t))
+
+
+def by_scales(p: Parameters, t: Addends, *, codes: bool = False) -> Loop:
+    """Return the loop(x, y, scales, limit, words) that rounds fl(x / s) and multiplies by s again, s = scales[k] in row k.
+
+    `x` and `y` are 2-D arrays of floats; products end at `limit`. For `codes` nothing is multiplied, and there is no limit.
+    """
+    return (_codes_by_scales if codes else _by_scales)(shortcut(p), looks_at_parity(t))
 
 
 def round_by_addends(x: Any, y: Any, t: Addends, p: Parameters, *, codes: bool = False) -> None:
@@ -203,11 +245,11 @@ def _by_rows(codes: bool, how: Shortcut, sticky: bool) -> Loop:
     round_all = stochastic_rounder(codes, how, sticky)
 
     @compiled
-    def round_rows32(x: Any, y: Any, seed: Any, streams: Any, offset: Any, words: Any) -> None:
+    def round_rows32(x: Any, y: Any, seed: Any, streams: Any, first: Any, before: Any, words: Any) -> None:
         buffer = np.empty(BUFFER, np.uint32)
         for k in range(y.shape[0]):
             row, out, stream = x[min(k, x.shape[0] - 1)], y[k], streams[k]
-            done, skip, block = 0, np.int64(offset % FOUR), uint64(offset // FOUR)
+            done, skip, block = 0, np.int64(before), uint64(first)
             while done < row.size:
                 filled = min(BUFFER, 4 * ((skip + row.size - done + 3) // 4))
                 fill_words(buffer[:filled], block, seed, stream)
@@ -224,11 +266,11 @@ def _by_rows_of_pairs(codes: bool, how: Shortcut, sticky: bool) -> Loop:
     round_all = stochastic_rounder(codes, how, sticky)
 
     @compiled
-    def round_rows64(x: Any, y: Any, seed: Any, streams: Any, offset: Any, words: Any) -> None:
+    def round_rows64(x: Any, y: Any, seed: Any, streams: Any, first: Any, before: Any, words: Any) -> None:
         buffer, pairs = np.empty(2 * BUFFER, np.uint32), np.empty(BUFFER, np.uint64)
         for k in range(y.shape[0]):
             row, out, stream = x[min(k, x.shape[0] - 1)], y[k], streams[k]
-            done, skip, block = 0, np.int64(offset % TWO), uint64(offset // TWO)
+            done, skip, block = 0, np.int64(before), uint64(first)
             while done < row.size:
                 filled = min(BUFFER, 2 * ((skip + row.size - done + 1) // 2))
                 fill_words(buffer[: 2 * filled], block, seed, stream)
@@ -259,10 +301,10 @@ def round_by_words(x: Any, r: Any, y: Any, source: Stochastic, p: Parameters, *,
 
 
 def by_rows(p: Parameters, source: Stochastic, *, codes: bool = False) -> Loop:
-    """Return the loop(x, y, seed, streams, offset, words) that rounds each row of the 2-D `x` into `y`.
+    """Return the loop(x, y, seed, streams, first, before, words) that rounds each row of the 2-D `x` into `y`.
 
-    Row k takes the words of `streams[k]`, of float64 two an element, the first the high one. Where `x` has a single row, every
-    row of `y` is a rounding of it.
+    Row k takes the words of `streams[k]`, from block `first` on but for the elements `before`; of float64 two an element, the
+    first the high one. Where `x` has a single row, every row of `y` is a rounding of it.
     """
     return (_by_rows if p.last < 32 else _by_rows_of_pairs)(codes, shortcut(p), is_sticky(source))
 
@@ -315,3 +357,25 @@ def count(x: Any, y: Any, words: Any) -> Any:
             nan += 1 if a > p.inf else 0
             on_grid += 1 if (a == b and a < p.inf) else 0
     return saturated, underflowed, nan, on_grid
+
+
+@compiled
+def largest(x: Any, y: Any, least: Any, inf: Any, sign: Any) -> None:
+    """Write the largest pattern of a magnitude in each row of `x` into `y`; those below `least` or from `inf` on are none.
+
+    Patterns of magnitudes are ordered as the numbers are, and integers have a maximum in vectors.
+    """
+    word = type(sign)
+    for k in range(x.shape[0]):
+        row, found = x[k], word(0)
+        for i in range(row.size):
+            a = word(row[i] & word(sign - word(1)))
+            found = max(found, a if a < inf else word(0))
+        y[k] = found if found >= least else word(0)
+
+
+@compiled
+def look_up(codes: Any, values: Any, y: Any) -> None:
+    """Write the value of every code into `y`."""
+    for i in range(codes.size):
+        y[i] = values[codes[i]]

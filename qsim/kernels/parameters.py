@@ -141,10 +141,10 @@ def parameters(
     signed_nan: bool = False,
     codes: bool = False,
 ) -> Parameters:
-    """Return what the core must know to round a `dtype` array to `fmt`, or to its `codes`; of `mode`, which overflows stay inside.
+    """Return what the core must know to round a `dtype` array to `fmt`, or to its `codes`.
 
-    Under `wrap` the result is the rounded number itself, however large. Raise `InputError` if the carrier cannot hold the
-    values of the format.
+    Of `mode` it is which overflows stay inside. Under `wrap` the result is the rounded number itself, however large. Raise
+    `InputError` if the carrier cannot hold the values of the format.
     """
     carrier = CARRIERS[dtype]
     if not (isinstance(fmt, Grid) and carrier.holds(fmt)):
@@ -199,7 +199,9 @@ def shortcut(p: Parameters) -> Shortcut:
     def signed(y: int) -> int:
         return ((y ^ int(p.flip)) + int(p.minus)) & int(p.largest)
 
-    zero_neg, bottom = (0, signed(int(p.bottom)) if p.bottom else 0) if p.edge == 0 else (signed(0), signed(int(p.bottom)))
+    zero_neg, bottom = (
+        (0, signed(int(p.bottom)) if p.bottom else 0) if p.edge == 0 else (signed(0), signed(int(p.bottom)))
+    )
     if p.skip or p.zero_pos or p.zero_neg != zero_neg or p.nan_pos != p.nan_neg:
         return "ranged"
     if p.over_pos == p.inf_pos == p.top and p.over_neg == p.inf_neg == bottom:

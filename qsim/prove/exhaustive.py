@@ -111,8 +111,8 @@ def carrying_loop(core: ModuleType, mode: Mode, to_value: str, to_code: str) -> 
     """Return the loop over intervals, compiled for a mode and these shortcuts.
 
     Each number is rounded with the smallest word of `n` bits that takes it to the outer neighbour, and with the word below,
-    which does not. Where no word does, or all do, that is the word 0 twice over and the largest, which wrap round to each other.
-    The bits below the word, which must not matter, are those that would do harm.
+    which does not. Where no word does, or all do, that is the word 0 twice over and the largest, which wrap round to each
+    other. The bits below the word, which must not matter, are those that would do harm.
     """
     stochastic, addend = core.stochastic, core.addend
     finish_value, finish_code = getattr(core, to_value), getattr(core, to_code)
@@ -123,7 +123,17 @@ def carrying_loop(core: ModuleType, mode: Mode, to_value: str, to_code: str) -> 
 
     @numba.njit(nogil=True)
     def count(
-        first: Any, last: Any, origin: Any, width: Any, v0: Any, c0: Any, v1: Any, c1: Any, n: Any, of_value: Any, of_code: Any
+        first: Any,
+        last: Any,
+        origin: Any,
+        width: Any,
+        v0: Any,
+        c0: Any,
+        v1: Any,
+        c1: Any,
+        n: Any,
+        of_value: Any,
+        of_code: Any,
     ) -> Any:
         p, q, source = value_fields(of_value), code_fields(of_code), source_of(of_value)
         whole, places = uint64(one << n), uint64(width32 - n)

@@ -42,7 +42,10 @@ def pair(
 ) -> Pair:
     """Return both; arguments are those of `parameters`."""
     return Pair(
-        *(parameters(fmt, saturation, carrier.dtype, mode, signed_nan=signed_nan, codes=codes) for codes in (False, True))
+        *(
+            parameters(fmt, saturation, carrier.dtype, mode, signed_nan=signed_nan, codes=codes)
+            for codes in (False, True)
+        )
     )
 
 

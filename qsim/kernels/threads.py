@@ -1,0 +1,95 @@
+"""Parts of one array on several threads: plain Python threads, since a compiled loop gives up the interpreter's lock.
+
+They wait for work without spinning, so that they take no core from a BLAS, which Numba's own pool does; any thread of the
+program may call, and a forked child begins with none. What is computed does not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+from qsim.errors import InputError, integer
+
+__all__ = ["ALIGNMENT", "MANY", "get_threads", "in_parts", "set_threads"]
+
+LEAST = 1 << 17
+"""Elements below which a part is not worth handing over: it takes some tens of microseconds to wake a thread."""
+
+MANY = 2 * LEAST
+"""Elements from which on there may be several parts."""
+
+ALIGNMENT = 64
+"""Parts begin at a multiple of this many elements: at a cache line of bytes, and at a whole block of random words."""
+
+lock = threading.Lock()
+pool: ThreadPoolExecutor | None = None
+wanted: int | None = None
+
+
+def available() -> int:
+    """Return how many threads the process may use: NUMBA_NUM_THREADS, OMP_NUM_THREADS, or one for each of its cores."""
+    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+        first = os.environ.get(name, "").split(",")[0].strip()  # OpenMP takes a list, a number for each level
+        if first.isdigit() and int(first):
+            return int(first)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def get_threads() -> int:
+    """Return how many threads share a large array."""
+    return available() if wanted is None else wanted
+
+
+def set_threads(count: int | None) -> None:
+    """Let `count` threads share a large array; `None`: as many as the environment says, or as there are cores.
+
+    Raise `InputError` for what is no positive number.
+    """
+    global pool, wanted
+    number = None if count is None else integer("the number of threads", count)
+    if number is not None and not 1 <= number <= 1024:
+        raise InputError(f"the number of threads is 1 to 1024, not {number}")
+    with lock:
+        former, pool, wanted = pool, None, number
+    if former is not None:
+        former.shutdown(wait=False)
+
+
+def in_parts(count: int, work: Callable[[int, int], object]) -> None:
+    """Call work(begin, end) for parts that make up 0 .. count, at once if there are many elements, the last part here."""
+    parts = min(get_threads(), count // LEAST) if count >= MANY else 1
+    if parts <= 1:
+        work(0, count)
+        return
+    size = -(-count // (parts * ALIGNMENT)) * ALIGNMENT
+    begins = range(0, count, size)
+    started: list[Future[object]] = []
+    try:
+        started.extend(submit(work, begin, begin + size) for begin in begins[:-1])
+        work(begins[-1], count)
+    finally:
+        wait(started)  # whatever happens here, the arrays are the others' until they are done
+    for part in started:
+        part.result()
+
+
+def submit(work: Callable[[int, int], object], begin: int, end: int) -> Future[object]:
+    """Hand a part to the pool, which is made if need be."""
+    global pool  # noqa: PLW0603 - likewise
+    with lock:
+        if pool is None:
+            pool = ThreadPoolExecutor(max(get_threads() - 1, 1), thread_name_prefix="qsim")
+        return pool.submit(work, begin, end)
+
+
+def forget() -> None:
+    """Leave the threads of a parent process, which a forked child does not have."""
+    global lock, pool
+    lock, pool = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forget)

@@ -1,0 +1,464 @@
+"""How an array is rounded: by which loop, in pieces that stay in a cache, on several threads, whatever its strides and type.
+
+Everything here trusts its arguments; `qsim.arrays` has looked at them. A piece is divided by its scale, rounded, and multiplied
+by it before the next one is read, so that memory is passed once and nothing is held beside the result.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qsim.errors import InputError
+from qsim.formats import Format, Grid, Table
+from qsim.kernels import cpu, table
+from qsim.kernels.core import Parameters
+from qsim.kernels.parameters import CARRIERS, Carrier, addends, parameters, stochastic
+from qsim.kernels.threads import MANY, in_parts
+from qsim.rounding import Key, Mode, Quantizer, Saturation
+from qsim.scales import apply_scale, flush_input, number_format, remove_scale, rows_of
+
+__all__ = [
+    "How",
+    "Plan",
+    "can_hold",
+    "code_dtype",
+    "count_rows",
+    "plan_of",
+    "random_words",
+    "round_array",
+    "round_draws",
+]
+
+FLOAT32, FLOAT64 = CARRIERS[np.dtype(np.float32)], CARRIERS[np.dtype(np.float64)]
+
+PIECE = 1 << 14
+"""Elements of a piece: as float64 and with a scale it is 512 KiB, which a second-level cache holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """Hold a rounding as it was asked for: the `Quantizer`, and what may be an array or depend on the input's type."""
+
+    q: Quantizer
+    #: The number of random bits that was stated; `None`: as many as the input has.
+    n: int | None
+    eps: ArrayLike | None
+    #: A frozen scale that is an array.
+    scale: ArrayLike | None
+    #: What was made so far: plans by the type of the input and whether codes are wanted, frozen scales by the type.
+    scales: dict[np.dtype[Any], NDArray[Any]] = field(default_factory=dict, compare=False)
+    plans: dict[tuple[np.dtype[Any], bool], Plan] = field(default_factory=dict, compare=False)
+
+    @property
+    def rule(self) -> Saturation:
+        """The saturation rule in force."""
+        return rule_of(self.q)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Hold how the elements of one type of input are rounded.
+
+    `loop` rounds patterns of the `carrier`, `rows` draws their random words as well, `scaled` takes a scale a row; `words` is
+    what they must know. `codes`: codes come out. `simple`: nothing is to be done to the input before, nor to the result after.
+    """
+
+    carrier: Carrier
+    #: Bits of a random word, and of those as many as count.
+    width: int
+    n: int
+    codes: bool
+    simple: bool
+    loop: Callable[..., None]
+    words: NDArray[Any]
+    rows: Callable[..., None] | None = None
+    scaled: Callable[..., None] | None = None
+
+
+def rule_of(q: Quantizer) -> Saturation:
+    """Return the saturation rule in force."""
+    assert q.saturation is not None  # Quantizer.__init__ put the default in
+    return q.saturation
+
+
+def code_dtype(fmt: Format) -> np.dtype[Any]:
+    """Return the smallest unsigned type that holds a code of `fmt`."""
+    return np.dtype(f"u{next(size for size in (1, 2, 4, 8) if 8 * size >= fmt.bits)}")
+
+
+@functools.lru_cache(maxsize=1024)
+def can_hold(number: Grid, fmt: Format) -> bool:
+    """Return whether every value of `fmt` is a finite value of the input format `number`."""
+    ends = (fmt.value(fmt.top), fmt.value(-fmt.bottom))
+    if max(map(abs, ends)) > number.value(number.top):
+        return False
+    if isinstance(fmt, Table):
+        return not any(number.split(Fraction(value))[1] for value in fmt.points)
+    assert isinstance(fmt, Grid)
+    digits = fmt.man_bits if fmt.even else fmt.precision
+    return fmt.lsb >= number.lsb and digits <= number.precision
+
+
+@functools.lru_cache(maxsize=256)
+def _codes(fmt: Format) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """Return the values in ascending order, and their codes, of a format that the core does not encode."""
+    ordinals = range(-fmt.bottom, fmt.top + 1)
+    values = np.array([float(fmt.value(ordinal)) for ordinal in ordinals])
+    return values, np.array([fmt.code(ordinal) for ordinal in ordinals], code_dtype(fmt))
+
+
+# --- By which loop -----------------------------------------------------------------------------------------
+
+
+def plan_of(how: How, dtype: np.dtype[Any], *, codes: bool = False) -> Plan:
+    """Return how an array of `dtype` is rounded; raise `InputError` for what no array can be rounded to."""
+    known = how.plans.get((dtype, codes))
+    return known or how.plans.setdefault((dtype, codes), _plan(how, dtype, codes=codes))
+
+
+def _plan(how: How, dtype: np.dtype[Any], *, codes: bool) -> Plan:
+    q, fmt = how.q, how.q.format
+    if not codes and not can_hold(number_format(dtype), fmt):
+        raise InputError(f"{dtype} cannot hold the values of {fmt}; convert the input to float64, or encode")
+    width = 8 * max(dtype.itemsize, 4)
+    n = random_bits(q, how.n, width) if q.mode.stochastic else 0
+    exact = q.order == "exact" and (q.scale != "none" or how.scale is not None)  # quotients come as float64
+    narrow = dtype.itemsize <= 4 and FLOAT32.holds(fmt) and q.mode is not Mode.THR and not exact
+    between = q.mode in (Mode.SRB, Mode.SRC) and n == FLOAT32.width  # a bit below the last is looked at
+    carrier = FLOAT32 if narrow and not between else FLOAT64
+    direct = carrier.holds(fmt)
+    if not direct and isinstance(fmt, Grid) and not fmt.gap:
+        raise InputError(f"{fmt} has values beyond float64, or fewer exact bits there; qsim.reference rounds to it")
+    plain = q.saturation is not Saturation.wrap and not q.ftz_out
+    coded = codes and direct and plain
+    loops = _grid_loops(q, carrier, n, width, coded) if direct else _table_loops(q, n)
+    simple = plain and not q.ftz_in and dtype == carrier.dtype and codes == coded
+    return Plan(carrier, width, n, coded, simple, *loops)
+
+
+def _grid_loops(q: Quantizer, carrier: Carrier, n: int, width: int, codes: bool) -> tuple[Any, ...]:
+    """Return the loop, its words, and the loops of rows and of scales."""
+    p = parameters(q.format, rule_of(q), carrier.dtype, q.mode, signed_nan=q.nan == "signed", codes=codes)
+    if q.mode.stochastic:
+        source = stochastic(q.mode, n, carrier.dtype)
+        rows = cpu.by_rows(p, source, codes=codes) if width == carrier.width else None
+        return cpu.by_words(p, source, codes=codes), cpu.words_of(p, source), rows
+    if q.mode is Mode.THR:
+        return cpu.by_eps(codes=codes), cpu.words_of(p)
+    t = addends(q.mode, carrier.dtype)
+    return cpu.by_addends(p, t, codes=codes), cpu.words_of(p, t), None, cpu.by_scales(p, t, codes=codes)
+
+
+def _table_loops(q: Quantizer, n: int) -> tuple[Any, ...]:
+    """Return the loop over float64 that rounds to a list of values, or across a gap."""
+    fmt, signed_nan, none = q.format, q.nan == "signed", np.empty(0, np.uint64)
+    line = table.line(fmt, rule_of(q), q.mode, signed_nan=signed_nan)
+    if q.mode.stochastic:
+        source = np.array(stochastic(q.mode, n, FLOAT64.dtype))
+        return (lambda x, r, y, _: table.round_by_words(x, r, y, source, line)), none
+    if q.mode is Mode.THR:
+        return (lambda x, eps, y, _: table.round_by_eps(x, eps, y, line)), none
+    runs = table.steps(fmt, rule_of(q), q.mode, signed_nan=signed_nan)
+    return (lambda x, y, _: table.round_by_steps(x, y, runs)), none
+
+
+def random_bits(q: Quantizer, n: int | None, width: int) -> int:
+    """Return the number of random bits, `n` or as many as the input has; refuse what the mode cannot take."""
+    n = width if n is None else n
+    least = int(q.mode is Mode.SRE)
+    most = width - (width == FLOAT64.width and q.mode in (Mode.SRB, Mode.SRC))
+    if not least <= n <= most:
+        raise InputError(f"sr_bits = {n}: {q.mode} of {width}-bit words takes {least} to {most} random bits")
+    return n
+
+
+@functools.lru_cache(maxsize=1024)
+def _ends(q: Quantizer, carrier: Carrier) -> NDArray[Any]:
+    """Return the words that say where the range of the format ends, and what its zeros are."""
+    rule = Saturation.saturate if q.saturation is Saturation.wrap else rule_of(q)
+    if carrier.holds(q.format):
+        p = parameters(q.format, rule, carrier.dtype, q.mode)
+    else:
+        known = table.line(q.format, rule, q.mode)._asdict()
+        p = Parameters(*(known.get(name, carrier.word(0)) for name in Parameters._fields))
+    words: NDArray[Any] = cpu.words_of(p)
+    return words
+
+
+# --- In pieces ---------------------------------------------------------------------------------------------
+
+
+def round_array(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    how: How,
+    plan: Plan,
+    s: NDArray[Any] | None = None,
+    key: Key | None = None,
+    given: NDArray[Any] | None = None,
+    *,
+    codes: bool = False,
+    overlap: bool = False,
+) -> None:
+    """Round `x`, divided by the scale `s`, into `y`, values of its type or `codes`, as `plan` has it.
+
+    Element i takes its random word from `key`, or from `given`, which has its eps likewise; `s` and `given` broadcast. With
+    `overlap` element i of both may lie in one place.
+    """
+    if not x.size:
+        return
+    both = plan.simple and x.flags.c_contiguous and y.flags.c_contiguous and y.dtype.isnative
+    if both and s is None and given is None and (key is None or plan.rows is not None):
+        word = plan.words.dtype
+        u, v = x.view(word), y if codes else y.view(word)
+        if u.ndim != 1:
+            u, v = u.reshape(-1), v.reshape(-1)
+        if overlap:
+            in_parts(u.size, lambda begin, end: _in_place(u[begin:end], v[begin:end], plan, key, begin))
+        elif u.size >= MANY:
+            in_parts(u.size, lambda begin, end: _straight(u[begin:end], v[begin:end], plan, key, begin))
+        else:
+            _straight(u, v, plan, key, 0)
+        return
+    if both and s is not None and plan.scaled is not None and how.q.order == "divide" and not overlap:
+        rows = rows_of(s, x.shape)
+        if rows is not None:
+            _round_scaled(x.reshape(rows, -1), y.reshape(rows, -1), s.reshape(-1), how, plan)
+            return
+    in_parts(x.size, lambda begin, end: _in_pieces(x, y, how, plan, s, key, given, (begin, end), codes=codes))
+
+
+def _patterns(y: NDArray[Any], plan: Plan) -> NDArray[Any]:
+    """Return floats as their patterns; codes as they are."""
+    return y.view(plan.words.dtype) if y.dtype is plan.carrier.dtype or y.dtype == plan.carrier.dtype else y
+
+
+def _straight(u: NDArray[Any], v: NDArray[Any], plan: Plan, key: Key | None, begin: int) -> None:
+    """Round contiguous patterns, those from element `begin` on, in one call."""
+    if key is None:
+        plan.loop(u, v, plan.words)
+    else:
+        assert plan.rows is not None
+        rows = (array.reshape(1, -1) for array in (u, v))
+        place = _place(key.offset + begin, plan.width)
+        plan.rows(*rows, np.uint64(key.seed), np.array([key.stream], np.uint64), *place, plan.words)
+
+
+def _in_place(u: NDArray[Any], v: NDArray[Any], plan: Plan, key: Key | None, begin: int) -> None:
+    """Do the same where `v` is `u`: a loop from an array into itself does not become vectors."""
+    for done in range(0, u.size, PIECE):
+        some = u[done : done + PIECE]
+        rounded = np.empty(some.size, v.dtype)
+        _straight(some, rounded, plan, key, begin + done)
+        v[done : done + PIECE] = rounded
+
+
+def _place(number: int, width: int) -> tuple[np.uint64, int]:
+    """Return the block of the word, or pair of words, of this `number`, and how many stand before it there."""
+    block, before = divmod(number, 128 // width)
+    return np.uint64(block), before
+
+
+def _round_scaled(x: NDArray[Any], y: NDArray[Any], s: NDArray[Any], how: How, plan: Plan) -> None:
+    """Round the rows of `x`, each with a scale of its own."""
+    saturates = how.q.saturation in (Saturation.SatFinite, Saturation.saturate)
+    limit = () if plan.codes else (x.dtype.type(number_format(x.dtype).max if saturates else np.inf),)
+    assert plan.scaled is not None
+    scaled = plan.scaled
+    if len(s) == 1:
+        in_parts(x.size, lambda begin, end: scaled(x[:, begin:end], y[:, begin:end], s, *limit, plan.words))
+    else:
+        wide = max(x.shape[1], 1)
+        parts = x.size // wide
+        in_parts(
+            x.size,
+            lambda begin, end: scaled(
+                x[begin // wide : _row(end, wide, parts)],
+                y[begin // wide : _row(end, wide, parts)],
+                s[begin // wide : _row(end, wide, parts)],
+                *limit,
+                plan.words,
+            ),
+        )
+
+
+def _row(end: int, wide: int, rows: int) -> int:
+    """Return the first row that does not begin before element `end`'s own."""
+    return rows if end >= rows * wide else end // wide
+
+
+def _in_pieces(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    how: How,
+    plan: Plan,
+    s: NDArray[Any] | None,
+    key: Key | None,
+    given: NDArray[Any] | None,
+    span: tuple[int, int],
+    *,
+    codes: bool,
+) -> None:
+    """Round the elements of `span`, numbered in C order, piece by piece; NumPy's iterator gathers and scatters them."""
+    operands = [x, y] + [extra for extra in (s, given) if extra is not None]
+    flags: Any = ["external_loop", "buffered", "ranged", "delay_bufalloc"]
+    access: Any = [["readonly", "contig"], ["writeonly", "contig"], *[["readonly", "contig"]] * (len(operands) - 2)]
+    pieces = np.nditer(
+        operands,
+        flags,
+        access,
+        [operand.dtype.newbyteorder("=") for operand in operands],
+        order="C",
+        casting="equiv",
+        buffersize=PIECE,
+    )
+    with pieces, np.errstate(all="ignore"):  # NumPy's state is a thread's own
+        pieces.iterrange = span  # type: ignore[misc] # NumPy's stubs call it read-only
+        pieces.reset()
+        begin = span[0]
+        for some, out, *more in pieces:
+            scale = None if s is None else more.pop(0)
+            _piece(some, out, how, plan, scale, key, more[0] if more else None, begin, codes=codes)
+            begin += some.size
+
+
+def _piece(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    how: How,
+    plan: Plan,
+    s: NDArray[Any] | None,
+    key: Key | None,
+    given: NDArray[Any] | None,
+    begin: int,
+    *,
+    codes: bool,
+) -> None:
+    """Round one piece, the elements from `begin` on: divide, round, wrap or flush, multiply."""
+    q, carrier = how.q, plan.carrier
+    scaled = flush_input(x, q)
+    if s is not None:
+        scaled = apply_scale(scaled, s, q, plan.n)
+    u = np.ascontiguousarray(scaled, carrier.dtype)
+    out = y if plan.codes or y.dtype == carrier.dtype else np.empty(x.size, carrier.dtype)
+    words: tuple[NDArray[Any], ...] = ()
+    if key is not None and plan.rows is None:
+        words = (_wide_words(key, begin, x.size, plan.width),)
+    elif given is not None:
+        words = (_lifted(given, plan, carrier) if q.mode.stochastic else _eps_words(given),)
+    if key is not None and plan.rows is not None:
+        _straight(_patterns(u, plan), _patterns(out, plan), plan, key, begin)
+    else:
+        plan.loop(_patterns(u, plan), *words, _patterns(out, plan), plan.words)
+    if plan.codes:
+        return
+    _after(out, q, carrier)
+    if codes:
+        y[...] = _encoded(out, q, carrier)
+        return
+    values = out if out is y else out.astype(y.dtype)
+    if s is not None:
+        values = remove_scale(values, s, q)
+    if values is not y:
+        y[...] = values
+
+
+def random_words(key: Key, count: int) -> NDArray[np.uint32]:
+    """Return the `count` 32-bit Philox words that a float32 array with this `key` takes, shape (count,), uint32."""
+    return _drawn(key, 0, count, 32)
+
+
+def _drawn(key: Key, begin: int, count: int, width: int) -> NDArray[np.uint32]:
+    """Return the 32-bit words of the elements from `begin` on, which take `width` bits each."""
+    block, before = _place(key.offset + begin, width)
+    each = width // 32
+    words = np.empty(-(-each * (before + count) // 4) * 4, np.uint32)
+    cpu.fill(words, block, np.uint64(key.seed), np.uint64(key.stream))
+    return words[each * before : each * (before + count)].copy()
+
+
+def _wide_words(key: Key, begin: int, count: int, width: int) -> NDArray[np.uint64]:
+    """Return the random words of those elements, at the top of 64-bit words."""
+    words = _drawn(key, begin, count, width).astype(np.uint64)
+    return words << np.uint64(32) if width == 32 else words[0::2] << np.uint64(32) | words[1::2]
+
+
+def _lifted(rbits: NDArray[Any], plan: Plan, carrier: Carrier) -> NDArray[Any]:
+    """Return words of n bits moved to the top of a word of the carrier."""
+    words = rbits.astype(carrier.word)
+    return np.left_shift(words, carrier.word(carrier.width - plan.n)) if plan.n else np.zeros_like(words)
+
+
+def _eps_words(eps: NDArray[Any]) -> NDArray[np.uint64]:
+    """Return eps 2^64."""
+    return np.ldexp(eps.astype(np.float64), 64).astype(np.uint64)
+
+
+def _after(y: NDArray[Any], q: Quantizer, carrier: Carrier) -> None:
+    """Wrap, or flush to zero, what was rounded, in place."""
+    fmt = q.format
+    if q.saturation is Saturation.wrap:
+        number = carrier.dtype.type
+        period = number(2.0**fmt.bits * fmt.smallest_subnormal)
+        np.copyto(y, np.where(np.isfinite(y), np.fmod(y, period), y))
+        # Both terms are multiples of the spacing, and so is the result, of no more than `bits` bits: all of it is exact. The
+        # difference is +0 where nothing wraps, and -0 + 0 is 0: integers have no -0.
+        y += np.where(y < number(fmt.min), period, number(0)) - np.where(y > number(fmt.max), period, number(0))
+    if q.ftz_out and fmt.kind == "float" and fmt.smallest_subnormal < fmt.smallest_normal:
+        limit = carrier.dtype.type(fmt.smallest_normal).view(carrier.word)
+        flat = y.reshape(-1).view(carrier.word)
+        cpu.flush_all(flat, flat, limit, _ends(q, carrier))
+
+
+def _encoded(y: NDArray[Any], q: Quantizer, carrier: Carrier) -> NDArray[Any]:
+    """Return the codes of values of the format, one-dimensional."""
+    fmt, codes = q.format, np.empty(y.shape, code_dtype(q.format))
+    if carrier.holds(fmt):  # any mode takes a value to itself
+        rule = Saturation.saturate if q.saturation is Saturation.wrap else rule_of(q)
+        p = parameters(fmt, rule, carrier.dtype, Mode.RTZ, signed_nan=q.nan == "signed", codes=True)
+        cpu.round_by_addends(y.view(carrier.word), codes, addends(Mode.RTZ, carrier.dtype), p, codes=True)
+        return codes
+    values, ascending = _codes(fmt)
+    np.take(ascending, np.searchsorted(values, y), out=codes, mode="clip")
+    codes[(y == 0) & np.signbit(y) & fmt.has_neg_zero] |= codes.dtype.type(1 << (fmt.bits - 1))
+    if fmt.inf_code is not None:
+        codes[np.isposinf(y)] = fmt.inf_code
+        codes[np.isneginf(y)] = fmt.code_of_inf(negative=True)
+    if fmt.nan_code is not None:
+        codes[np.isnan(y)] = fmt.nan_code
+        codes[np.isnan(y) & np.signbit(y)] = fmt.code_of_nan(negative=True)
+    return codes
+
+
+# --- In draws ----------------------------------------------------------------------------------------------
+
+
+def round_draws(
+    rows: NDArray[Any], y: NDArray[Any], how: How, plan: Plan, seed: int, streams: NDArray[np.uint64]
+) -> None:
+    """Round each row (or the only one) into a row of `y`; a stochastic mode's row k takes the words of `streams[k]`."""
+    q, u, v = how.q, _patterns(rows, plan), _patterns(y, plan)
+    if plan.rows is not None:
+        plan.rows(u, v, np.uint64(seed), streams, np.uint64(0), 0, plan.words)
+    elif q.mode.stochastic:
+        for k, stream in enumerate(streams):
+            words = _wide_words(Key(seed, int(stream)), 0, y.shape[1], plan.width)
+            plan.loop(u[min(k, len(u) - 1)], words, v[k], plan.words)
+    elif q.mode is Mode.THR:
+        eps = _eps_words(np.broadcast_to(np.asarray(q.eps, np.float64), y.size))
+        plan.loop(u.reshape(-1), eps, v.reshape(-1), plan.words)
+    else:
+        plan.loop(u.reshape(-1), v.reshape(-1), plan.words)
+    _after(y, q, plan.carrier)
+
+
+def count_rows(rows: NDArray[Any], y: NDArray[Any], how: How, plan: Plan) -> Any:
+    """Return what broke a hypothesis, as `qsim.kernels.cpu.count` does."""
+    return cpu.count(_patterns(rows, plan), _patterns(y, plan), _ends(how.q, plan.carrier))
