@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mutants import MUTANTS
 
 import qsim
 from qsim.folders import folder
@@ -39,9 +40,9 @@ def test_an_edit_of_the_core_is_noticed(tmp_path: Path) -> None:
     assert first
     assert ask() == (cold, first)  # nothing was compiled anew
     source = file.read_text(encoding="utf-8")
-    decision = "else f > t)"
-    assert source.count(decision) == 1
-    file.write_text(source.replace(decision, "else f >= t)"), encoding="utf-8")
+    right, wrong = MUTANTS["addend off by one"]
+    assert source.count(right) == 1
+    file.write_text(source.replace(right, wrong), encoding="utf-8")
     edited, second = ask()
     assert edited == "[1.125, 1.25, 1.25]"
     assert first.items() < second.items()
