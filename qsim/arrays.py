@@ -378,6 +378,10 @@ def _round(
             s = how.scales.setdefault(array.dtype, given_scale(q.scale, array).reshape(()))
     elif q.scale != "none":
         s = derive_scale(array, q)
+    if not fresh:  # what is read in pieces must not change as `out` is written
+        s, given = (
+            extra.copy() if extra is not None and np.may_share_memory(extra, out) else extra for extra in (s, given)
+        )
     round_array(array, out, how, plan, s, key, given, codes=codes, overlap=overlap)
 
 

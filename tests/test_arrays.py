@@ -214,6 +214,43 @@ def test_wrong_out_is_refused(out: Any, fragment: str) -> None:
     assert not np.any(out)
 
 
+@every_kind
+def test_out_of_codes_and_values(kind: np.dtype) -> None:
+    """`encode` and `decode` take `out` as `quantize` does: of any layout, and of the type of their results."""
+    x = numbers(24, kind).reshape(4, 6)
+    codes, wide = encode(x, "e4m3"), np.zeros((8, 12), np.uint8)
+    for out in (np.empty_like(codes), np.empty_like(codes, order="F"), wide[::2, ::-2]):
+        assert encode(x, "e4m3", out=out) is out
+        assert np.array_equal(out, codes)
+    values = decode(codes, "e4m3", kind)
+    for place in (
+        np.empty_like(values),
+        np.empty_like(values, order="F"),
+        np.empty((4, 12), kind)[:, ::2],
+        swapped(values),
+    ):
+        assert decode(codes, "e4m3", kind, out=place) is place
+        assert np.array_equal(place, values, equal_nan=True)
+    same_memory = x.copy()
+    assert encode(same_memory, "e4m3", out=same_memory.view(np.uint8)[:, :6]).tolist() == codes.tolist()
+    with pytest.raises(InputError, match=re.escape("out is uint16 (4, 6); it must be an array of uint8 (4, 6)")):
+        encode(x, "e4m3", out=np.zeros((4, 6), np.uint16))
+    with pytest.raises(InputError, match=re.escape("it must be an array of float32 (4, 6)")):
+        decode(codes, "e4m3", out=np.zeros((4, 6)))
+    with pytest.raises(InputError, match="is no code of"):
+        decode(np.array([1, 2]), "ternary", out=(kept := np.full(2, 7, np.float32)))
+    assert kept.tolist() == [7, 7]
+
+
+def test_out_may_hold_the_words() -> None:
+    """Random words, thresholds and scales that lie where the result goes are read before they are overwritten."""
+    x = np.repeat(numbers(1 << 10, FLOAT32), 64)
+    words = np.random.default_rng(0).integers(0, 1 << 32, x.size, dtype=np.uint32)
+    expected = quantize(x, "e4m3", "SRA", sr_bits=32, rbits=words[::-1])
+    quantize(x, "e4m3", "SRA", sr_bits=32, rbits=words[::-1], out=words.view(np.float32))
+    assert same(words.view(np.float32), expected)
+
+
 def test_out_is_not_written_on_refusal() -> None:
     """A refusal that comes late, of a NaN that the format has no place for, leaves `out` as it was."""
     fmt, out = integer_format("strict", 8, "a test", nan_to="error"), np.full(2, 7.0)
