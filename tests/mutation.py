@@ -22,9 +22,10 @@ from qsim.kernels import core
 
 SOURCE = Path(core.__file__).read_text(encoding="utf-8")
 FUNCTIONS = (
-    "shift", "significand", "discarded", "lost", "stochastic_threshold", "eps_threshold", "round_bits", "encode_bits",
+    "addend", "eps_addend", "last_to_zero", "exceeds", "negative", "of_sign", "binade", "along", "deterministic",
+    "stochastic", "signed", "ranged", "finished", "clamped", "mirrored", "round_bits", "round_word",
 )  # fmt: skip
-"""What a rounding and an encoding are made of; Philox has its known answers."""
+"""What a rounding to values and to codes is made of; Philox has its known answers."""
 
 RELATIONS = {
     ast.Gt: (ast.GtE, ast.Lt), ast.GtE: (ast.Gt, ast.LtE), ast.Lt: (ast.LtE, ast.Gt), ast.LtE: (ast.Lt, ast.GtE),

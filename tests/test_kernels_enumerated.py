@@ -212,5 +212,8 @@ def test_below_the_smallest_value_of_a_format_without_zero(zero_to: str) -> None
     for mode in Mode:
         if not mode.stochastic and mode is not Mode.THR:
             assert encode(x, fmt, mode).tolist() == [reference.encode(float(v), fmt, mode) for v in x], mode
-    with pytest.raises(InputError, match=r"qsim\.reference rounds to it"):
-        encode(x.astype(np.float64), float_format("lowest64", 7, 0, bias=1022, **given))
+    lowest = float_format("lowest64", 7, 0, bias=1022, **given)
+    half = lowest.min / 2
+    x = np.array([half, np.nextafter(half, 1), half / 2, lowest.min, 3 * half, 2.0**-1000])
+    for mode in Mode.RNE, Mode.RAZ, Mode.RTO:
+        assert encode(x, lowest, mode).tolist() == [reference.encode(v, lowest, mode) for v in x.tolist()], mode

@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from types import ModuleType
 from typing import Any
@@ -24,9 +25,9 @@ from strategies import NAMED, SMALL
 from qsim import reference
 from qsim.formats import Format, Grid, get_format
 from qsim.kernels import core as honest
-from qsim.kernels.parameters import Carrier, parameters, stochastic, thresholds
-from qsim.prove import find, smt
-from qsim.prove.specification import FLOAT32, FLOAT64, evaluate, value
+from qsim.kernels.parameters import Carrier, addends, shortcut, stochastic
+from qsim.prove import all_held, find, smt
+from qsim.prove.specification import FLOAT32, FLOAT64, Pair, Result, evaluate, pair, value
 from qsim.rounding import Mode, Saturation, saturations
 from qsim.verdicts import Outcome, Verdict
 
@@ -35,18 +36,15 @@ ALL = mutants()
 CASES: tuple[tuple[str, Saturation, Mode, int, str], ...] = (
     ("float8_e4m3fn", Saturation.SatFinite, Mode.RNE, 0, "canonical"),
     ("int4", Saturation.saturate, Mode.RNE, 0, "canonical"),
-    (
-        "e4m0b8fn",
-        Saturation.OvfNaN,
-        Mode.RNE,
-        0,
-        "signed",
-    ),  # the last bit of its codes is not that of the exponent field
+    ("e4m0b8fn", Saturation.OvfNaN, Mode.RNE, 0, "signed"),  # the last bit of its codes is not that of the exponent field
     ("float8_e5m2", Saturation.SatNone, Mode.RUP, 0, "signed"),
+    ("float8_e5m2", Saturation.SatNone, Mode.RNA, 0, "canonical"),  # mirrored, with -0
+    ("Binary6p3se", Saturation.SatNone, Mode.RNZ, 0, "canonical"),  # and without
     ("uint4", Saturation.saturate, Mode.RAZ, 0, "canonical"),
     ("e4m0fnu", Saturation.SatFinite, Mode.RNE, 0, "canonical"),  # without a zero
     ("Binary6p3ue", Saturation.SatNone, Mode.RDN, 0, "canonical"),
     ("float8_e4m3fnuz", Saturation.OvfNaN, Mode.RTO, 0, "canonical"),
+    ("float8_e5m2", Saturation.SatPropagate, Mode.RTZ, 0, "canonical"),
     ("int4", Saturation.saturate, Mode.SRC, 0, "canonical"),
     ("e4m0fn", Saturation.SatFinite, Mode.SRE, 8, "canonical"),
     ("e3m4b126fn", Saturation.SatFinite, Mode.RNE, 0, "canonical"),  # its subnormal values are those of float32
@@ -56,11 +54,17 @@ CASES: tuple[tuple[str, Saturation, Mode, int, str], ...] = (
     ("float8_e4m3fn", Saturation.SatFinite, Mode.SRB, 8, "canonical"),
     ("float8_e4m3fn", Saturation.SatFinite, Mode.THR, 0, "canonical"),
     ("e8m0fn", Saturation.SatFinite, Mode.SRC, 8, "canonical"),
+    ("e3m4b126fn", Saturation.SatFinite, Mode.SRA, 32, "canonical"),
+    ("bfloat16", Saturation.SatNone, Mode.SRA, 16, "signed"),
 )
 """Formats, saturations and modes that together reach every line of the core, the quickest first."""
 
 MANY = 300
 """Values of a format up to which every one is tried, and the theorem about named formats is quick."""
+WHOLE = "ranged"
+"""The way from a magnitude to the result that needs no condition."""
+FEW = 20
+"""Of these, as many are tried with every word of a list."""
 
 SURVIVORS = {
     "significand, return: field | (hidden if a >= hidden else word(0)) -> field + (hidden if a >= hidden else word(0))":
@@ -102,14 +106,19 @@ def theorem(name: str) -> ModuleType:
     return sys.modules[proof.prove.__module__]
 
 
-def by_theorem(core: ModuleType, case: int) -> Verdict:
-    """Ask the theorem of a case about a core: for this format, or for all with its man_bits where words are random."""
+def by_theorem(core: ModuleType, case: int, way: str) -> Verdict:
+    """Ask the theorem of a case about a core: for this format, or for all with its man_bits where words are random.
+
+    Where the ways to the ends of the range are others than `ranged`, ask whether they are equal to it.
+    """
     name, saturation, mode, n, nan = CASES[case]
     fmt = get_format(name)
     assert isinstance(fmt, Grid)
     named = not mode.stochastic and fmt.top <= MANY
-    module = theorem("modes_kernel_smt" if named else "any_format_smt")
+    module = theorem("shortcuts_smt" if way != WHOLE else "modes_kernel_smt" if named else "any_format_smt")
     module.core = core
+    if way != WHOLE:
+        return all_held((module.prove_one(how, FLOAT32) for how in {*way.split()} - {WHOLE}), way)
     if named:
         return module.prove_one(fmt, saturation, mode, n, nan)
     return module.prove_one(mode, n, even=fmt.even, man_bits=fmt.man_bits)
@@ -118,68 +127,107 @@ def by_theorem(core: ModuleType, case: int) -> Verdict:
 # --- By directed inputs ----------------------------------------------------------------------------------------------
 
 
-def directed(fmt: Format, n: int) -> Iterator[int]:
-    """Yield patterns beside every threshold of a small format, and beside the landmarks of float32.
+LARGEST = Fraction(2) ** 128 - Fraction(2) ** 103
+"""From here on float32 has infinity alone."""
 
-    Of `n` random bits also the tie nearest to the upper neighbour, and the first thresholds above zero, so small that float32
-    has bits below the words of the core.
+
+def directed(fmt: Format, n: int, few: int) -> Iterator[int]:
+    """Yield patterns beside every threshold of a small format, and beside landmarks of float32.
+
+    Where a format has more than `few` values, beside those of the first ones, and of the last. Of `n` random bits also the tie
+    nearest to the upper neighbour, and the first thresholds above zero, so small that float32 has bits below the words of the
+    core.
     """
     exact = []
-    for ordinal in range(min(max(fmt.top, fmt.bottom) + 2, MANY)):
+    beyond = max(fmt.top, fmt.bottom) + 2
+    for ordinal in {*range(min(beyond, few)), *range(max(beyond - 4, 0), beyond)}:
         low, high = fmt.value(ordinal), fmt.value(ordinal + 1)
         parts = (0, Fraction(1, 256), Fraction(1, 2), Fraction(3, 4), 1 - Fraction(1, 2 << n))
         exact += [low + (high - low) * part for part in parts]
     exact += [fmt.value(1) * odd / (2 << n) for odd in (1, 2, 3, 5)]
-    near = [FLOAT32.pattern(float(np.float32(float(value)))) for value in exact if value < 2**128]
+    near = [FLOAT32.pattern(float(np.float32(float(value)))) for value in exact if value < LARGEST]
     near += [1, 1 << 22, 1 << 23, FLOAT32.infinity, FLOAT32.nan, FLOAT32.nan + 5, (1 << 31) - 2]
     yield from sorted({u + step for u in near for step in (-1, 0, 1) if u + step >= 0})
 
 
 @functools.cache
-def expected(case: int) -> list[tuple[int, int, float, int]]:
-    """Return the directed inputs of a case, each with its word or eps, and the value and code that the reference gives."""
-    name, saturation, mode, n, nan = CASES[case]
-    fmt = get_format(name)
+def tried(case: int) -> list[tuple[int, int]]:
+    """Return the directed inputs of a case, each with its word or eps, in an order in which the first ones are of all kinds."""
+    name, _, mode, n, _ = CASES[case]
     words = (0, 1 << (32 - max(n, 1)), 1 << 31, (1 << 31) - 1, (1 << 32) - 1) if mode.stochastic else (0,)
     words = (0, 1 << 20, 1 << 31, 3 << 30, (1 << 32) - 1) if mode is Mode.THR else words
-    found = []
-    for u, sign, word in itertools.product(directed(fmt, n), (0, 1 << 31), words):
-        drawn: dict[str, Any] = {"sr_bits": n, "rbits": word >> (32 - n) if n else 0} if mode.stochastic else {}
-        drawn |= {"eps": word / 2**32} if mode is Mode.THR else {}
-        code = reference.encode(value(u | sign), fmt, mode, saturation=saturation, nan=nan, **drawn)
-        found.append((u | sign, word, fmt.decode(code), code))
+    patterns = directed(get_format(name), n, MANY if len(words) == 1 else FEW)
+    found = [(u | sign, w) for u in patterns for sign in (0, 1 << 31) for w in words]
+    random.Random(1).shuffle(found)
     return found
 
 
-def by_inputs(core: ModuleType) -> tuple[int, str] | None:
-    """Return the first case, and the input, on which a core and the reference differ; `None` if there is none."""
-    for at, (name, saturation, mode, n, nan) in enumerate(CASES):
-        p = parameters(get_format(name), saturation, FLOAT32.dtype, mode, signed_nan=nan == "signed")
-        for u, word, right, code in expected(at):
-            with np.errstate(all="ignore"):
-                try:
-                    even, odd, sticky = limits(core, mode, n, u, word)
-                    got = evaluate(core, u, even, odd, p, sticky)
-                except (OverflowError, ValueError):
-                    return at, f"{name} {mode} at {u:#x}: no word at all"
-            back = value(got.value)
-            same = back == right and math.copysign(1, back) == math.copysign(1, right)
-            if got.code != code or not (same or (math.isnan(back) and math.isnan(right))):
-                return at, f"{name} {mode} at {u:#x}, word {word:#x}"
+@functools.cache
+def expected(case: int, at: int) -> Result:
+    """Return the value's pattern and the code that the reference gives for an input."""
+    name, saturation, mode, n, nan = CASES[case]
+    (u, word), fmt = tried(case)[at], get_format(name)
+    drawn: dict[str, Any] = {"sr_bits": n, "rbits": word >> (32 - n) if n else 0} if mode.stochastic else {}
+    drawn |= {"eps": word / 2**32} if mode is Mode.THR else {}
+    code = reference.encode(value(u), fmt, mode, saturation=saturation, nan=nan, **drawn)
+    decoded = fmt.decode(code)
+    if math.isnan(decoded):
+        negative = fmt.has_neg_zero and code == fmt.code_of_nan(negative=True)
+        return Result(FLOAT32.nan | negative << 31, code)
+    return Result(FLOAT32.pattern(decoded), code)
+
+
+def by_inputs(core: ModuleType, cases: Iterable[int] = range(len(CASES))) -> tuple[int, str, str] | None:
+    """Return the first case, way to the ends and input on which a core and the reference differ; `None` if there is none.
+
+    Of each case a few inputs are tried before all.
+    """
+    cases = tuple(cases)
+    for case, some in [*((case, slice(40)) for case in cases), *((case, slice(40, None)) for case in cases)]:
+        name, saturation, mode, n, nan = CASES[case]
+        both = pair(get_format(name), saturation, FLOAT32, mode, signed_nan=nan == "signed")
+        for at in range(len(tried(case)))[some]:
+            (u, word), right = tried(case)[at], expected(case, at)
+            for way, rounded in ((WHOLE, whole), (" ".join(map(shortcut, both)), short)):
+                with np.errstate(all="ignore"):
+                    try:
+                        got = rounded(core, u, *added(core, mode, n, u, word), both)
+                    except (OverflowError, ValueError):
+                        return case, way, f"{name} {mode} at {u:#x}: no word at all"
+                if got != right:
+                    return case, way, f"{name} {mode} at {u:#x}, word {word:#x}"
     return None
 
 
-def limits(core: ModuleType, mode: Mode, n: int, u: int, word: int) -> tuple[int, int, int]:
-    """Return the thresholds for an input, and whether they are sticky."""
-    if mode.stochastic:
-        t, sticky = core.stochastic_threshold(np.uint32(word), stochastic(mode, n, FLOAT32.dtype))
-        return int(t), int(t), int(sticky)
-    if mode is Mode.THR:
-        t, sticky = core.eps_threshold(np.uint32(word), u >> 31 == 1)
-        return int(t), int(t), int(sticky)
-    t = thresholds(mode, FLOAT32.dtype)
-    pair = (t.even_neg, t.odd_neg) if u >> 31 else (t.even_pos, t.odd_pos)
-    return int(pair[0]), int(pair[1]), int(t.sticky)
+def added(core: ModuleType, mode: Mode, n: int, u: int, word: int) -> tuple[int, int, int | None]:
+    """Return the addends for an input, and whether that of a random word is sticky."""
+    if mode.stochastic or mode is Mode.THR:
+        r, sticky = (
+            core.addend(np.uint32(word), stochastic(mode, n, FLOAT32.dtype))
+            if mode.stochastic
+            else core.eps_addend(np.uint32(word), u >> 31 == 1)
+        )
+        return int(r), int(r), int(sticky)
+    t = addends(mode, FLOAT32.dtype)
+    return *map(int, (t.even_neg, t.odd_neg) if u >> 31 else (t.even_pos, t.odd_pos)), None
+
+
+def whole(core: ModuleType, u: int, even: int, odd: int, sticky: int | None, both: Pair) -> Result:
+    """Return what `round_bits` or `round_word` makes of an input."""
+    return evaluate(core, u, even, odd, both, sticky)
+
+
+def short(core: ModuleType, u: int, even: int, odd: int, sticky: int | None, both: Pair) -> Result:
+    """Return the same by the short ways to the ends of a range, as the library's loops take them."""
+    found = []
+    for p in both:
+        a, r = np.uint32(u & 0x7FFFFFFF), np.uint32(even)
+        if sticky is None:
+            y = core.deterministic(a, r, np.uint32(odd), core.last_to_zero(r, p), p)
+        else:
+            y = core.stochastic(a, r, np.uint32(sticky), p)
+        found.append(int(getattr(core, shortcut(p))(y, np.uint32(u), p)))
+    return Result(*found)
 
 
 # --- Equal to the core -----------------------------------------------------------------------------------------------

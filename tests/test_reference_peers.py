@@ -87,7 +87,8 @@ def test_nearest_of_ml_dtypes_without_zero(source: np.dtype) -> None:
         np.array([reference.encode(v, fmt, mode, saturation="OvfNaN") for v in x.tolist()]) for mode in ("RNE", "RNA")
     )
     small = np.abs(x) < 2.0**-126
-    tie = np.frexp(x)[0] == 0.75
+    with np.errstate(invalid="ignore"):  # of a NaN, on some machines
+        tie = np.frexp(x)[0] == 0.75
     assert np.array_equal(even[~small & ~tie], theirs[~small & ~tie])
     assert np.array_equal(up[~small], theirs[~small])
     lowest = (x > 0) & (x <= 2.0**-127)
