@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite.binding
-import numba
 import numpy as np
 import psutil
 import pyperf
@@ -41,6 +40,8 @@ LEAST, MOST = 7, 41
 """Rounds of a row, each of which times every candidate once."""
 ENOUGH = 10.0
 """Seconds of a row after which the least number of rounds is enough."""
+REST = 0.02
+"""Seconds that the threads of others are given to come to rest."""
 SHORT = 0.005
 """Seconds that a timing takes at least: shorter calls are repeated."""
 QUICK = 1 << 14
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Measure the rows that are asked for, and write the page after each of them."""
+    """Measure the rows that are asked for, and write the page."""
     parser = Parser(prog="python benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", metavar="ROW", help="these rows, by name or pattern (`sr-*`)")
     parser.add_argument("--full", action="store_true", help="the longest rows too, of up to 2^30 elements")
@@ -88,17 +89,24 @@ def run(argv: Sequence[str]) -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     machine = facts() | ({"quick": "yes"} if args.quick else {})
     found = earlier(args.output / f"{stem}.json", machine, partial=args.only is not None)
-    for row in chosen:
-        measured, notes = measure(row, row.elements, quick=args.quick)
-        for note in notes:
-            print(f"{row.name}: {note}", flush=True)
-        if measured:
-            found[row.name] = [one for name, about in measured.items() for one in kept(row, name, *about, machine)]
-            suite = pyperf.BenchmarkSuite([one for name in ROWS for one in found.get(name, ())])
-            write(suite, args.output, stem)
-            print(f"{row.name}: {page.line(row, suite)}", flush=True)
+    try:
+        for row in chosen:
+            measured, notes = measure(row, row.elements, quick=args.quick)
+            for note in notes:
+                print(f"{row.name}: {note}", flush=True)
+            if measured:
+                found[row.name] = [one for name, about in measured.items() for one in kept(row, name, *about, machine)]
+                print(f"{row.name}: {page.line(row, in_order(found))}", flush=True)
+    finally:  # an interrupt loses the row that it interrupts, and no other
+        if found:
+            write(in_order(found), args.output, stem)
     print(args.output / f"{stem}.md")
     return 0
+
+
+def in_order(found: Mapping[str, list[pyperf.Benchmark]]) -> pyperf.BenchmarkSuite:
+    """Return the suite of the rows that were measured, as in the table."""
+    return pyperf.BenchmarkSuite([one for name in ROWS for one in found.get(name, ())])
 
 
 def named(patterns: Sequence[str]) -> list[Row]:
@@ -121,11 +129,11 @@ def measure(row: Row, elements: int, *, quick: bool = False) -> tuple[dict[str, 
     them. So the rounds are ours: in each of them every candidate is timed right after the reference, and what counts is
     the median over rounds of one divided by the other. The clock, the facts about the machine and the file are pyperf's.
     """
-    if row.threads > numba.config.NUMBA_NUM_THREADS:
-        return {}, [f"left out: it needs {row.threads} threads, and there are {numba.config.NUMBA_NUM_THREADS}"]
+    qsim.set_threads(None)
+    if row.threads > qsim.get_threads():
+        return {}, [f"left out: it needs {row.threads} threads, and there are {qsim.get_threads()}"]
     elements = min(elements, QUICK) if quick else elements
-    with tempfile.TemporaryDirectory() as folder, threadpool_limits(row.threads, "blas"), quiet():
-        qsim.set_threads(row.threads)
+    with tempfile.TemporaryDirectory() as folder, threads(row.threads), quiet():
         data = Data(row.data, elements, row.threads, Path(folder))
         calls, notes = prepared(row, data)
         if "qsim" not in calls:
@@ -139,7 +147,7 @@ def measure(row: Row, elements: int, *, quick: bool = False) -> tuple[dict[str, 
             if done >= LEAST and pyperf.perf_counter() - start > ENOUGH:
                 break
             for name, call in calls.items():
-                before = timed(reference, again) if reference else None
+                before = after_rest(reference, again, row.threads) if reference else None
                 own = float(max(1, call())) if row.measure is Measure.BYTES else timed(call, loops[name])
                 times[name].append((own, before))
         others = (by_others() - taken) / (pyperf.perf_counter() - start)
@@ -172,6 +180,17 @@ def timed(call: Call, loops: int) -> float:
     return (pyperf.perf_counter() - start) / loops
 
 
+def after_rest(reference: Call, loops: int, threads: int) -> float:
+    """Return the seconds that the reference takes, once the threads of the candidate before it have come to rest.
+
+    A pool of OpenMP, torch's say, spins for some milliseconds on the core that the reference wants.
+    """
+    start = pyperf.perf_counter()
+    while threads > 1 and pyperf.perf_counter() - start < REST:
+        reference()
+    return timed(reference, loops)
+
+
 def repeats(call: Call) -> int:
     """Return how often a call is repeated so that the clock, and the loop around it, do not matter."""
     call()
@@ -186,6 +205,17 @@ def by_others() -> float:
     machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
     idle = machine.idle + getattr(machine, "iowait", 0.0)
     return sum(machine) - idle - sum((own.user, own.system, own.children_user, own.children_system))
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Any:
+    """Let qsim, and BLAS, take so many threads."""
+    with threadpool_limits(count, "blas"):
+        qsim.set_threads(count)
+        try:
+            yield
+        finally:
+            qsim.set_threads(None)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ import psutil
 
 import qsim
 from qsim.arrays import code_dtype
-from qsim.kernels.parameters import CARRIERS, parameters, stochastic, thresholds
+from qsim.kernels.parameters import addends, stochastic
 from qsim.prove import exhaustive, sweep
+from qsim.prove.specification import FLOAT32, pair
 from qsim.rounding import Mode, saturations
 
 Call = Callable[[], Any]
@@ -115,24 +117,23 @@ def decoded(fmt: str) -> Maker:
 def swept(fmt: str, mode: str) -> Maker:
     """Hold the kernel against the reference's thresholds on as many float32 as there are elements.
 
-    Everything that one format and mode costs is in it: the thresholds in exact arithmetic, the loop's compilation, the loop.
+    The thresholds in exact arithmetic are part of it; the loop, which is compiled once for many formats, is there already.
     """
 
     def make(data: Data) -> Call:
-        to, by, carrier = qsim.get_format(fmt), Mode[mode], CARRIERS[np.dtype(np.float32)]
+        to, by, span = qsim.get_format(fmt), Mode[mode], (0, data.elements - 1)
         rule = saturations(to)[0]
-        p = parameters(to, rule, carrier.dtype, by)
-        span = (0, data.elements - 1)
 
         def call() -> None:
-            for cached in (sweep.line, sweep.starts, exhaustive.rounding_loop, exhaustive.carrying_loop):
-                cached.cache_clear()
+            for known in (sweep.line, sweep.starts):
+                known.cache_clear()
+            both = pair(to, rule, FLOAT32, by)
             if by.stochastic:
-                source = stochastic(by, 32, carrier.dtype)
-                found = exhaustive.first_carry_difference(sweep.intervals(to, rule), by, 32, source, p, span=span)
+                source = stochastic(by, 32, FLOAT32.dtype)
+                found = exhaustive.first_carry_difference(sweep.intervals(to, rule), by, 32, source, both, span=span)
             else:
-                right = sweep.tiles(to, by, rule, carrier)
-                found = exhaustive.first_difference(right, thresholds(by, carrier.dtype), p, span=span)
+                right = sweep.tiles(to, by, rule, FLOAT32)
+                found = exhaustive.first_difference(right, addends(by, FLOAT32.dtype), both, span=span)
             if found is not None:
                 raise AssertionError(f"{fmt}:{mode} rounds the pattern {found:#010x} wrongly")
 
@@ -144,38 +145,47 @@ def swept(fmt: str, mode: str) -> Maker:
 # --- What it is held against ------------------------------------------------------------------------------------------
 
 
-@numba.njit(parallel=True)
-def parallel_copy(x, out):  # noqa: D103 - what it says
-    for i in numba.prange(x.size):
+@numba.njit(nogil=True)
+def copy_part(x, out):  # noqa: D103 - what it says
+    for i in range(x.size):
         out[i] = x[i]
 
 
-@numba.njit(parallel=True)
-def parallel_fill(out, value):  # noqa: D103 - what it says
-    for i in numba.prange(out.size):
-        out[i] = value
+@numba.njit(nogil=True)
+def fill_part(out):  # noqa: D103 - what it says
+    for i in range(out.size):
+        out[i] = 1
 
 
 def copy(data: Data) -> Call:
-    """Copy the input by as many threads: one by NumPy, several by a parallel loop of Numba."""
+    """Copy the input by as many threads: one by NumPy, several by a compiled loop in each of them."""
     if data.threads == 1:
         return functools.partial(np.copyto, data.out, data.x)
-    return by_threads(parallel_copy, data.threads, data.x, data.out)
+    return shared(copy_part, data.threads, data.x, data.out)
 
 
 def fill(data: Data) -> Call:
     """Write a number to each value, with nothing read."""
     if data.threads == 1:
-        return functools.partial(data.out.fill, 1.0)
-    return by_threads(parallel_fill, data.threads, data.out, np.float32(1))
+        return functools.partial(data.out.fill, 1)
+    return shared(fill_part, data.threads, data.out)
 
 
-def by_threads(loop: Any, threads: int, *arguments: Any) -> Call:
-    """Run a parallel loop by so many threads, which Numba is told at each call: others may have told it otherwise."""
+def shared(loop: Any, threads: int, *arrays: np.ndarray) -> Call:
+    """Return the call of a compiled loop that each thread runs over its part of the arrays.
+
+    The threads are Python's. Those of Numba's parallel loops spin for some milliseconds when they are done, on the core that
+    the next candidate wants.
+    """
+    ends = [arrays[0].size * k // threads for k in range(threads + 1)]
+    parts = [[array[start:stop] for array in arrays] for start, stop in itertools.pairwise(ends)]
+    pool = ThreadPoolExecutor(threads - 1)
 
     def call() -> None:
-        numba.set_num_threads(threads)
-        loop(*arguments)
+        started = [pool.submit(loop, *part) for part in parts[1:]]
+        loop(*parts[0])
+        for other in started:
+            other.result()
 
     return call
 

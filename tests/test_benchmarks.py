@@ -14,7 +14,6 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import matplotlib as mpl
-import numba
 import numpy as np
 import pyperf
 import pytest
@@ -44,9 +43,8 @@ MACHINE = {"cpu_model_name": "a machine", "numpy": "2.0", "simd": "AVX2"}
 @pytest.fixture(autouse=True)
 def numbers_of_threads():
     """Leave the number of threads as it was."""
-    before = qsim.get_threads()
     yield
-    qsim.set_threads(before)
+    qsim.set_threads(None)
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +56,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run what would be a process of its own in this one, where kernels are loaded and compiled already."""
+    """Run what would be a process of its own in this one, where kernels are loaded and compiled already; and few steps."""
 
     def run(command: list[str], *, env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
         assert "PYTHONDONTWRITEBYTECODE" not in env
@@ -72,6 +70,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         return subprocess.CompletedProcess(command, 0, printed.getvalue(), "")
 
     monkeypatch.setattr(work, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(work, "STEPS", 1)
 
 
 def numbers(result: Any) -> np.ndarray:
@@ -103,10 +102,9 @@ def suite(names: tuple[str, ...] = (*rows.ROWS,), machine: dict[str, Any] = MACH
 def test_a_row_runs_and_its_peers_do_the_same(name: str, tmp_path: Path) -> None:
     """A row runs at a small size; the packages that are there return what qsim does, and a copy copies."""
     row = rows.ROWS[name]
-    threads = min(row.threads, numba.config.NUMBA_NUM_THREADS)
     elements = min(row.elements, 1000)
-    data = work.Data(row.data, elements, threads, tmp_path)
-    with script.quiet():
+    data = work.Data(row.data, elements, row.threads, tmp_path)
+    with script.threads(row.threads), script.quiet():
         calls, notes = script.prepared(row, data)
         assert all("left out: " in note for note in notes)
         assert not [note for note in notes if "fails" in note]
