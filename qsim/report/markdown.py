@@ -10,7 +10,7 @@ from qsim.report import text
 from qsim.report.text import Entry, Order
 from qsim.studies.result import Cell, Claim, Figure, Result, Table
 
-__all__ = ["page"]
+__all__ = ["page", "pipe_table"]
 
 
 def page(result: Result) -> str:
@@ -67,7 +67,7 @@ def _verdicts(entries: Iterable[Entry], question: str) -> str:
         outcome, compared = text.verdict(claim)
         shown = f"**{compared}**" if text.standing(claim) == "bad" else compared
         rows.append((f"[{_plain(claim.statement)}](#claim-{claim.id})", str(claim.expected), outcome, shown))
-    return _lines(("Claim", "Expected", "Outcome", question), rows)
+    return pipe_table(("Claim", "Expected", "Outcome", question), rows)
 
 
 def _entry(entry: Entry, order: Order) -> Iterator[str]:
@@ -116,10 +116,10 @@ def _grid(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     shown = [text.column(values) for values in zip(*rows, strict=True)]
     right = [text.numeric(values) for values in zip(*rows, strict=True)]
     body = [[_plain(cell) for cell in row] for row in zip(*shown, strict=True)]
-    return _lines([_plain(name) for name in columns], body, right)
+    return pipe_table([_plain(name) for name in columns], body, right)
 
 
-def _lines(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool] = ()) -> str:
+def pipe_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool] = ()) -> str:
     """Return a table of cells that are Markdown already."""
     marks = ["--:" if i < len(right) and right[i] else "---" for i in range(len(columns))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, marks, *rows))

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from qsim.verdicts import Outcome
 
-__all__ = ["Claim", "Figure", "Panel", "Result", "Series", "Table"]
+__all__ = ["Claim", "Figure", "Panel", "Result", "Series", "Table", "json_lines"]
 
 SCHEMA = 1
 """Raised whenever a reader of an older `result.json` would misread a newer one."""
@@ -141,7 +141,7 @@ class Result:
 
     def to_json(self) -> str:
         """Return the result as JSON, a line for each small thing; NaN and infinity refused, same bytes for same data."""
-        return _lines(dataclasses.asdict(self), 0) + "\n"
+        return json_lines(dataclasses.asdict(self), 0) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Result:
@@ -160,7 +160,7 @@ WIDTH = 120
 """What fits a line is written on one, so that a record, a row or a curve's coordinates can be read and compared."""
 
 
-def _lines(value: Any, depth: int) -> str:
+def json_lines(value: Any, depth: int) -> str:
     """Return `value` as JSON, broken into lines where a container is too long for one and holds others."""
     flat = json.dumps(value, ensure_ascii=False, allow_nan=False)
     parts = list(value.values()) if isinstance(value, dict) else value
@@ -169,9 +169,9 @@ def _lines(value: Any, depth: int) -> str:
         return flat
     pad = " " * (depth + 1)
     if isinstance(value, dict):
-        items = [f"{json.dumps(key, ensure_ascii=False)}: {_lines(part, depth + 1)}" for key, part in value.items()]
+        items = [f"{json.dumps(key, ensure_ascii=False)}: {json_lines(part, depth + 1)}" for key, part in value.items()]
         return "{\n" + pad + f",\n{pad}".join(items) + "\n" + " " * depth + "}"
-    return "[\n" + pad + f",\n{pad}".join(_lines(part, depth + 1) for part in value) + "\n" + " " * depth + "]"
+    return "[\n" + pad + f",\n{pad}".join(json_lines(part, depth + 1) for part in value) + "\n" + " " * depth + "]"
 
 
 T = TypeVar("T")
