@@ -136,28 +136,22 @@ def decode(
     `out` takes the values. Raise `InputError` for what is no code: codes are integers in 0 .. 2^bits - 1, and some formats
     leave some of them unused; and for an `out` that does not fit.
     """
-    fmt = get_format(fmt)
+    try:
+        fmt, wanted, line, gaps = (_decoding if isinstance(fmt, str) and ".toml" in fmt else _known_decoding)(
+            fmt, dtype
+        )
+    except TypeError:  # what has no hash; and a file may change
+        fmt, wanted, line, gaps = _decoding(fmt, dtype)
     array = as_array(codes, "codes")
     if array.dtype.kind not in "iu":
         raise InputError(f"codes are integers, not {array.dtype}")
     fits = array.dtype.kind == "u" and 8 * array.dtype.itemsize <= fmt.bits
     if array.size and not fits and not 0 <= int(array.min()) <= int(array.max()) < 1 << fmt.bits:
         raise InputError(f"codes of {fmt.name} are 0 .. {(1 << fmt.bits) - 1}, not {array.min()} .. {array.max()}")
-    try:
-        wanted = np.dtype(dtype)
-    except TypeError:
-        raise InputError(f"dtype = {dtype!r} is no type of NumPy; float32 is one") from None
-    if wanted.name not in INPUTS:
-        raise InputError(f"values are decoded to float16, bfloat16, float32 or float64, not {wanted}")
-    wanted = (
-        wanted
-        if can_hold(number_format(wanted.newbyteorder("=") if wanted.kind == "f" else wanted), fmt)
-        else np.dtype(np.float64)
-    )
     if out is not None:
         _check_out(out, array, wanted)
     values = np.empty(array.shape, wanted) if out is None else out
-    _decode(array, values, fmt)
+    _decode(array, values, fmt, line, gaps=gaps)
     return values
 
 
@@ -313,7 +307,7 @@ def _as(y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _check_out(out: NDArray[Any], array: NDArray[Any], dtype: np.dtype[Any]) -> None:
-    if isinstance(out, np.ndarray) and _overlaps(out):
+    if isinstance(out, np.ndarray) and not out.flags.c_contiguous and _overlaps(out):
         raise InputError("out has elements that share memory; give an array of its own elements")
     if not isinstance(out, np.ndarray) or out.shape != array.shape or out.dtype.newbyteorder("=") != dtype:
         found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
@@ -429,30 +423,45 @@ def _broadcast(array: NDArray[Any], shape: tuple[int, ...], name: str) -> NDArra
         raise InputError(f"{name} of shape {array.shape} do not broadcast to the shape {shape} of x") from None
 
 
-def _decode(codes: NDArray[Any], values: NDArray[Any], fmt: Format) -> None:
+def _decoding(fmt: str | Format, dtype: Any) -> tuple[Format, np.dtype[Any], NDArray[Any] | None, bool]:
+    """Return the format, the type that is decoded to, the values of all codes, if there are few, and whether some have none."""
+    fmt = get_format(fmt)
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        raise InputError(f"dtype = {dtype!r} is no type of NumPy; float32 is one") from None
+    if wanted.name not in INPUTS:
+        raise InputError(f"values are decoded to float16, bfloat16, float32 or float64, not {wanted}")
+    native = wanted.newbyteorder("=") if wanted.kind == "f" else wanted
+    wanted, native = (wanted, native) if can_hold(number_format(native), fmt) else (np.dtype(np.float64),) * 2
+    line = fmt.values().astype(native) if fmt.bits <= WIDEST_TABLE else None
+    return fmt, wanted, line, line is not None and not fmt.has_nan and bool(np.isnan(line).any())
+
+
+_known_decoding = functools.lru_cache(maxsize=256)(_decoding)
+
+
+def _decode(codes: NDArray[Any], values: NDArray[Any], fmt: Format, line: NDArray[Any] | None, *, gaps: bool) -> None:
     """Write the value of every code into `values`; refuse codes that have none."""
-    if fmt.bits > WIDEST_TABLE:
+    if line is None:
         wide = fmt.decode_array(codes.reshape(-1)).reshape(codes.shape)
         _refuse_unused(codes, wide, fmt)
         values[...] = wide
         return
-    line = _table(fmt, values.dtype.newbyteorder("=") if values.dtype.kind == "f" else values.dtype)
-    if not fmt.has_nan and np.isnan(fmt.values()).any():
-        _refuse_unused(codes, fmt.values()[codes], fmt)
-    straight = (
-        codes.flags.c_contiguous and values.flags.c_contiguous and codes.dtype.isnative and values.dtype in CARRIERS
-    )
-    if straight and codes.dtype.kind == "u":
+    if gaps:
+        _refuse_unused(codes, line[codes], fmt)
+    flags = codes.flags.c_contiguous and values.flags.c_contiguous
+    if (
+        flags
+        and codes.dtype.kind == "u"
+        and codes.dtype.isnative
+        and values.dtype in CARRIERS
+        and values.dtype.isnative
+    ):
         flat, out = codes.reshape(-1), values.reshape(-1)
         in_parts(flat.size, lambda begin, end: cpu.look_up(flat[begin:end], line, out[begin:end]))
     else:
         values[...] = line[codes]
-
-
-@functools.lru_cache(maxsize=256)
-def _table(fmt: Format, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return the values of all codes as `dtype`."""
-    return fmt.values().astype(dtype)
 
 
 def _refuse_unused(codes: NDArray[Any], values: NDArray[Any], fmt: Format) -> None:

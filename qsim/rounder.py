@@ -38,6 +38,9 @@ __all__ = [
 
 FLOAT32, FLOAT64 = CARRIERS[np.dtype(np.float32)], CARRIERS[np.dtype(np.float64)]
 
+UNSIGNED = [np.dtype(f"u{size}") for size in (1, 2, 4, 4, 8, 8, 8, 8)]
+"""The smallest unsigned types of 1, 2, ... bytes."""
+
 PIECE = 1 << 14
 """Elements of a piece: as float64 and with a scale it is 512 KiB, which a second-level cache holds."""
 
@@ -90,7 +93,7 @@ def rule_of(q: Quantizer) -> Saturation:
 
 def code_dtype(fmt: Format) -> np.dtype[Any]:
     """Return the smallest unsigned type that holds a code of `fmt`."""
-    return np.dtype(f"u{next(size for size in (1, 2, 4, 8) if 8 * size >= fmt.bits)}")
+    return UNSIGNED[(fmt.bits - 1) // 8]
 
 
 @functools.lru_cache(maxsize=1024)
