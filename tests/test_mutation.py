@@ -403,6 +403,58 @@ def test_another_mutant_does_not(function, tmp_path) -> None:
     assert equal(mutant.module(tmp_path), function, FLOAT32).outcome is Outcome.REFUTED
 
 
+def strays(p: Any) -> Iterator[str]:
+    """Yield what these parameters give to `exceeds`, `along` and `clamped` that the proofs of equality do not expect.
+
+    Results ascend with magnitudes and with what is added, so that an infinity to which the most is added has the largest.
+    """
+    word = type(p.sign)
+    none, one = word(0), word(1)
+    added = (none, word(p.sign - one), p.sign, p.largest)
+    smalls = [honest.last_to_zero(r, p) for r in added]
+    zeros = [honest.deterministic(none, r, t, small, p) for r, small in zip(added, smalls, strict=True) for t in added]
+    zeros += [honest.stochastic(none, r, sticky, p) for r in added for sticky in (none, one)]
+    least = p.quantum, (none if p.tiny == p.largest else word(p.tiny + one))
+    ends = (
+        honest.deterministic(p.inf, p.largest, p.largest, smalls[-1], p),
+        honest.stochastic(p.inf, p.largest, one, p),
+    )
+    if any(limit >= p.sign for limit in (*smalls, p.top, p.bottom)) or p.sign <= p.tiny < p.largest:
+        yield "a limit has a sign"
+    if any(y >= p.sign - one for y in ends):
+        yield "an infinity has a magnitude with a sign, or the largest of all"
+    if any(zeros):
+        yield "zero becomes another number"
+    if any(word(p.floor - honest.binade(a, p)) > p.fraction_bits for a in least):
+        yield "no bit of an exponent field is left"
+
+
+@pytest.mark.parametrize("carrier", CARRIED, ids=lambda carrier: str(carrier.dtype))
+def test_of_a_nan_nothing_else_counts(carrier) -> None:
+    """Whatever a magnitude becomes, with the pattern of a NaN it is that NaN, so that no limit matters."""
+    width = carrier.width
+    p = unknown(
+        honest.Parameters,
+        carrier,
+        last=width - 1,
+        sign=1 << (width - 1),
+        inf=carrier.infinity,
+        largest=(1 << width) - 1,
+    )
+    y, u = z3.BitVecs("y u", width)
+    for finish in (honest.ranged, honest.clamped, honest.mirrored):
+        reader = smt.Reader()
+        nan = z3.If(z3.UGE(u, p.sign), p.nan_neg, p.nan_pos) if finish is honest.ranged else p.nan_pos
+        verdict = smt.decide(
+            reader.call(finish, y, u, p) == nan,
+            reader,
+            covered=finish.__name__,
+            counterexample=lambda at: f"y = {at(y):#x}, u = {at(u):#x}",
+            given=z3.UGT(u & (p.sign - 1), p.inf),
+        )
+        assert verdict.outcome is Outcome.HELD, str(verdict)
+
+
 @pytest.mark.parametrize("carrier", CARRIED, ids=lambda carrier: str(carrier.dtype))
 def test_the_callers_keep_to_the_hypotheses(carrier) -> None:
     """What the proofs of equality assume holds of the parameters of every format, and of every source of random words."""
@@ -413,6 +465,8 @@ def test_the_callers_keep_to_the_hypotheses(carrier) -> None:
         pairs = {pair(fmt, rule, carrier, mode, signed_nan=signed) for rule, mode, signed in choices}
         for p in {p for both in pairs for p in both}:
             assert true(of_parameters(smt.constants(p))), f"{fmt}: {p}"
+            with np.errstate(over="ignore"):
+                assert [*strays(p)] == [], f"{fmt}: {p}"
     p = smt.constants(pair(get_format("float8_e4m3fn"), Saturation.SatFinite, carrier).value)
     for mode in Mode:
         if not mode.stochastic and mode is not Mode.THR:

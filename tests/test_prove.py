@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
 import re
@@ -17,14 +18,14 @@ from covered import covers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutants import MUTANTS, OF_SHORTCUTS, OF_WORDS, module_of, mutant
-from strategies import SMALL, inputs
+from strategies import NAMED, SMALL, inputs
 
 from qsim import reference
 from qsim.cli import main
 from qsim.errors import InputError
 from qsim.formats import Format, get_format
 from qsim.kernels import core, cpu
-from qsim.kernels.parameters import stochastic
+from qsim.kernels.parameters import shortcut, stochastic
 from qsim.prove import Proof, find, frame, run, settle, smt, specification
 from qsim.prove.specification import FLOAT32, FLOAT64
 from qsim.rounding import Mode, Saturation, saturations
@@ -434,6 +435,30 @@ def test_a_mutant_of_a_shortcut_is_refuted(name, tmp_path) -> None:
     proof, module = loaded("shortcuts_smt")
     module.core = mutant(tmp_path, *MUTANTS[name])
     assert re.search(r"y = 0x[0-9a-f]+ of pattern 0x[0-9a-f]+ becomes (0x[0-9a-f]+), not (?!\1\b)0x", refuted(proof))
+
+
+@pytest.mark.parametrize("carrier", [FLOAT32, FLOAT64], ids=lambda carrier: str(carrier.dtype))
+def test_the_shortcuts_are_taken_where_the_theorem_allows(carrier) -> None:
+    """Of every format, saturation, direction and result the short way that is chosen is one of which the theorem speaks."""
+    _, module = loaded("shortcuts_smt")
+    taken = set()
+    none = carrier.word(0)
+    for fmt in (fmt for fmt in {*SMALL, *NAMED} if carrier.holds(fmt)):
+        choices = itertools.product(saturations(fmt), (Mode.RNE, Mode.RTZ, Mode.RUP, Mode.RDN), (False, True))
+        pairs = [specification.pair(fmt, rule, carrier, mode, signed_nan=signed) for rule, mode, signed in choices]
+        for p in {p for both in pairs for p in both}:
+            how = shortcut(p)
+            taken.add(how)
+            if how == "ranged":
+                continue
+            with np.errstate(over="ignore"):
+                small = core.last_to_zero(none, p)
+                least = (core.deterministic(p.inf, none, none, small, p), core.stochastic(p.inf, none, none, p))
+            words = smt.constants(p)
+            for u, y in ((none, none), *((p.inf, y) for y in least)):
+                given = module.conditions(z3, words, *(smt.word(int(word), carrier.width) for word in (y, u)), how)
+                assert z3.is_true(z3.simplify(given)), f"{fmt}, {how}: {p}"
+    assert taken == {"ranged", "clamped", "mirrored"}
 
 
 @pytest.mark.parametrize("choice", [(Mode.RNE,), (Mode.RAZ,), (Mode.SRC, 8)], ids=str)
