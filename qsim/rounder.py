@@ -59,11 +59,6 @@ class How:
     scales: dict[np.dtype[Any], NDArray[Any]] = field(default_factory=dict, compare=False)
     plans: dict[tuple[np.dtype[Any], bool], Plan] = field(default_factory=dict, compare=False)
 
-    @property
-    def rule(self) -> Saturation:
-        """The saturation rule in force."""
-        return rule_of(self.q)
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
