@@ -421,6 +421,11 @@ def _encoded(y: NDArray[Any], q: Quantizer, carrier: Carrier) -> NDArray[Any]:
     if carrier.holds(fmt):  # any mode takes a value to itself
         rule = Saturation.saturate if q.saturation is Saturation.wrap else rule_of(q)
         p = parameters(fmt, rule, carrier.dtype, Mode.RTZ, signed_nan=q.nan == "signed", codes=True)
+        if fmt.has_nan:  # a NaN is a result here, an overflow's perhaps, and no input that `nan_to` speaks of
+            nans = (fmt.code_of_nan(negative=negative) for negative in (False, q.nan == "signed" and fmt.has_neg_zero))
+            p = p._replace(
+                **{name: carrier.word(code) for name, code in zip(("nan_pos", "nan_neg"), nans, strict=True)}
+            )
         cpu.round_by_addends(y.view(carrier.word), codes, addends(Mode.RTZ, carrier.dtype), p, codes=True)
         return codes
     values, ascending = _codes(fmt)

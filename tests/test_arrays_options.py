@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable
@@ -108,6 +109,17 @@ def test_subnormal_results_are_flushed(name: str, kind: np.dtype) -> None:
     if fmt.kind == "float" and fmt.has_zero:
         values = np.abs(fmt.values()[encode(x, fmt, ftz_out=True)])
         assert not ((values > 0) & (values < fmt.smallest_normal)).any()
+
+
+@every_kind
+def test_an_overflow_is_nan_whatever_becomes_of_one(kind: np.dtype) -> None:
+    """With ftz_out too `nan_to` speaks of a NaN that comes in, and OvfNaN of what an overflow becomes."""
+    fmt = dataclasses.replace(get_format("e4m3"), nan_to="max")
+    x = np.array([math.nan, fmt.max * 2, -fmt.max * 2, math.inf, 1.0], kind)
+    for flushed in (False, True):
+        codes = encode(x, fmt, saturation="OvfNaN", ftz_out=flushed)
+        assert codes.tolist() == [fmt.top, 0x7F, 0x7F, 0x7F, 0x38]
+        assert codes.tolist() == codes_by_reference(x, fmt, saturation="OvfNaN", ftz_out=flushed).tolist()
 
 
 @every_kind
