@@ -55,6 +55,8 @@ class Numerics:
     numbers: dict[str, int] = field(default_factory=dict)
     #: What normalizations over the batch saw: layer -> (mean, variance), each (draws, channels).
     observed: dict[str, tuple[Array, Array]] = field(default_factory=dict)
+    #: What each site was given, where somebody asks: a dict to fill, site -> (draws, ...); layer -> how its input becomes rows.
+    seen: dict[str, Any] | None = None
     _tokens: list[contextvars.Token[Numerics]] = field(default_factory=list)
 
     def enrol(self, layer: str, points: tuple[str, ...] = POINTS) -> None:
@@ -95,10 +97,11 @@ class Numerics:
 
         The words are those of the site itself, of its second draw, or of another point of the layer, `words_of`.
         """
-        rounding = self.rounding(layer, point)
+        rounding, site = self.rounding(layer, point), f"{layer}.{point}"
+        if self.seen is not None:
+            self.seen[site] = x
         if rounding is None:
             return x if otherwise is None else otherwise
-        site = f"{layer}.{point}"
         q, scale = (rounding, None) if isinstance(rounding, Quantizer) else rounding.at(self.memory, site, self.step, x)
         draws = range(self.first_draw, self.first_draw + (self.draws or 1))
         streams = self.streams(f"{layer}.{words_of or point}", draws, second=second)
@@ -129,6 +132,7 @@ class Numerics:
     def some_draws(self, first: int, count: int) -> Numerics:
         """Return this context for `count` of its draws, from number `first` on; what it counts is counted here."""
         part = copy.copy(self)
+        part.seen = None if self.seen is None else {}
         part.draws, part.first_draw, part._tokens = count, self.first_draw + first, []  # noqa: SLF001 - its own kind
         return part
 

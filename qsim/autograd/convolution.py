@@ -40,8 +40,8 @@ def conv2d(x: Array, w: Array, *, name: str, stride: int = 1, pad: int = 0) -> t
             f"{name}: kernels of {kh}x{kw} pixels and {channels} channels, stride {stride}, pad {pad}, do not fit images of "
             f"{x.shape[2]}x{x.shape[3]} pixels and {x.shape[-1]} channels"
         )
-    points = FivePoints(name, x, w)
     patches = Patches(x.shape[1:], (kh, kw), stride, pad, (high, wide), x.dtype)
+    points = FivePoints(name, x, w, patches.rows)
     y = patches.convolve(points.x_forward, points.w_forward)
 
     def vjp(g: Array, wanted: tuple[bool, ...]) -> tuple[Array | None, ...]:
@@ -79,6 +79,10 @@ class Patches:
         rows = np.empty((len(images) * self.pixels, self.columns), self.dtype)
         take_patches(images.reshape(-1), rows.reshape(-1), images.shape, self.kernel, self.stride, self.pad, self.size)
         return rows
+
+    def rows(self, x: Array) -> Array:
+        """Return all patches of all draws, (draws, samples, pixels, kh kw C)."""
+        return np.stack([self.of(images).reshape(len(images), self.pixels, -1) for images in np.ascontiguousarray(x)])
 
     def each(self, draws: int, work: Any) -> None:
         """Call work(d, chunk, samples) for all chunks of all draws."""

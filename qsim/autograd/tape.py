@@ -112,10 +112,23 @@ def value_and_grad(
             some = tree_map(lambda a: np.asarray(a)[first : first + count], batch) if batch_per_draw else batch  # noqa: B023
             with context.some_draws(first, count) as part:
                 parts.append(_once(loss, part, params, some, batch_per_draw))
+            _put_together(context.seen, part.seen, count)
         values, grads = zip(*parts, strict=True)
         return np.concatenate(values), tree_map(lambda *arrays: np.concatenate(arrays), *grads)
 
     return run
+
+
+def _put_together(seen: dict[str, Any] | None, part: dict[str, Any] | None, count: int) -> None:
+    """Add what the sites were given in `count` more draws to what they were given before."""
+    if seen is None or part is None:
+        return
+    for name, some in part.items():
+        if isinstance(some, np.ndarray):
+            whole = np.broadcast_to(some, (count, *some.shape[1:]))
+            seen[name] = np.concatenate([seen[name], whole]) if name in seen else whole
+        else:
+            seen[name] = some
 
 
 def _once(
@@ -141,6 +154,8 @@ def _once(
         _backward(written, out, context.loss_scale)
     finally:
         _TAPE.reset(token)
+    if context.seen is not None:
+        context.seen["divisor"] = written.divisor
     draws = context.draws or max(len(out.value), *(len(_cotangent(leaf)) for leaf in leaves))
     owed = written.divisor * context.loss_scale
 
