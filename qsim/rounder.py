@@ -467,7 +467,7 @@ def _each_draw(u: NDArray[Any], v: NDArray[Any], plan: Plan, seed: int, streams:
     """Round the patterns `u` with words of each stream; one long draw in parts, which take their words where they stand."""
     rows, words = plan.rows, plan.words
     assert rows is not None
-    if len(v) > 1:
+    if len(v) > 1 or v.size < MANY:
         rows(u, v, np.uint64(seed), streams, np.uint64(0), 0, words)
         return
     in_parts(
@@ -478,12 +478,12 @@ def _each_draw(u: NDArray[Any], v: NDArray[Any], plan: Plan, seed: int, streams:
     )
 
 
-def count_rows(rows: NDArray[Any], y: NDArray[Any], how: How, plan: Plan) -> NDArray[np.int64]:
+def count_rows(rows: NDArray[Any], y: NDArray[Any], how: How, plan: Plan) -> tuple[int, ...]:
     """Return what broke a hypothesis, as `qsim.kernels.cpu.count` does."""
     u, v, ends = _patterns(rows, plan), _patterns(y, plan), _ends(how.q, plan.carrier)
-    if len(v) > 1:
-        return np.array(cpu.count(u, v, ends))
-    parts: list[Any] = []  # to which threads may append
+    if len(v) > 1 or v.size < MANY:
+        found: tuple[int, ...] = cpu.count(u, v, ends)
+        return found
+    parts: list[tuple[int, ...]] = []  # to which threads may append
     in_parts(v.shape[1], lambda begin, end: parts.append(cpu.count(u[:, begin:end], v[:, begin:end], ends)))
-    total: NDArray[np.int64] = np.sum(parts, axis=0, dtype=np.int64)
-    return total
+    return tuple(map(sum, zip(*parts, strict=True)))

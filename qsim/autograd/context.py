@@ -78,10 +78,12 @@ class Numerics:
     def streams(self, site: str, draws: range, *, second: bool = False) -> NDArray[np.uint64]:
         """Return the stream number of each draw at `site`, or of its second draw."""
         number = self.numbers[site] + SECOND * second
-        first = stream(site=number, step=self.step, draw=draws[0], rank=self.rank)
-        last = stream(site=number, step=self.step, draw=draws[-1], rank=self.rank)
+        first = np.uint64(stream(site=number, step=self.step, draw=draws[0], rank=self.rank))
+        if len(draws) == 1:
+            return np.array([first])
+        stream(draw=draws[-1])  # refuses one that does not fit
         spacing = 1 << STREAM_FIELDS["rank"]  # the draw stands just above the rank
-        return np.uint64(first) + np.arange(0, last - first + 1, spacing, dtype=np.uint64)
+        return first + np.arange(len(draws), dtype=np.uint64) * np.uint64(spacing)
 
     def round(
         self,

@@ -105,18 +105,39 @@ def value_and_grad(
         size = sum(np.asarray(array).nbytes for array in leaves_of(params))
         together = max(1, CACHE // max(size, 1))
         if context.draws is None or context.draws <= together:
-            return _once(loss, context, params, batch, batch_per_draw)
-        parts = []
+            out, leaves, owed = _along(loss, context, params, batch, batch_per_draw)
+            draws = context.draws or max(len(out), *map(len, leaves))
+            one = not context.draws and not batch_per_draw
+            grads = iter([_divided(leaf, owed, draws, one=one) for leaf in leaves])
+            value = _repeated(out, draws)[0] if one else _repeated(out, draws)
+            return (value if value.ndim else float(value)), tree_map(lambda _: next(grads), params)
+        losses: list[Array] = []
+        whole = [np.empty((context.draws, *np.shape(a)), np.asarray(a).dtype) for a in leaves_of(params)]
         for first in range(0, context.draws, together):
-            count = min(together, context.draws - first)
-            some = tree_map(lambda a: np.asarray(a)[first : first + count], batch) if batch_per_draw else batch  # noqa: B023
+            some = slice(first, min(first + together, context.draws))
+            count = some.stop - first
+            data = tree_map(lambda a: np.asarray(a)[some], batch) if batch_per_draw else batch  # noqa: B023
             with context.some_draws(first, count) as part:
-                parts.append(_once(loss, part, params, some, batch_per_draw))
+                out, leaves, owed = _along(loss, part, params, data, batch_per_draw)
             _put_together(context.seen, part.seen, count)
-        values, grads = zip(*parts, strict=True)
-        return np.concatenate(values), tree_map(lambda *arrays: np.concatenate(arrays), *grads)
+            losses.append(_repeated(out, count))
+            for array, leaf in zip(whole, leaves, strict=True):
+                np.divide(leaf, leaf.dtype.type(owed), out=array[some])
+        grads = iter(whole)
+        return np.concatenate(losses), tree_map(lambda _: next(grads), params)
 
     return run
+
+
+def _repeated(array: Array, draws: int) -> Array:
+    """Return `array` with all draws, where one stands for all."""
+    return array if len(array) == draws else np.repeat(array, draws, 0)
+
+
+def _divided(leaf: Array, owed: float, draws: int, *, one: bool) -> Array:
+    """Return a cotangent less what the tape owes, with all draws or that of the only one."""
+    gradient = leaf if owed == 1 else leaf / leaf.dtype.type(owed)
+    return _repeated(gradient, draws)[0] if one else _repeated(gradient, draws)
 
 
 def _put_together(seen: dict[str, Any] | None, part: dict[str, Any] | None, count: int) -> None:
@@ -131,10 +152,10 @@ def _put_together(seen: dict[str, Any] | None, part: dict[str, Any] | None, coun
             seen[name] = some
 
 
-def _once(
+def _along(
     loss: Callable[[Any, Any], Var], context: Numerics, params: Any, batch: Any, batch_per_draw: bool
-) -> tuple[Any, Any]:
-    """Go along the tape and back."""
+) -> tuple[Array, list[Array], float]:
+    """Go along the tape and back: return the loss, the cotangents of the parameters, and what these are to be divided by."""
     leaves: list[Var] = []
 
     def lift(array: Array) -> Var:
@@ -148,24 +169,13 @@ def _once(
     try:
         out = loss(lifted, data)
         if not isinstance(out, Var):
-            raise InputError(
-                "the loss does not depend on the parameters; a loss is computed from them by operations of the tape"
-            )
+            raise InputError("the loss does not depend on the parameters; operations of the tape make one that does")
         _backward(written, out, context.loss_scale)
     finally:
         _TAPE.reset(token)
     if context.seen is not None:
         context.seen["divisor"] = written.divisor
-    draws = context.draws or max(len(out.value), *(len(_cotangent(leaf)) for leaf in leaves))
-    owed = written.divisor * context.loss_scale
-
-    def deliver(array: Array) -> Array:
-        full = array if len(array) == draws else np.repeat(array, draws, 0)
-        return full if context.draws or batch_per_draw else full[0]
-
-    grads = iter(deliver(_cotangent(leaf) / leaf.value.dtype.type(owed)) for leaf in leaves)
-    value = deliver(out.value)
-    return (value if value.ndim else float(value)), tree_map(lambda _: next(grads), params)
+    return out.value, [_cotangent(leaf) for leaf in leaves], written.divisor * context.loss_scale
 
 
 def _cotangent(leaf: Var) -> Array:
