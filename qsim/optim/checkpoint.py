@@ -1,0 +1,90 @@
+"""Checkpoints: nested dicts of arrays and integers as one `.npz`, without pickles, whole or not at all.
+
+The name of a member is its path, "params/layer0/w"; a Python integer ends in "#int", an empty dict in "#dict". So a checkpoint
+can be read by `numpy.load` alone. The same tree gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qsim.errors import InputError
+from qsim.files import whole
+
+__all__ = ["load", "save"]
+
+
+def save(path: str | Path, tree: dict[str, Any]) -> None:
+    """Write a tree of arrays and integers to `path`, in place of what was there; uncompressed.
+
+    Raise `InputError` for keys that are no strings, are empty or hold "/" or "#", and for leaves that are no numbers.
+    """
+    if not isinstance(tree, dict):
+        raise InputError(f"a checkpoint is a dict of what is saved, not {type(tree).__name__}")
+    members = dict(_members(tree, ""))
+    try:
+        with whole(Path(path)) as file, zipfile.ZipFile(file, "w") as archive:
+            for name, array in members.items():
+                # A fixed date, 1980, so that equal trees are equal files.
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _members(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict):
+        if not tree:
+            yield f"{path}#dict", np.zeros(0, np.uint8)
+        for name, branch in tree.items():
+            if not isinstance(name, str) or not name or "/" in name or "#" in name:
+                raise InputError(f"{path or 'a checkpoint'} has the key {name!r}; keys are strings without / and #")
+            yield from _members(branch, f"{path}/{name}" if path else name)
+    elif isinstance(tree, int) and not isinstance(tree, bool):
+        if not -(1 << 63) <= tree < 1 << 63:
+            raise InputError(f"{path} = {tree} does not fit 64 bits")
+        yield f"{path}#int", np.array(tree, np.int64)
+    elif isinstance(tree, np.ndarray | np.generic) and tree.dtype.kind in "biuf":
+        yield path, np.asanyarray(tree)
+    else:
+        found = tree.dtype if isinstance(tree, np.ndarray) else type(tree).__name__
+        raise InputError(f"{path} is {found}; a checkpoint holds arrays of numbers, and integers")
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Return the tree that `save` wrote to `path`, its keys in the same order.
+
+    Raise `InputError` for a file that cannot be read, is damaged, or is no checkpoint.
+    """
+    tree: dict[str, Any] = {}
+    try:
+        with np.load(Path(path), allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InputError(f"{path}: a single array; a checkpoint is an .npz that qsim.optim.save wrote")
+            for name in archive.files:
+                _put(tree, name, archive[name])
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: damaged, or no checkpoint; expected an .npz that qsim.optim.save wrote") from None
+    return tree
+
+
+def _put(tree: dict[str, Any], name: str, array: Any) -> None:
+    """Put a member where its name says."""
+    path, _, kind = name.partition("#")
+    leaf: Any = {} if kind == "dict" else int(array) if kind == "int" else array
+    *above, last = path.split("/")
+    if not path and kind == "dict":  # the whole tree is empty
+        return
+    for part in above:
+        tree = tree.setdefault(part, {})
+    tree[last] = leaf
