@@ -152,7 +152,7 @@ def test_clipping_scales_all_together_and_only_above_the_norm():
 
 
 def test_schedules_pass_through_their_ends():
-    """A warm-up rises by equal steps from the first; a cosine begins at its peak, is half in the middle, and stays at the end."""
+    """A warm-up rises by equal steps from the first; a cosine goes from its peak by the middle to its end, and stays."""
     schedule = optim.cosine(0.8, 14, end=0.2, warm=4)
     assert [schedule(t) for t in range(4)] == [0.2, 0.4, 0.6000000000000001, 0.8]
     assert schedule(4) == 0.8
@@ -258,6 +258,11 @@ def test_empty_chain_is_refused():
     """A chain without links is no optimizer."""
     with pytest.raises(InputError, match="at least one link"):
         optim.chain()
+
+
+def test_write_back_is_the_last_link():
+    """What a link has written cannot be scaled any more."""
+    optimizer, params = optim.chain(optim.write_back("bfloat16"), optim.scale(2.0)), {"w": np.ones(2)}
+    state = optimizer.init(params)
     with pytest.raises(InputError, match="last of its chain"):
-        bad = optim.chain(optim.write_back("bfloat16"), optim.scale(2.0))
-        bad.update({"w": np.ones(2)}, bad.init({"w": np.ones(2)}), {"w": np.ones(2)})
+        optimizer.update(params, state, params)

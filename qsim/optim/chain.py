@@ -44,7 +44,7 @@ class Transform:
 class Written:
     """Hold the new value of a parameter, where a link wrote it back rounded.
 
-    A difference would not do: p + fl(new - p) need not be `new` (p = 1, new = 2^-30, float32).
+    A difference would not do: fl(p + fl(new - p)) need not be `new` (p = 12.7, new = 0.3, float32).
     """
 
     value: Any
@@ -60,7 +60,8 @@ def apply_updates(params: Any, updates: Any) -> Any:
             return {name: applied(p[name], below) for name, below in u.items()}
         return (p + u).astype(p.dtype, copy=False)
 
-    return applied(params, updates)
+    with np.errstate(all="ignore"):
+        return applied(params, updates)
 
 
 def chain(*links: Transform) -> Transform:

@@ -61,7 +61,8 @@ def tree_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
             for name, below in branch.items()
         }
 
-    return walk("", tree, *others)
+    with np.errstate(all="ignore"):  # infinities and NaN are results, as everywhere in the library
+        return walk("", tree, *others)
 
 
 def unzip(tree: Any, count: int) -> tuple[Any, ...]:
