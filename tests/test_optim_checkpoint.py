@@ -86,6 +86,24 @@ def test_damaged_files_are_refused(tmp_path):
         optim.load(tmp_path / "none.npz")
 
 
+def test_no_changed_byte_goes_unnoticed(tmp_path):
+    """Whichever byte of a small checkpoint is changed, and however it is cut, it is refused or loads as what was saved."""
+    path, tree = tmp_path / "c.npz", {"w": np.arange(4.0), "a": {"step": 3, "d": {}}}
+    optim.save(path, tree)
+    good = path.read_bytes()
+    changed = [
+        good[:at] + bytes([good[at] ^ flip]) + good[at + 1 :] for at in range(len(good)) for flip in (1, 128, 255)
+    ]
+    refused = 0
+    for bad in (*changed, *(good[:size] for size in range(0, len(good), 7))):
+        path.write_bytes(bad)
+        try:
+            assert same(optim.load(path), tree)
+        except InputError:
+            refused += 1
+    assert refused > len(changed) / 2
+
+
 def regression(w, x, y):
     """Return the gradient of a linear model's squared error."""
     error = x @ w["layer"]["w"].T + w["layer"]["b"] - y

@@ -30,6 +30,7 @@ def save(path: str | Path, tree: dict[str, Any]) -> None:
     members = dict(_members(tree, ""))
     try:
         with whole(Path(path)) as file, zipfile.ZipFile(file, "w") as archive:
+            archive.comment = _comment(len(members))
             for name, array in members.items():
                 # A fixed date, 1980, so that equal trees are equal files.
                 with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
@@ -57,6 +58,11 @@ def _members(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
         raise InputError(f"{path} is {found}; a checkpoint holds arrays of numbers, and integers")
 
 
+def _comment(members: int) -> bytes:
+    """Return the comment of the archive: a damaged list of members can lack some and still be read."""
+    return f"qsim checkpoint of {members} members".encode()
+
+
 def load(path: str | Path) -> dict[str, Any]:
     """Return the tree that `save` wrote to `path`, its keys in the same order.
 
@@ -66,6 +72,8 @@ def load(path: str | Path) -> dict[str, Any]:
     try:
         # Not by numpy.load, which leaves a damaged file open.
         with Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
+            if archive.comment != _comment(len(archive.namelist())):
+                raise ValueError(archive.comment)
             for name in archive.namelist():
                 with archive.open(name) as member:
                     array = np.lib.format.read_array(member, allow_pickle=False)
@@ -74,7 +82,7 @@ def load(path: str | Path) -> dict[str, Any]:
                 _put(tree, name.removesuffix(".npy"), array)
     except FileNotFoundError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+    except (OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
         raise InputError(f"{path}: damaged, or no checkpoint; expected an .npz that qsim.optim.save wrote") from None
     return tree
 
