@@ -77,10 +77,10 @@ def test_damaged_files_are_refused(tmp_path):
     changed = good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :]
     for bad in (good[:-30], good[:50], changed, b"", b"text", np.arange(3.0).tobytes()):
         path.write_bytes(bad)
-        with pytest.raises(InputError, match=r"c\.npz: damaged, or no checkpoint"):
+        with pytest.raises(InputError, match=r"c\.npz: damaged, or another file; expected a checkpoint"):
             optim.load(path)
     np.savez(tmp_path / "p.npz", w=np.array([None]))
-    with pytest.raises(InputError, match="damaged, or no checkpoint"):
+    with pytest.raises(InputError, match="damaged, or another file"):
         optim.load(tmp_path / "p.npz")
     with pytest.raises(InputError, match="cannot be read"):
         optim.load(tmp_path / "none.npz")

@@ -7,7 +7,6 @@ can be read by `numpy.load` alone. The same tree gives the same bytes.
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from qsim.errors import InputError
-from qsim.files import whole
+from qsim.files import read_npz, whole
 
 __all__ = ["load", "save"]
 
@@ -68,22 +67,13 @@ def load(path: str | Path) -> dict[str, Any]:
 
     Raise `InputError` for a file that cannot be read, is damaged, or is no checkpoint.
     """
+    what = "a checkpoint, which qsim.optim.save writes"
+    arrays, comment = read_npz(Path(path), what)
+    if comment != _comment(len(arrays)):
+        raise InputError(f"{path}: damaged, or another file; expected {what}")
     tree: dict[str, Any] = {}
-    try:
-        # Not by numpy.load, which leaves a damaged file open.
-        with Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
-            if archive.comment != _comment(len(archive.namelist())):
-                raise ValueError(archive.comment)
-            for name in archive.namelist():
-                with archive.open(name) as member:
-                    array = np.lib.format.read_array(member, allow_pickle=False)
-                    if member.read(1):  # at its end the checksum is held against what was read
-                        raise ValueError(name)
-                _put(tree, name.removesuffix(".npy"), array)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
-        raise InputError(f"{path}: damaged, or no checkpoint; expected an .npz that qsim.optim.save wrote") from None
+    for name, array in arrays.items():
+        _put(tree, name, array)
     return tree
 
 
