@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,8 @@ def test_equal_trees_are_equal_files(tmp_path):
     for name in ("a", "b"):
         optim.save(tmp_path / name, {"w": np.arange(3.0), "step": 1})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a") as archive:
+        assert {member.date_time[:3] for member in archive.infolist()} == {(1980, 1, 1)}
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path):
@@ -84,6 +88,19 @@ def test_damaged_files_are_refused(tmp_path):
         optim.load(tmp_path / "p.npz")
     with pytest.raises(InputError, match="cannot be read"):
         optim.load(tmp_path / "none.npz")
+
+
+def test_a_member_with_more_than_its_array_is_refused(tmp_path):
+    """Bytes after the array of a member are not passed over."""
+    path = tmp_path / "c.npz"
+    optim.save(path, {"w": np.arange(4.0)})
+    with zipfile.ZipFile(path) as archive:
+        comment, content = archive.comment, archive.read("w.npy")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.comment = comment
+        archive.writestr("w.npy", content + b"x")
+    with pytest.raises(InputError, match="damaged"):
+        optim.load(path)
 
 
 def test_no_changed_byte_goes_unnoticed(tmp_path):

@@ -116,6 +116,32 @@ def test_share_of_flips_is_the_expected_one():
         assert state["expected"]["w"] == 2**14
 
 
+def test_expected_flips_of_binary_weights_go_by_their_distance():
+    """From -1 to 1 it is two steps: an update of half a step changes a code with probability 1/4."""
+    dqt = optim.DQT("binary")
+    stored = dqt.store({"w": np.ones((4, 4), np.float32)})
+    grads = {"w": np.full((4, 4), stored["w"]["step"] / 2, np.float32)}
+    _, state = step_of(dqt, optim.sgd(1.0), stored, grads)
+    assert state["expected"]["w"] == 4
+
+
+def test_a_rederived_step_is_that_of_the_updated_weights():
+    """An abs-max re-derived from W' is max|W'| over the largest code, and codes are rounded on that grid."""
+    dqt = optim.DQT("int4", "absmax", "updated", "RNE")
+    params, grads = weights_of(), zeros_like(weights_of())
+    stored = dqt.store(params)
+    grads["layer0"]["w"] += np.random.default_rng(5).normal(size=(16, 8)).astype(np.float32)
+    new, _ = step_of(dqt, optim.sgd(1.0), stored, grads)
+    w, old, step = (
+        dqt.weights(stored)["layer0"]["w"] - grads["layer0"]["w"],
+        stored["layer0"]["w"]["step"],
+        new["layer0"]["w"]["step"],
+    )
+    assert step == np.float32(np.abs(w).max() / 7)
+    x = dqt.codes(stored["layer0"]["w"]) - grads["layer0"]["w"].astype(np.float64) / old
+    assert (dqt.codes(new["layer0"]["w"]) == qsim.quantize(x * (float(old) / float(step)), "int4")).all()
+
+
 def test_small_updates_are_not_lost_in_a_sum():
     """Code 100 and an update of 2^-30 of a step: rounded away from zero it is 101, though float32's sum is 100."""
     dqt = optim.DQT("int8", mode="RAZ")

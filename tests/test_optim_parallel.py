@@ -160,6 +160,17 @@ def test_messages_take_the_words_of_hop_and_sender(draws):
     assert equal(found, {"w": np.concatenate([low, high])})
 
 
+def test_messages_of_a_tree_take_words_too():
+    """Of three ranks 1 sends to 0 at hop 0, 2 to 0 at hop 1, and 0 the mean at hop 2."""
+    a, b, c = (np.random.default_rng(r).normal(size=50).astype(np.float32) for r in range(3))
+
+    def sent(x, rank, hop):
+        return qsim.quantize(x, "bfloat16:SR", key=qsim.Key(0, stream(site=2048 + 4, draw=hop, rank=rank)))
+
+    expected = sent(((a + sent(b, 1, 0)) + sent(c, 2, 1)) / np.float32(3), 0, 2)
+    assert equal(optim.all_reduce([{"w": x} for x in (a, b, c)], "bfloat16:SR", order="tree"), {"w": expected})
+
+
 def test_replicas_drift_without_shared_draws():
     """Replicas that share their draws stay equal bit for bit; with draws of their own they do not."""
     optimizer = optim.sgd(0.01, rounding="bfloat16:SR")

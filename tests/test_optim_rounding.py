@@ -88,23 +88,43 @@ def test_too_many_parameters_are_refused():
         optim.sgd(0.1, rounding="bfloat16").init({f"p{i}": np.zeros(1) for i in range(257)})
 
 
-def test_words_are_those_of_seed_site_step_and_rank():
-    """A write-back is `quantize` with the key that the stream of its site, step and rank makes, in moments too."""
-    params = {"a": np.ones(5, np.float32), "b": np.full(7, 3.0, np.float32)}
-    grads = {name: np.full_like(p, 2.0**-12) for name, p in params.items()}
-    optimizer = optim.sgd(1.0, momentum=0.5, rounding={"update": "bfloat16:SR", "moment": "float8_e5m2:SRA(4)"}, seed=9)
+def key(seed, path_number, kind, step, rank=SHARED_RANK, draw=0):
+    """Return the key of a site of the parameter with this number."""
+    return qsim.Key(seed, stream(site=2048 + 8 * path_number + kind, step=step, draw=draw, rank=rank))
+
+
+@pytest.mark.parametrize("rank", [3, SHARED_RANK])
+def test_words_are_those_of_seed_site_step_and_rank(rank):
+    """Write-back and both moments are `quantize` with the key of their own site, step and rank."""
+    rng = np.random.default_rng(0)
+    params = {name: rng.normal(size=50).astype(np.float32) for name in "ab"}
+    rounding = {"update": "bfloat16:SR", "moment": "float8_e5m2:SRA(4)", "moment2": "float8_e4m3fn:SR"}
+    optimizer = optim.adamw(0.01, 0.5, 0.5, rounding=rounding, seed=9)
     state = optimizer.init(params)
-    for _ in range(2):
-        updates, state = optimizer.update(grads, state, params, optim.Place(rank=3))
-    number = stream(site=2048 + 8 + 1, step=1, rank=3)
-    before = qsim.quantize(grads["b"], "float8_e5m2:SRA(4)", key=qsim.Key(9, stream(site=2057, step=0, rank=3)))
-    m = qsim.quantize(before / 2 + grads["b"], "float8_e5m2:SRA(4)", key=qsim.Key(9, number))
-    assert (state["0"]["moment"]["b"] == m).all()
-    key = qsim.Key(9, stream(site=2056, step=1, rank=3))
-    assert (updates["b"].value == qsim.quantize(params["b"] - m, "bfloat16:SR", key=key)).all()
-    _, shared = optimizer.update(grads, optimizer.init(params), params)
-    words = qsim.Key(9, stream(site=2057, step=0, rank=SHARED_RANK))
-    assert (shared["0"]["moment"]["b"] == qsim.quantize(grads["b"], "float8_e5m2:SRA(4)", key=words)).all()
+    m, v, number = np.float32(0), np.float32(0), np.float32
+    for step in range(2):
+        grads = {name: rng.normal(size=50).astype(np.float32) for name in "ab"}
+        updates, state = optimizer.update(grads, state, params, optim.Place(rank=rank))
+        g = grads["b"]
+        m = qsim.quantize(m / 2 + g / 2, rounding["moment"], key=key(9, 1, 1, step, rank))
+        v = qsim.quantize(v / 2 + g * g / 2, rounding["moment2"], key=key(9, 1, 2, step, rank))
+        assert (state["0"]["moment"]["b"] == m).all()
+        assert (state["0"]["moment2"]["b"] == v).all()
+        u = (m / number(1 - 0.5 ** (step + 1))) / (np.sqrt(v / number(1 - 0.5 ** (step + 1))) + number(1e-8))
+        new = qsim.quantize(params["b"] + u * number(-0.01), "bfloat16:SR", key=key(9, 1, 0, step, rank))
+        assert (updates["b"].value == new).all()
+        params = optim.apply_updates(params, updates)
+
+
+def test_words_of_a_factored_moment_are_two_draws():
+    """Adafactor's row means take draw 0 of the site of the second moment, its column means draw 1."""
+    g = np.random.default_rng(0).normal(size=(30, 30)).astype(np.float32)
+    link = optim.scale_by_factored_rms(rounding="float8_e5m2:SR", seed=4)
+    _, state = link.update({"w": g}, link.init({"w": g}), {"w": g})
+    squares = g * g + np.float32(1e-30)
+    for draw, (name, axis) in enumerate((("rows", 1), ("columns", 0))):
+        expected = qsim.quantize(squares.mean(axis), "float8_e5m2:SR", key=key(4, 0, 2, 0, draw=draw))
+        assert (state["moment2"]["w"][name] == expected).all()
 
 
 def test_the_value_itself_is_handed_over():
