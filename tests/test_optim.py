@@ -215,6 +215,8 @@ def test_params_that_do_not_fit_are_refused():
     for bad in (np.zeros(3, np.int64), [1.0], np.zeros(3, np.float16)):
         with pytest.raises(InputError, match=r"layer\.w is"):
             optim.sgd(0.1).init({"layer": {"w": bad}})
+    with pytest.raises(InputError, match=r"two parameters are called a\.b"):
+        optim.sgd(0.1).init({"a.b": np.zeros(3), "a": {"b": np.zeros(3)}})
     with pytest.raises(InputError, match="nested dicts"):
         optim.sgd(0.1).init(np.zeros(3))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qsim.errors import InputError
-from qsim.optim.rounding import Roundings, Spelling
+from qsim.optim.rounding import WHOLE, Place, Roundings, Spelling
 from qsim.optim.tree import check_params, tree_map
 
 __all__ = ["Accumulator"]
@@ -30,11 +30,13 @@ class Accumulator:
         self._roundings().check(params)
         return {"sum": tree_map(lambda _, p: np.zeros_like(p), params), "count": 0, "step": 0}
 
-    def add(self, grads: Any, state: Any) -> dict[str, Any]:
-        """Return the state with one more micro-batch in it."""
+    def add(self, grads: Any, state: Any, place: Place = WHOLE) -> dict[str, Any]:
+        """Return the state with one more micro-batch in it; a rank that has batches of its own says so by `place`."""
         roundings, step, count = self._roundings(), int(state["step"]), int(state["count"])
         total = tree_map(
-            lambda name, s, g: roundings.round(name, "grad_acc", (s + g).astype(s.dtype, copy=False), step, draw=count),
+            lambda name, s, g: roundings.round(
+                name, "grad_acc", (s + g).astype(s.dtype, copy=False), step, place, draw=count
+            ),
             state["sum"],
             grads,
         )

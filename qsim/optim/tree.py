@@ -81,3 +81,9 @@ def check_params(params: Any) -> None:
                 f"{parameter.path} is {found}; parameters are arrays of float32 or float64, which also hold the values of "
                 "narrower formats"
             )
+    paths = [parameter.path for parameter, _ in parameters(params)]
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"two parameters are called {twice}, since a key holds a dot; rename one, for sites go by name"
+        )

@@ -10,13 +10,19 @@ from qsim.errors import InputError
 from qsim.optim.chain import Transform, Written, apply_updates, differences, next_step
 from qsim.optim.rounding import WHOLE, Place, Roundings, Spelling, cast
 from qsim.optim.tree import tree_map, unzip
-from qsim.rounding import Quantizer
+from qsim.rounding import STREAM_FIELDS, Quantizer
 
 __all__ = ["master_weights", "round_gradients", "skip_nonfinite", "write_back"]
 
 
+LAST_DRAW = (1 << STREAM_FIELDS["draw"]) - 1
+
+
 def round_gradients(rounding: Spelling, *, seed: int = 0) -> Transform:
-    """Return the link that rounds what comes in at the sites `grad_acc`: gradients that are held in a narrow format."""
+    """Return the link that rounds what comes in at the sites `grad_acc`: gradients that are held in a narrow format.
+
+    It takes the words of the last draw; the first ones are those of an `Accumulator`'s micro-batches.
+    """
     roundings = Roundings.parse(rounding, ("grad_acc",), seed)
 
     def init(params: Any) -> dict[str, Any]:
@@ -26,7 +32,9 @@ def round_gradients(rounding: Spelling, *, seed: int = 0) -> Transform:
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:
         step = next_step(state)
         rounded = tree_map(
-            lambda name, _, u: roundings.round(name, "grad_acc", differences(u), step, place), params, updates
+            lambda name, _, u: roundings.round(name, "grad_acc", differences(u), step, place, draw=LAST_DRAW),
+            params,
+            updates,
         )
         return rounded, {"step": step + 1}
 
