@@ -116,6 +116,18 @@ def test_share_of_flips_is_the_expected_one():
         assert state["expected"]["w"] == 2**14
 
 
+def test_codes_at_the_end_of_the_range_stay():
+    """Ternary codes of 1 pushed upward neither change nor are expected to; pushed downward every fourth is."""
+    dqt = optim.DQT("ternary")
+    stored = dqt.store({"w": np.ones((100, 100), np.float32)})
+    up = {"w": np.full((100, 100), -stored["w"]["step"] / 4, np.float32)}
+    _, state = step_of(dqt, optim.sgd(1.0), stored, up)
+    assert state["changed"]["w"] == state["expected"]["w"] == 0
+    _, state = step_of(dqt, optim.sgd(-1.0), stored, up)
+    assert state["expected"]["w"] == 2500
+    assert state["changed"]["w"] > 0
+
+
 def test_expected_flips_of_binary_weights_go_by_their_distance():
     """From -1 to 1 it is two steps: an update of half a step changes a code with probability 1/4."""
     dqt = optim.DQT("binary")

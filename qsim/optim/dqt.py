@@ -147,7 +147,8 @@ class DQT:
 
         `inner` sees the dequantized weights. Words are those of the sites `update`, two of 32 bits an element. The state
         counts, for each stored weight, how many codes the last step `changed`, how many it was `expected` to change by the
-        update alone, the sum of min(1, |u| / distance to the next code), and how many were `changed_so_far`.
+        update alone, the sum of min(1, |u| / distance to the next code), u as far as the range goes, and how many were
+        `changed_so_far`.
         """
         roundings = Roundings.parse({"update": self._quantizer(self.mode)}, ("update",), self.seed)
 
@@ -213,7 +214,8 @@ class DQT:
         written = encode(moved, q, key=key if q.mode.stochastic else None)
         before = encode(codes, self._quantizer("RNE"))
         gap = 2.0 if q.format.name == "binary" else 1.0
-        expected = np.minimum(np.abs(delta) / gap, 1).sum()
+        within = np.clip(codes + delta, q.format.min, q.format.max)  # beyond the range nothing changes
+        expected = np.minimum(np.abs(within - codes) / gap, 1).sum()
         return self._stored(written, new, u.shape), int((written != before).sum()), np.asarray(expected)
 
     def _quantizer(self, mode: str) -> Quantizer:
