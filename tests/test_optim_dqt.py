@@ -11,6 +11,7 @@ import pytest
 
 import qsim
 from qsim import optim
+from qsim.autograd import parameter_site
 from qsim.errors import InputError
 from qsim.rounding import Quantizer
 
@@ -94,7 +95,7 @@ def test_flips_of_a_step_are_those_of_its_words():
     grads = {"layer0": {"w": -u, "b": np.zeros(16, np.float32)}}
     new, state = step_of(dqt, optim.sgd(1.0), stored, grads)
     codes = dqt.codes(stored["layer0"]["w"])
-    key = qsim.Key(5, qsim.rounding.stream(site=optim.parameter_site(0, "update"), step=0))
+    key = qsim.Key(5, qsim.rounding.stream(site=parameter_site(0, "update"), step=0))
     expected = qsim.quantize(codes + 0.25, "int4", "SR", key=key)
     assert (dqt.codes(new["layer0"]["w"]) == expected).all()
     assert state["changed"]["layer0.w"] == (expected != codes).sum() > 0

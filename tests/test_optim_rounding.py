@@ -9,8 +9,10 @@ import pytest
 
 import qsim
 from qsim import optim
+from qsim.autograd import PARAMETER_ROLES, parameter_site, parameter_sites
 from qsim.errors import InputError
-from qsim.optim.rounding import KINDS, Roundings
+from qsim.nn import MLP
+from qsim.optim.rounding import Roundings
 from qsim.rounding import SHARED_RANK, stream
 
 POSITIVE = np.arange(1, 0x7F80, dtype=np.uint32)
@@ -34,19 +36,19 @@ def step_of(optimizer, params, grads, state=None):
 
 def test_site_numbers_are_injective_and_fit_a_stream():
     """Each of 256 parameters and five kinds has a site number of its own, above those of layers and within 12 bits."""
-    numbers = {optim.parameter_site(p, kind) for p in range(256) for kind in KINDS}
+    numbers = {parameter_site(p, kind) for p in range(256) for kind in PARAMETER_ROLES}
     assert len(numbers) == 256 * 5
     assert min(numbers) == 2048
     assert max(numbers) == 2048 + 8 * 255 + 4 < 4096
-    assert optim.parameter_site(3, "moment2") == optim.parameter_site(3, 2) == 2048 + 24 + 2
+    assert parameter_site(3, "moment2") == 2048 + 24 + 2
     for index in (256, -1):
         with pytest.raises(InputError, match="256 parameters"):
-            optim.parameter_site(index, "update")
+            parameter_site(index, "update")
 
 
 def test_sites_have_names():
     """The sites of a model are named by path and kind, in the order of the tree."""
-    names = optim.sites({"b": {"w": np.zeros(1)}, "a": np.zeros(1)})
+    names = parameter_sites({"b": {"w": np.zeros(1)}, "a": np.zeros(1)})
     assert list(names)[:2] == ["b.w.update", "b.w.moment"]
     assert names["a.comm"] == 2048 + 8 + 4
     assert len(names) == 10
@@ -299,3 +301,20 @@ def test_bitnet_quantizers_are_the_published_formulas():
     with qsim.numerics(optim.BITNET) as context:
         qsim.value_and_grad(model.loss)(params, (np.ones((2, 4)), np.array([0, 1])))
     assert context.counts["layer0.fwd_weight"].elements == 12
+
+
+def test_one_policy_serves_the_context_and_the_optimizer():
+    """The context takes the points of layers from a policy, and an optimizer its own roles; both take it whole."""
+    policy = {"bwd_grad": "e4m3:SR", "update": "bfloat16:SR", "layer0.w.moment": "bfloat16"}
+    model = MLP((3, 2))
+    params = model.init(np.random.default_rng(0))
+    optimizer = optim.adamw(0.1, rounding=policy)
+    with qsim.numerics(policy) as context:
+        _, grads = qsim.value_and_grad(model.loss)(params, (np.ones((2, 3)), np.array([0, 1])))
+    assert set(context.counts) == {"layer0.bwd_grad"}
+    updates, state = optimizer.update(grads, optimizer.init(params), params)
+    new = optim.apply_updates(params, updates)
+    assert np.array_equal(new["layer0"]["w"], qsim.quantize(new["layer0"]["w"], "bfloat16"))
+    moments = state["0"]["moment"]["layer0"]
+    assert np.array_equal(moments["w"], qsim.quantize(moments["w"], "bfloat16"))
+    assert not np.array_equal(moments["b"], qsim.quantize(moments["b"], "bfloat16"))

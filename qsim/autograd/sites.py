@@ -14,13 +14,13 @@ from typing import Any
 
 from qsim.errors import InputError, enumerate_names
 
-__all__ = ["PARAMETER_ROLES", "POINTS", "ROLES", "SECOND", "parameter_site", "sites"]
+__all__ = ["PARAMETER_ROLES", "POINTS", "ROLES", "SECOND", "parameter_site", "parameter_sites", "paths", "sites"]
 
 POINTS = ("fwd_act", "fwd_weight", "bwd_act", "bwd_weight", "bwd_grad")
 """The five quantization points of a layer (Liu et al. 2025): inputs and weights of the forward product, inputs of the weight
 gradient, weights of the data gradient, and the error both of these take."""
 
-PARAMETER_ROLES = ("update", "moment", "second_moment", "grad_acc", "comm")
+PARAMETER_ROLES = ("update", "moment", "moment2", "grad_acc", "comm")
 """What is rounded of a parameter outside a layer: its write-back, the two moments of an optimizer, gradients that add up
 over micro-batches, and those that add up over ranks."""
 
@@ -35,7 +35,9 @@ def parameter_site(index: int, role: str) -> int:
     Raise `InputError` for the 257th parameter: a stream has no number for it.
     """
     if not 0 <= index < PARAMETERS // EACH:
-        raise InputError(f"parameter {index} has no site: a stream has room for {PARAMETERS // EACH} parameters")
+        raise InputError(
+            f"parameter {index} has no site: a stream has room for those of {PARAMETERS // EACH} parameters"
+        )
     return PARAMETERS + EACH * index + PARAMETER_ROLES.index(role)
 
 
@@ -61,9 +63,16 @@ def sites(model: Any, params: Any = None) -> dict[str, int]:
         raise InputError(f"{type(model).__name__} has no `layers`, the names of its linear and convolution layers")
     found = {f"{layer}.{point}": 0 for layer in layers for point in POINTS}
     numbered = {site: number for number, site in enumerate(found)}
-    for index, path in enumerate([] if params is None else paths(params)):
-        numbered |= {f"{path}.{role}": parameter_site(index, role) for role in PARAMETER_ROLES}
-    return numbered
+    return numbered if params is None else numbered | parameter_sites(params)
+
+
+def parameter_sites(params: Any) -> dict[str, int]:
+    """Return the sites of an optimizer and their numbers: "<path>.update", "<path>.moment", ... of every parameter."""
+    return {
+        f"{path}.{role}": parameter_site(index, role)
+        for index, path in enumerate(paths(params))
+        for role in PARAMETER_ROLES
+    }
 
 
 def check_name(name: str) -> None:

@@ -11,7 +11,7 @@ from qsim.optim.clipping import clip_by_global_norm, global_norm
 from qsim.optim.dqt import DQT, matrices, stored_bytes
 from qsim.optim.loss_scale import LossScale
 from qsim.optim.parallel import all_reduce, sharded, update_replicas
-from qsim.optim.rounding import Place, cast, parameter_site, sites
+from qsim.optim.rounding import Place, cast
 from qsim.optim.schedules import constant, cosine, scale_by_learning_rate, warmup
 from qsim.optim.sgd import add_decayed_weights, sgd, trace
 from qsim.optim.writeback import master_weights, round_gradients, skip_nonfinite, write_back
@@ -44,7 +44,6 @@ __all__ = [
     "load",
     "master_weights",
     "matrices",
-    "parameter_site",
     "round_gradients",
     "save",
     "scale",
@@ -54,7 +53,6 @@ __all__ = [
     "scale_by_parameter_rms",
     "sgd",
     "sharded",
-    "sites",
     "skip_nonfinite",
     "stored_bytes",
     "trace",

@@ -14,40 +14,15 @@ from typing import Any, Self
 from numpy.typing import NDArray
 
 from qsim.arrays import quantize
+from qsim.autograd import PARAMETER_ROLES, ROLES, parameter_site, parameter_sites
 from qsim.errors import InputError, enumerate_names, nearest
-from qsim.optim.tree import Parameter, parameters, tree_map
+from qsim.optim.tree import Parameter, tree_map
 from qsim.rounding import SHARED_RANK, Key, Quantizer, stream
 
-__all__ = ["KINDS", "WHOLE", "Place", "Roundings", "Spelling", "cast", "parameter_site", "sites"]
-
-FIRST_SITE = 2048
-"""Sites below are those of a model's layers."""
-MOST_PARAMETERS = 256
-
-KINDS: Mapping[str, int] = {"update": 0, "moment": 1, "moment2": 2, "grad_acc": 3, "comm": 4}
-"""The write-back of a parameter, the first and the second moment, the sum of gradients over micro-batches, the all-reduce."""
+__all__ = ["WHOLE", "Place", "Roundings", "Spelling", "cast"]
 
 Spelling = str | Quantizer | Mapping[str, str | Quantizer | None] | None
 """One rounding for all sites that a link has, or roundings by kind ("update") or by site ("layer0.w.update")."""
-
-
-def parameter_site(index: int, kind: str | int) -> int:
-    """Return the site number of parameter `index` in the order of the tree: 2048 + 8 index + the number of `kind`.
-
-    Raise `InputError` for an index beyond 255: a stream has 12 bits for its site.
-    """
-    if not 0 <= index < MOST_PARAMETERS:
-        raise InputError(f"parameter {index}: there are site numbers for {MOST_PARAMETERS} parameters, 0 to 255")
-    return FIRST_SITE + 8 * index + (KINDS[kind] if isinstance(kind, str) else kind)
-
-
-def sites(params: Any) -> dict[str, int]:
-    """Return the names and numbers of all optimizer sites of `params`: "<path>.update", "<path>.moment", ..."""
-    return {
-        f"{parameter.path}.{kind}": parameter_site(parameter.index, kind)
-        for parameter, _ in parameters(params)
-        for kind in KINDS
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +56,16 @@ class Roundings:
     def parse(cls, spelling: Spelling, kinds: tuple[str, ...], seed: int = 0) -> Self:
         """Return the roundings that `spelling` says for `kinds`; "moment" also stands for "moment2" where that is not named.
 
-        A mapping may name other kinds, which are other links' business. Raise `InputError` for a kind that does not exist.
+        A mapping may name other kinds, which are other links' business, and the points of layers, which are the context's. Raise `InputError` for a kind that does not exist.
         """
         Key(seed)  # refuses what is no seed
         if not isinstance(spelling, Mapping):
             one = None if spelling is None else Quantizer.parse(spelling)
             return cls(kinds, dict.fromkeys(kinds, one), seed)
         for name in spelling:
-            if name.rpartition(".")[2] not in KINDS:
+            if name.rpartition(".")[2] not in ROLES:
                 raise InputError(
-                    f"no rounding of an optimizer is called {name!r}; a name is or ends in {enumerate_names(KINDS)}"
+                    f"no rounding of an optimizer is called {name!r}; a name is or ends in {enumerate_names(PARAMETER_ROLES)}"
                 )
         parsed = {name: None if q is None else Quantizer.parse(q) for name, q in spelling.items()}
         return cls(kinds, {name: q for name, q in parsed.items() if _family(name) & set(kinds)}, seed)
@@ -110,7 +85,7 @@ class Roundings:
 
     def check(self, params: Any) -> None:
         """Refuse names of sites that no parameter has, and parameters beyond the site numbers."""
-        known = sites(params)
+        known = parameter_sites(params)
         for name in self.policy:
             if "." in name and name not in known:
                 raise InputError(f"no parameter has the site {name!r}; did you mean {nearest(name, known)}?")
