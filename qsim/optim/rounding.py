@@ -56,7 +56,8 @@ class Roundings:
     def parse(cls, spelling: Spelling, kinds: tuple[str, ...], seed: int = 0) -> Self:
         """Return the roundings that `spelling` says for `kinds`; "moment" also stands for "moment2" where that is not named.
 
-        A mapping may name other kinds, which are other links' business, and the points of layers, which are the context's. Raise `InputError` for a kind that does not exist.
+        A mapping may name other kinds, which are other links' business, and the points of layers, which are the context's.
+        Raise `InputError` for a kind that does not exist.
         """
         Key(seed)  # refuses what is no seed
         if not isinstance(spelling, Mapping):
