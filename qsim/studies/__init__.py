@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from qsim.studies.result import Result
-from qsim.studies.run import default_jobs
+from qsim.studies.run import cores  # before `run` is defined here: a module that is loaded takes its name
 from qsim.studies.study import KINDS, Study, available, find
 
 __all__ = ["Result", "Study", "available", "check", "find", "run"]
@@ -50,4 +50,4 @@ def run(
     what is told each finished piece of it: a progress bar.
     """
     kind: Kind = importlib.import_module(KINDS[study.kind])
-    return kind.run(study, size, jobs or default_jobs(), start)
+    return kind.run(study, size, jobs or cores(), start)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["default_jobs", "run_cells"]
+from qsim.processes import cores, workers
+
+__all__ = ["cores", "run_cells"]
 
 C = TypeVar("C", bound="Costed")
 
@@ -21,11 +20,6 @@ class Costed(Protocol):
     def cost(self) -> float:
         """How much work the cell is, relative to the others."""
         ...
-
-
-def default_jobs() -> int:
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_cells(
@@ -62,17 +56,6 @@ def keep_freed_memory() -> None:
         mallopt(parameter, size)
 
 
-def end_with(parent: int) -> None:
-    """End this worker within a second of the end of process `parent`, which cannot see to it when it is killed."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _one(compute: Callable[[C], dict[str, Any]], i: int, cell: C) -> tuple[int, dict[str, Any]]:
     from threadpoolctl import threadpool_limits
 
@@ -93,13 +76,6 @@ def _processes(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     from concurrent.futures import as_completed
 
-    from joblib.externals.loky import get_reusable_executor
-
-    executor = get_reusable_executor(max_workers=jobs, initializer=end_with, initargs=(os.getpid(),))
-    finished = False
-    try:
+    with workers(jobs) as executor:
         for future in as_completed([executor.submit(_one, compute, i, cells[i]) for i in order]):
             yield future.result()
-        finished = True
-    finally:
-        executor.shutdown(wait=True, kill_workers=not finished)
