@@ -9,6 +9,7 @@ import pytest
 
 import qsim
 from qsim import autograd as ag
+from qsim import optim
 from qsim.arrays import quantize_draws
 from qsim.autograd import Delayed, Frozen, value_and_grad
 from qsim.nn import MLP, Llama, WideResNet
@@ -151,7 +152,7 @@ def test_a_policy_names_points_layers_and_sites() -> None:
 def test_delayed_scales_come_from_the_steps_before(scale: str) -> None:
     """Step t rounds with the largest scale of the `window` steps before it, the first with its own; a step counts once."""
     q = Quantizer("int8", scale=scale)
-    memory: dict[str, list[float]] = {}
+    memory: dict[str, np.ndarray] = {}
     sizes = [1.0, 4.0, 2.0, 8.0, 1.0, 1.0, 1.0]
     own = [float(qsim.derive_scale(size * X, q).max()) for size in sizes]
     for step, size in enumerate(sizes):
@@ -164,9 +165,35 @@ def test_delayed_scales_come_from_the_steps_before(scale: str) -> None:
     assert len(memory["l.fwd_act"]) <= 4
 
 
+def test_memory_and_optimizer_go_on_from_a_checkpoint(tmp_path: Any) -> None:
+    """Training with delayed scales, SR at every point and SR write-back goes on from a file bit for bit."""
+    model = MLP((3, 4, 2))
+    policy: Any = {**dict.fromkeys(ag.POINTS, Delayed(Quantizer("e4m3", "SR", scale="pow2"), 3))}
+    optimizer = optim.adamw(0.01, rounding={"update": "bfloat16:SR", "moment": "bfloat16:SR"})
+    batch = RNG.standard_normal((5, 3)).astype(np.float32), np.arange(5) % 2
+
+    def run(at: Any, first: int, last: int) -> Any:
+        for step in range(first, last):
+            with qsim.numerics(policy, seed=1, step=step, memory=at["memory"]):
+                grads = value_and_grad(model.loss)(at["params"], batch)[1]
+            updates, state = optimizer.update(grads, at["state"], at["params"])
+            at = {"params": optim.apply_updates(at["params"], updates), "state": state, "memory": at["memory"]}
+        return at
+
+    params = ag.tree_map(lambda a: a.astype(np.float32), model.init(np.random.default_rng(0)))
+    start = {"params": params, "state": optimizer.init(params), "memory": {}}
+    whole = run(start, 0, 8)
+    half = run({**start, "memory": {}}, 0, 4)
+    optim.save(tmp_path / "half.npz", half)
+    rest = run(optim.load(tmp_path / "half.npz"), 4, 8)
+    for name, layer in whole["params"].items():
+        assert all(np.array_equal(layer[part], rest["params"][name][part]) for part in layer)
+    assert all(np.array_equal(whole["memory"][site], rest["memory"][site]) for site in whole["memory"])
+
+
 def test_frozen_scales_are_the_first_ones() -> None:
     """Every step rounds with the scale of the first tensor met, at each site its own."""
-    memory: dict[str, list[float]] = {}
+    memory: dict[str, np.ndarray] = {}
     q = Quantizer("int8", scale="absmax")
     for step, size in enumerate([2.0, 8.0, 1.0]):
         with qsim.numerics(fwd_act=Frozen(q), fwd_weight=Frozen(q), memory=memory, step=step):

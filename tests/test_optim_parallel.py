@@ -231,6 +231,21 @@ def test_accumulation_rounds_each_partial_sum():
         accumulator.mean(state)
 
 
+def test_accumulation_rounds_each_gradient_where_asked():
+    """With rounds = "gradient" each micro-batch's gradient is rounded, by the words of its draw, and the sum is exact here."""
+    accumulator = optim.Accumulator({"grad_acc": "float8_e5m2:SR"}, seed=2, rounds="gradient")
+    state = accumulator.init({"w": np.zeros(50)})
+    rng, expected = np.random.default_rng(4), np.zeros(50)
+    for draw in range(4):
+        g = rng.standard_normal(50)
+        state = accumulator.add({"w": g}, state)
+        key = qsim.Key(2, qsim.rounding.stream(site=2048 + 3, step=0, draw=draw))
+        expected += qsim.quantize(g, "float8_e5m2", "SR", key=key)
+    assert np.array_equal(accumulator.mean(state)[0]["w"], expected / 4)
+    with pytest.raises(InputError, match="rounds = 'both' must be 'sum' or 'gradient'"):
+        optim.Accumulator(rounds="both")
+
+
 def test_accumulation_to_nearest_stagnates_and_stochastic_does_not():
     """Adding 2^-9 to 1 in bfloat16 600 times: to nearest nothing is added, stochastically the mean of 4,096 sums is right.
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim.arrays import Counts, quantize_draws
-from qsim.autograd.scaling import Delayed, Frozen
+from qsim.autograd.scaling import Delayed, Frozen, Memory
 from qsim.autograd.sites import PARAMETER_ROLES, POINTS, ROLES, SECOND, check_name
 from qsim.errors import InputError, enumerate_names, integer
 from qsim.rounding import SHARED_RANK, STREAM_FIELDS, Key, Quantizer, stream
@@ -50,7 +50,7 @@ class Numerics:
     sample_draws: SampleDraws = "per_sample"
     clamp: Clamp = "pass"
     loss_scale: float = 1.0
-    memory: dict[str, list[float]] = field(default_factory=dict)
+    memory: Memory = field(default_factory=dict)
     counts: dict[str, Counts] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
     #: What normalizations over the batch saw: layer -> (mean, variance), each (draws, channels).
@@ -190,7 +190,7 @@ def numerics(
     sample_draws: SampleDraws = "per_sample",
     clamp: Clamp = "pass",
     loss_scale: float = 1.0,
-    memory: dict[str, list[float]] | None = None,
+    memory: Memory | None = None,
     **points: str | Rounding | None,
 ) -> Numerics:
     """Return a numerics context that rounds at the points (of all layers), layers and sites ("layer0.bwd_act") named.

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from qsim.errors import InputError, integer
 from qsim.rounding import Quantizer
 from qsim.scales import derive_scale
 
-__all__ = ["Delayed", "Frozen"]
+__all__ = ["Delayed", "Frozen", "Memory"]
+
+Memory = dict[str, NDArray[np.float64]]
+"""What sites remember, by name: arrays, so that a checkpoint can hold it."""
 
 
 def _check(q: str | Quantizer) -> Quantizer:
@@ -48,22 +52,18 @@ class Delayed:
         object.__setattr__(self, "q", _check(q))
         object.__setattr__(self, "window", int(window))
 
-    def at(
-        self, memory: dict[str, list[float]], site: str, step: int, x: NDArray[Any]
-    ) -> tuple[Quantizer, float | None]:
+    def at(self, memory: Memory, site: str, step: int, x: NDArray[Any]) -> tuple[Quantizer, float | None]:
         """Return the rounding and its scale for the tensor `x` of a site, whose own scale is noted for later steps."""
         own = largest_scale(x, self.q)
         # A step is met several times when its draws come in parts: each part sees the steps before it alone.
-        seen = memory.setdefault(site, [])
-        newest = int(seen[0]) if seen else -1
-        scales = seen[1:]
+        seen = memory.get(site, np.array([-1.0]))
+        newest, scales = seen[0], seen[1:]
         if newest == step:
-            before = scales[:-1]
-            scales[-1] = max(scales[-1], own)
+            before, scales = scales[:-1], np.append(scales[:-1], max(scales[-1], own))
         else:
-            before, scales = scales, [*scales, own]
-        seen[:] = [float(step), *scales[-self.window - 1 :]]
-        return self.q, max(before[-self.window :], default=own)
+            before, scales = scales, np.append(scales, own)
+        memory[site] = np.append(float(step), scales[-self.window - 1 :])
+        return self.q, float(max(before[-self.window :], default=own))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +77,12 @@ class Frozen:
 
     def at(
         self,
-        memory: dict[str, list[float]],
+        memory: Memory,
         site: str,
         step: int,  # noqa: ARG002 - as `Delayed.at`
         x: NDArray[Any],
     ) -> tuple[Quantizer, float | None]:
         """Return the rounding and its scale for the tensor `x` of a site."""
         if site not in memory:
-            memory[site] = [largest_scale(x, self.q)]
-        return self.q, memory[site][0]
+            memory[site] = np.array([largest_scale(x, self.q)])
+        return self.q, float(memory[site][0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,13 +16,20 @@ __all__ = ["Accumulator"]
 
 @dataclass(frozen=True, slots=True)
 class Accumulator:
-    """Sum gradients, s' = Q(s + g), and give their mean s / n; on an edge device four times the batch is four of these.
+    """Sum gradients and give their mean s / n; on an edge device four times the batch is four of these.
+
+    `rounds` says what: the running "sum", s' = Q(s + g), or each "gradient" before it is added, s' = s + Q(g).
 
     The state is {"sum", "count", "step"}. Micro-batch k (from 0) of a step takes the words of draw k.
     """
 
     rounding: Spelling = None
     seed: int = 0
+    rounds: Literal["sum", "gradient"] = "sum"
+
+    def __post_init__(self) -> None:
+        if self.rounds not in ("sum", "gradient"):
+            raise InputError(f"rounds = {self.rounds!r} must be 'sum' or 'gradient'")
 
     def init(self, params: Any) -> dict[str, Any]:
         """Return the empty sum, at step 0."""
@@ -33,13 +40,13 @@ class Accumulator:
     def add(self, grads: Any, state: Any, place: Place = WHOLE) -> dict[str, Any]:
         """Return the state with one more micro-batch in it; a rank that has batches of its own says so by `place`."""
         roundings, step, count = self._roundings(), int(state["step"]), int(state["count"])
-        total = tree_map(
-            lambda name, s, g: roundings.round(
-                name, "grad_acc", (s + g).astype(s.dtype, copy=False), step, place, draw=count
-            ),
-            state["sum"],
-            grads,
-        )
+
+        def added(name: Any, s: Any, g: Any) -> Any:
+            if self.rounds == "gradient":
+                return s + roundings.round(name, "grad_acc", g.astype(s.dtype, copy=False), step, place, draw=count)
+            return roundings.round(name, "grad_acc", (s + g).astype(s.dtype, copy=False), step, place, draw=count)
+
+        total = tree_map(added, state["sum"], grads)
         return {"sum": total, "count": count + 1, "step": step}
 
     def mean(self, state: Any) -> tuple[Any, dict[str, Any]]:
