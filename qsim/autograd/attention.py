@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim.autograd.tape import op
+from qsim.kernels.threads import in_chunks
 
 __all__ = ["attention", "rope"]
 
@@ -43,26 +44,49 @@ def rope(x: Array, *, base: float = 10000.0) -> tuple[Array, Any]:
 def attention(q: Array, k: Array, v: Array) -> tuple[Array, Any]:
     """Return softmax(q k^T / sqrt(n)) v, where position t sees those up to t; all of shape (draws, samples, T, heads, n).
 
-    Nothing in it rounds: the products are of two activations, and the points are those of products with a weight.
+    Nothing in it rounds: the products are of two activations, and the points are those of products with a weight. One sample is
+    computed at a time, whose scores a cache holds.
     Source: Vaswani et al., "Attention Is All You Need", NIPS 2017.
     """
-    q, k, v = (array.swapaxes(-2, -3) for array in (q, k, v))  # heads before positions
-    scale = q.dtype.type(1 / math.sqrt(q.shape[-1]))
-    length = q.shape[-2]
-    scores = q @ k.swapaxes(-1, -2)
-    scores *= scale
-    scores += np.triu(np.full((length, length), -np.inf, q.dtype), 1)
-    scores -= scores.max(-1, keepdims=True)
-    p = np.exp(scores, out=scores)
-    p /= p.sum(-1, keepdims=True)
+    draws, (samples, length, heads, n) = max(map(len, (q, k, v))), q.shape[1:]
+    scale = q.dtype.type(1 / math.sqrt(n))
+    later = np.triu(np.full((length, length), -np.inf, q.dtype), 1)
+    p = np.empty((draws, samples, heads, length, length), q.dtype)
+    y = np.empty((draws, *q.shape[1:]), q.dtype)
+
+    def of(array: Array, draw: int, sample: int) -> Array:
+        """Return (heads, T, n) of one sample."""
+        one: Array = array[min(draw, len(array) - 1), sample].swapaxes(0, 1)
+        return one
+
+    def go(at: int) -> None:
+        d, s = divmod(at, samples)
+        scores = np.matmul(of(q, d, s), of(k, d, s).swapaxes(1, 2), out=p[d, s])
+        scores *= scale
+        scores += later
+        scores -= scores.max(-1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(-1, keepdims=True)
+        y[d, s] = (scores @ of(v, d, s)).swapaxes(0, 1)
+
+    in_chunks(draws * samples, p.size, go)
 
     def vjp(g: Array, _: tuple[bool, ...]) -> tuple[Array, Array, Array]:
-        error = g.swapaxes(-2, -3)
-        to_p = error @ v.swapaxes(-1, -2)
-        to_p -= (to_p * p).sum(-1, keepdims=True)
-        to_p *= p
-        to_p *= scale
-        to_q, to_k, to_v = to_p @ k, to_p.swapaxes(-1, -2) @ q, p.swapaxes(-1, -2) @ error
-        return to_q.swapaxes(-2, -3), to_k.swapaxes(-2, -3), to_v.swapaxes(-2, -3)
+        to_q, to_k, to_v = (np.empty((max(len(g), draws), *q.shape[1:]), q.dtype) for _ in range(3))
 
-    return (p @ v).swapaxes(-2, -3), vjp
+        def back(at: int) -> None:
+            e, s = divmod(at, samples)
+            d = min(e, draws - 1)  # draws of errors may share one of activations
+            error, mine = of(g, e, s), p[d, s]
+            to_v[e, s] = (mine.swapaxes(1, 2) @ error).swapaxes(0, 1)
+            to_p = error @ of(v, d, s).swapaxes(1, 2)
+            to_p -= (to_p * mine).sum(-1, keepdims=True)
+            to_p *= mine
+            to_p *= scale
+            to_q[e, s] = (to_p @ of(k, d, s)).swapaxes(0, 1)
+            to_k[e, s] = (to_p.swapaxes(1, 2) @ of(q, d, s)).swapaxes(0, 1)
+
+        in_chunks(len(to_q) * samples, len(to_q) * p[0].size, back)
+        return to_q, to_k, to_v
+
+    return y, vjp

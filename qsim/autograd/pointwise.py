@@ -20,6 +20,13 @@ __all__ = ["dropout", "gelu", "relu", "reshape", "silu", "swiglu"]
 Array = NDArray[Any]
 
 
+def _logistic(x: Array) -> Array:
+    """Return 1 / (1 + exp(-x)); where exp overflows that is 0, as it should be."""
+    with np.errstate(over="ignore"):
+        y: Array = 1 / (1 + np.exp(-x))
+    return y
+
+
 @op
 def relu(x: Array) -> tuple[Array, Any]:
     """Return max(x, 0); its derivative at 0 is 0."""
@@ -30,7 +37,7 @@ def relu(x: Array) -> tuple[Array, Any]:
 @op
 def silu(x: Array) -> tuple[Array, Any]:
     """Return x / (1 + exp(-x)). Source: Elfwing, Uchibe and Doya, Neural Networks 107, 2018."""
-    p = special.expit(x)
+    p = _logistic(x)
     return x * p, lambda g, _: (g * (p * (1 + x * (1 - p))),)
 
 
@@ -46,7 +53,7 @@ def gelu(x: Array) -> tuple[Array, Any]:
 def swiglu(x: Array) -> tuple[Array, Any]:
     """Return silu(a) b, a and b being the halves of the last axis of `x`. Source: Shazeer, arXiv 2002.05202."""
     a, b = np.split(x, 2, axis=-1)
-    p = special.expit(a)
+    p = _logistic(a)
     gate = a * p
 
     def vjp(g: Array, _: tuple[bool, ...]) -> tuple[Array]:
