@@ -17,7 +17,7 @@ from qsim.formats.format import WIDEST_TABLE
 from qsim.kernels import cpu
 from qsim.kernels.parameters import CARRIERS
 from qsim.kernels.threads import in_parts
-from qsim.rounder import How, Plan, can_hold, code_dtype, count_rows, plan_of, random_words, round_array, round_draws
+from qsim.rounder import How, Plan, can_hold, code_dtype, plan_of, random_words, round_and_count, round_array
 from qsim.rounding import (
     LIMITED,
     Key,
@@ -189,8 +189,7 @@ def quantize_draws(
         rows = np.ascontiguousarray(x).reshape(len(x), -1)
         y = np.empty((draws, *x.shape[1:]), x.dtype)
         flat = y.reshape(draws, -1)
-        round_draws(rows, flat, how, plan, seed, np.asarray(streams, np.uint64))
-        return y, Counts(y.size, *count_rows(rows, flat, how, plan))
+        return y, Counts(y.size, *round_and_count(rows, flat, how, plan, seed, np.asarray(streams, np.uint64)))
     scaled = flush_input(x, q)
     s = derive_scale(scaled, q, lead=1) if scale is None else given_scale(scale, x, 1)
     with np.errstate(all="ignore"):
@@ -198,8 +197,7 @@ def quantize_draws(
             scaled = apply_scale(scaled, s, q, plan.n)
         rows = np.ascontiguousarray(scaled.reshape(len(x), -1), plan.carrier.dtype)
         y = np.empty((draws, rows.shape[1]), plan.carrier.dtype)
-        round_draws(rows, y, how, plan, seed, np.asarray(streams, np.uint64))
-        counts = Counts(y.size, *count_rows(rows, y, how, plan))
+        counts = Counts(y.size, *round_and_count(rows, y, how, plan, seed, np.asarray(streams, np.uint64)))
         values = y.reshape((draws, *x.shape[1:])).astype(x.dtype, copy=False)
         return values if s is None else remove_scale(values, s, q), counts
 

@@ -29,17 +29,19 @@ __all__ = [
     "Plan",
     "can_hold",
     "code_dtype",
-    "count_rows",
     "plan_of",
     "random_words",
+    "round_and_count",
     "round_array",
-    "round_draws",
 ]
 
 FLOAT32, FLOAT64 = CARRIERS[np.dtype(np.float32)], CARRIERS[np.dtype(np.float64)]
 
 UNSIGNED = [np.dtype(f"u{size}") for size in (1, 2, 4, 4, 8, 8, 8, 8)]
 """The smallest unsigned types of 1, 2, ... bytes."""
+
+COSTLY = 4
+"""Usual elements that take as long as one that draws a random word."""
 
 PIECE = 1 << 14
 """Elements of a piece: as float64 and with a scale it is 512 KiB, which a second-level cache holds."""
@@ -443,13 +445,13 @@ def _encoded(y: NDArray[Any], q: Quantizer, carrier: Carrier) -> NDArray[Any]:
 # --- In draws ----------------------------------------------------------------------------------------------
 
 
-def round_draws(
+def _round_draws(
     rows: NDArray[Any], y: NDArray[Any], how: How, plan: Plan, seed: int, streams: NDArray[np.uint64]
 ) -> None:
     """Round each row (or the only one) into a row of `y`; a stochastic mode's row k takes the words of `streams[k]`."""
     q, u, v = how.q, _patterns(rows, plan), _patterns(y, plan)
     if plan.rows is not None:
-        _each_draw(u, v, plan, seed, streams)
+        plan.rows(u, v, np.uint64(seed), streams, np.uint64(0), 0, plan.words)
     elif q.mode.stochastic:
         for k, stream in enumerate(streams):
             words = _wide_words(Key(seed, int(stream)), 0, y.shape[1], plan.width)
@@ -458,32 +460,33 @@ def round_draws(
         eps = _eps_words(np.broadcast_to(np.asarray(q.eps, np.float64), y.size))
         plan.loop(u.reshape(-1), eps, v.reshape(-1), plan.words)
     else:
-        flat, out = u.reshape(-1), v.reshape(-1)
-        in_parts(flat.size, lambda begin, end: plan.loop(flat[begin:end], out[begin:end], plan.words))
+        plan.loop(u.reshape(-1), v.reshape(-1), plan.words)
     _after(y, q, plan.carrier)
 
 
-def _each_draw(u: NDArray[Any], v: NDArray[Any], plan: Plan, seed: int, streams: NDArray[np.uint64]) -> None:
-    """Round the patterns `u` with words of each stream; one long draw in parts, which take their words where they stand."""
-    rows, words = plan.rows, plan.words
-    assert rows is not None
-    if len(v) > 1 or v.size < MANY:
-        rows(u, v, np.uint64(seed), streams, np.uint64(0), 0, words)
-        return
-    in_parts(
-        v.shape[1],
-        lambda begin, end: rows(
-            u[:, begin:end], v[:, begin:end], np.uint64(seed), streams, *_place(begin, plan.width), words
-        ),
-    )
+def round_and_count(
+    rows: NDArray[Any], y: NDArray[Any], how: How, plan: Plan, seed: int, streams: NDArray[np.uint64]
+) -> tuple[int, ...]:
+    """Do as `_round_draws`, and return what broke a hypothesis, as `qsim.kernels.cpu.count` does.
 
-
-def count_rows(rows: NDArray[Any], y: NDArray[Any], how: How, plan: Plan) -> tuple[int, ...]:
-    """Return what broke a hypothesis, as `qsim.kernels.cpu.count` does."""
+    A long draw is done in parts, each of which takes its words where it stands, and is counted while a cache holds it.
+    """
     u, v, ends = _patterns(rows, plan), _patterns(y, plan), _ends(how.q, plan.carrier)
-    if len(v) > 1 or v.size < MANY:
-        found: tuple[int, ...] = cpu.count(u, v, ends)
-        return found
+    plain = how.q.saturation is not Saturation.wrap and not how.q.ftz_out
+    alone = plan.rows is not None or not (how.q.mode.stochastic or how.q.mode is Mode.THR)
+    if len(v) > 1 or not plain or not alone:
+        _round_draws(rows, y, how, plan, seed, streams)
+        counts: tuple[int, ...] = cpu.count(u, v, ends)
+        return counts
     parts: list[tuple[int, ...]] = []  # to which threads may append
-    in_parts(v.shape[1], lambda begin, end: parts.append(cpu.count(u[:, begin:end], v[:, begin:end], ends)))
-    return tuple(map(sum, zip(*parts, strict=True)))
+
+    def work(begin: int, end: int) -> None:
+        some, out = u[:, begin:end], v[:, begin:end]
+        if plan.rows is not None:
+            plan.rows(some, out, np.uint64(seed), streams, *_place(begin, plan.width), plan.words)
+        else:
+            plan.loop(some[0], out[0], plan.words)
+        parts.append(cpu.count(some, out, ends))
+
+    in_parts(v.shape[1], work, COSTLY if plan.rows is not None else 2)
+    return parts[0] if len(parts) == 1 else tuple(map(sum, zip(*parts, strict=True)))
