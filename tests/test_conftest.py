@@ -26,6 +26,14 @@ import pytest
 def test_other(): pytest.skip("no time today")
 """
 MODULE_SKIP = 'import pytest; pytest.skip("no time today", allow_module_level=True)'
+MANY_CASES = f"""
+import pytest
+{PASSES}
+@pytest.mark.parametrize("n", range(9))
+def test_many(n): pass
+@pytest.mark.parametrize("n", range(4))
+def test_few(n): pass
+"""
 EXPECTED_FAILURE = f"""
 import pytest
 {PASSES}
@@ -94,3 +102,12 @@ def test_wrong_data_fails(tmp_path: Path) -> None:
     done = run(tmp_path, NEEDS_DATA, QSIM_DATA="nowhere")
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
     assert "'nowhere', which is not a folder" in done.stdout
+
+
+def test_the_oldest_versions_run_a_quarter_of_many_cases(tmp_path: Path) -> None:
+    """Of nine cases three run there, of four all; elsewhere every one."""
+    for oldest, expected in (("1", "1 + 4 + 3"), ("0", "1 + 4 + 9")):
+        folder = tmp_path / oldest
+        folder.mkdir()
+        done = run(folder, MANY_CASES, QSIM_OLDEST=oldest)
+        assert f"{sum(map(int, expected.split(' + ')))} passed" in done.stdout
