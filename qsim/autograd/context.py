@@ -19,7 +19,7 @@ from qsim.errors import InputError, enumerate_names, integer
 from qsim.rounding import SHARED_RANK, STREAM_FIELDS, Key, Quantizer, stream
 from qsim.scales import derive_scale
 
-__all__ = ["Numerics", "Rounding", "current", "numerics"]
+__all__ = ["Numerics", "Rounding", "current", "in_force", "numerics"]
 
 Array = NDArray[Any]
 Rounding = Quantizer | Delayed | Frozen
@@ -172,7 +172,12 @@ _CURRENT: contextvars.ContextVar[Numerics] = contextvars.ContextVar("numerics")
 
 def current() -> Numerics:
     """Return the numerics in force: without a `with qsim.numerics(...)`, nothing rounds."""
-    return _CURRENT.get(None) or Numerics({})
+    return in_force() or Numerics({})
+
+
+def in_force() -> Numerics | None:
+    """Return the numerics that somebody entered, `None` where nobody did."""
+    return _CURRENT.get(None)
 
 
 def numerics(
