@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from qsim.errors import InputError
 
-__all__ = ["hexadecimal", "read_toml", "whole"]
+__all__ = ["hexadecimal", "read_toml", "read_toml_and_text", "whole"]
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -22,6 +22,11 @@ def read_toml(path: Path) -> dict[str, Any]:
 
     A byte order mark at its beginning is passed over.
     """
+    return read_toml_and_text(path)[0]
+
+
+def read_toml_and_text(path: Path) -> tuple[dict[str, Any], str]:
+    """Return what `read_toml` does, and the text it was read from, for whoever needs to know on which line a thing stood."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -29,7 +34,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     except ValueError:  # a null character, or half of a surrogate pair
         raise InputError(f"{str(path)!r} cannot be the name of a file; give another") from None
     try:
-        tables = tomllib.loads(data.decode("utf-8-sig"))
+        text = data.decode("utf-8-sig")
+        tables = tomllib.loads(text)
         repr(tables)  # fails for the same values as reading does, and then so would a sentence that names them
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid TOML: {error}") from None
@@ -42,7 +48,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: has lists or tables nested too deeply to be read; a list of numbers is enough"
         ) from None
-    return tables
+    return tables, text
 
 
 def hexadecimal(text: str) -> Fraction:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -348,8 +349,16 @@ def test_a_broken_study_is_refused_with_file_and_key(tmp_path, change, message):
     path.write_text(text.replace(*change), encoding="utf-8")
     with pytest.raises(InputError, match=message) as caught:
         plan(find(str(path)), "full")
-    assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    if "not valid TOML" in message:
+        return
+    told = re.match(rf"{re.escape(str(path))}, line (\d+): ", str(caught.value))
+    assert told, str(caught.value)
+    line, first = int(told[1]), text[: text.index(change[0])].count("\n") + 1
+    if "missing" in message or "twice" in message:  # told of the table it belongs to
+        assert line <= first
+    else:  # where it stands, or where a claim is named that is not there
+        assert line == first or '"one-over-b"' in text.split("\n")[line - 1]
 
 
 def test_studies_are_found_by_name_and_unknown_ones_refused():
