@@ -358,7 +358,7 @@ def test_a_quick_run_says_so_everywhere(result: Result) -> None:
 def test_an_empty_result_renders(result: Result) -> None:
     """A study without claims, figures, tables and cells still gives a page."""
     empty = dataclasses.replace(result, claims=(), figures=(), tables=(), cells=(), method=(), setup=())
-    assert list(report.render(empty)) == ["report.md", "report.html", "result.json"]
+    assert list(report.render(empty)) == ["report.md", "report.html", "cells.csv", "result.json"]
 
 
 def test_write_publishes_what_render_gives(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,9 @@ from typing import Any, Literal, TypeVar
 
 from qsim.verdicts import Outcome
 
-__all__ = ["Claim", "Figure", "Panel", "Result", "Series", "Table", "json_lines"]
+__all__ = ["Claim", "Failure", "Figure", "Panel", "Result", "Series", "Table", "json_lines"]
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised whenever a reader of an older `result.json` would misread a newer one."""
 
 Cell = str | int | float | None
@@ -115,6 +115,19 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Name a cell that raised, and is missing from the result."""
+
+    label: str
+    parameters: dict[str, Any]
+    """The fields of the cell."""
+    error: str
+    """What it raised, in a line."""
+    trace: str
+    """The file with the traceback, relative to the report's folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """Hold what one run of a study found; `to_json` and `from_json` are inverse."""
 
@@ -136,8 +149,11 @@ class Result:
     method: tuple[str, ...]
     """Paragraphs on how the numbers and their intervals were made."""
     cells: tuple[dict[str, Any], ...]
-    """One flat record a cell: its parameters, its numbers, its counts of broken hypotheses."""
+    """One flat record a cell: its parameters (names without a dot), its numbers and counts (names with one)."""
+    failures: tuple[Failure, ...] = ()
+    """The cells that raised; then no claim is held."""
     schema: int = SCHEMA
+    """Which form of this file it is."""
 
     def to_json(self) -> str:
         """Return the result as JSON, a line for each small thing; NaN and infinity refused, same bytes for same data."""
