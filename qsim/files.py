@@ -67,7 +67,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
     # In the same folder, so that the rename stays on one file system and is atomic.
     part = path.with_name(f".qsim-{os.urandom(8).hex()}.part")
     try:
-        with part.open("xb") as file:
+        with part.open("x+b") as file:  # readable too, so that it can be mapped
             with contextlib.suppress(FileNotFoundError):
                 shutil.copymode(path, part)
             yield file
