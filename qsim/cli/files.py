@@ -290,10 +290,12 @@ def scratch(path: str) -> Iterator[Make]:
     def make(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         if math.prod(shape) * dtype.itemsize <= MAPPED:
             return np.empty(shape, dtype)
-        file = files.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 - closed by the stack
-        return np.asarray(_mapped(file, shape, dtype))
+        with _said(path):
+            file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - the stack closes it
+            files.callback(file.close)
+            return np.asarray(_mapped(file, shape, dtype))
 
-    with contextlib.ExitStack() as files, _said(path):
+    with contextlib.ExitStack() as files:
         yield make
 
 
