@@ -17,7 +17,8 @@ from qsim.formats import get_format
 from qsim.rounding import Mode
 from qsim.studies import available, find
 from qsim.studies.executors import Here, Processes
-from qsim.studies.gradient_variance import pages
+from qsim.studies.gradient_variance import _format as digests
+from qsim.studies.gradient_variance import pages, reads
 from qsim.studies.gradient_variance.cell import Cell, compute, estimate
 from qsim.studies.gradient_variance.claims import decide
 from qsim.studies.gradient_variance.plan import plan
@@ -351,6 +352,28 @@ def test_a_broken_study_is_refused_with_file_and_key(tmp_path, change, message):
         assert line <= first
     else:  # where it stands, or where a claim is named that is not there
         assert line == first or '"one-over-b"' in text.split("\n")[line - 1]
+
+
+OWN = '[[format]]\nname = "tiny"\nkind = "float"\nexp_bits = 3\nman_bits = 1\nspecials = "fn"\nsource = "an example"\n'
+
+
+def test_a_format_of_a_file_is_one_of_a_study(here):
+    """A study's format may be an entry of a file of the user's own; its cells go stale when that entry changes."""
+    Path("f.toml").write_text(OWN)
+    text = STUDY.read_text(encoding="utf-8")
+    Path("s.toml").write_text(
+        text.replace('"int4", "int3", "int2"]', '"f.toml#tiny", "int3", "e4m3"]'), encoding="utf-8"
+    )
+    cells = [cell for cell in plan(find("s.toml"), "quick").cells if cell.arm == "few bits"]
+    assert {cell.format for cell in cells} == {"f.toml#tiny", "int3", "float8_e4m3fn"}
+    own, other = cells[0], cells[-1]
+    assert (own.format, other.format) == ("f.toml#tiny", "float8_e4m3fn")
+    before = reads(own), reads(other)
+    digests.cache_clear()
+    Path("f.toml").write_text(OWN.replace("man_bits = 1", "man_bits = 1\nbias = 2"))
+    assert reads(own) != before[0]
+    assert reads(other) == before[1]
+    assert compute(dataclasses.replace(SMALL, format="f.toml#tiny", batches=32, draws=2))["format"] == "f.toml#tiny"
 
 
 def test_studies_are_found_by_name_and_unknown_ones_refused():

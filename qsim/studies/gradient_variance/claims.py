@@ -175,9 +175,8 @@ def sr_unbiased(records: Sequence[Record], at: Point, margin: Mapping[str, Any])
 
 def nearest_biased(records: Sequence[Record], at: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
     """Check that |bias|^2 / |g|^2 of nearest backward roundings exceeds the margin, for the formats it names."""
-    names = [get_format(name).name for name in margin["formats"]]
     for label, group in families(records, ("bwd_act", "bwd_grad"), mode="RNE"):
-        if group[0]["format"] in names:
+        if group[0]["format"] in margin["formats"]:
             yield Check(label=label, estimate=bias(group, at), low=margin["bias"] ** 2, write=as_bias)
 
 
@@ -216,8 +215,7 @@ def bit_ratio(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) ->
 
 def pairs(records: Sequence[Record], margin: Mapping[str, Any]) -> Iterator[tuple[str, list[Record], list[Record]]]:
     """Return, for each pair of the margin, a label and the last layer's records at k-1 and at k bits."""
-    for arm, *names in margin["pairs"]:
-        more, fewer = (get_format(name).name for name in names)
+    for arm, more, fewer in margin["pairs"]:
         points = f"{LAST}bwd_grad" if arm == "underflow" else BOTH
         groups = [series(records, arm=arm, format=name, points=points, mode="SR") for name in (fewer, more)]
         if all(groups):

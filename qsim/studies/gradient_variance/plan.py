@@ -144,23 +144,35 @@ def _margins(place: Place, margin: dict[str, Any]) -> dict[str, Any]:
         ends = margin.get(key, [0, 1])
         if len(ends) != 2 or not all(type(end) in (int, float) for end in ends) or not ends[0] < ends[1]:
             raise place.refuse(f"{key} = {ends} must be two numbers, the lower first", key)
+    found = dict(margin)
     for number, pair in enumerate(margin.get("pairs", [])):
         if not isinstance(pair, list) or len(pair) != 3 or not isinstance(pair[0], str):
             raise place.refuse(
                 f"pair {pair!r} must be an arm and two formats, the one of more bits first", "pairs", number
             )
-        for at in (1, 2):
-            _format(place, pair[at], "pairs", number, at)
-    for number, name in enumerate(margin.get("formats", [])):
-        _format(place, name, "formats", number)
-    return margin
+    for key in ("pairs", "formats"):  # in the names that the cells have
+        if key in margin:
+            found[key] = [_named(place, entry, key, number) for number, entry in enumerate(margin[key])]
+    return found
+
+
+def _named(place: Place, entry: Any, key: str, number: int) -> Any:
+    """Return a format, or a pair with its two formats, by the names that get_format takes."""
+    if key == "formats":
+        return _format(place, entry, key, number)
+    return [entry[0], *(_format(place, entry[at], key, number, at) for at in (1, 2))]
 
 
 def _format(place: Place, name: Any, *keys: str | int) -> str:
+    """Return the one name of a format: its own, or, for an entry of a file, the spelling that finds it there."""
     try:
-        return get_format(name).name
+        fmt = get_format(name)
     except InputError as error:
         raise place.refuse(str(error), *keys) from None
+    try:
+        return fmt.name if get_format(fmt.name) == fmt else str(name)
+    except InputError:
+        return str(name)
 
 
 def _among(place: Place, key: str, value: Any, known: Any) -> None:
