@@ -6,6 +6,7 @@ checks of the report, planted faults included, before any is judged.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,6 +119,7 @@ def predicted_noise(at: Point, record: Record) -> float:
     return float(theory.per_sample_variance(at.errors[layer], at.inputs[layer], v[0], v[1]).mean())
 
 
+@functools.lru_cache(maxsize=4)
 def gradient_norm(at: Point) -> float:
     """Return |g|, the norm of the whole set's gradient, all weights."""
     return math.sqrt(sum(float((at.gradient(layer) ** 2).sum()) for layer in at.model.layers))
