@@ -8,8 +8,9 @@ import json
 import os
 import shlex
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
         print(json.dumps(schema(), indent=1))
         return 0
-    from qsim.studies import available, check, default_jobs, find, needs
+    from qsim.studies import available, default_jobs, find
 
     if not args.study:
         return list_studies({name: find(name).title for name in available()}, as_json=args.json)
@@ -84,16 +85,9 @@ def run(args: argparse.Namespace) -> int:
     if args.output and len(args.study) > 1:
         raise InputError("-o names the folder of one report; give one study, or leave it out")
     studies = [find(name) for name in args.study]
-    for study in studies:
-        check(study)
-    size = "quick" if args.quick else "full"
-    memory = 0 if args.dask else max(needs(study, size) for study in studies)  # type: ignore[arg-type] # any str to mypy
-    with executor(args.dask, args.jobs or default_jobs(), memory, quiet=args.quiet) as chosen:
-        folders = [prepared(args.output or REPORTS / study.name) for study in studies]
-        results = []
-        for study, folder in zip(studies, folders, strict=True):
-            results.append(report(study, folder, chosen, args, began))
-            began = time.perf_counter()
+    jobs = 0 if args.dask else args.jobs or default_jobs()
+    with warmed(studies, jobs):
+        results = run_all(studies, jobs, args, began)
     if not args.output:
         import qsim.report
 
@@ -101,6 +95,38 @@ def run(args: argparse.Namespace) -> int:
             qsim.report.write_index(REPORTS)
     expected = all(as_expected(claim, quick=args.quick) for result in results for claim in result.claims)
     return 0 if expected and not any(result.failures for result in results) else 1
+
+
+def run_all(studies: Sequence[Study], jobs: int, args: argparse.Namespace, began: float) -> list[Result]:
+    """Run studies one after another, once all of them can be planned, and return what each found."""
+    from qsim.studies import check, needs
+
+    for study in studies:
+        check(study)
+    memory = max(needs(study, "quick" if args.quick else "full") for study in studies) if jobs else 0
+    results = []
+    with executor(args.dask, jobs, memory, quiet=args.quiet) as chosen:
+        folders = [prepared(args.output or REPORTS / study.name) for study in studies]
+        for study, folder in zip(studies, folders, strict=True):
+            results.append(report(study, folder, chosen, args, began))
+            began = time.perf_counter()
+    return results
+
+
+def warmed(studies: Sequence[Study], jobs: int) -> contextlib.AbstractContextManager[None]:
+    """Let processes start while this one plans, and let a thread load what draws the report while they compute."""
+    from qsim.studies import Processes
+    from qsim.studies.study import KINDS
+
+    threading.Thread(target=load_what_draws, daemon=True).start()
+    return Processes(jobs).warm(KINDS[studies[0].kind]) if jobs > 1 else contextlib.nullcontext()
+
+
+def load_what_draws() -> None:
+    """Import what is slow to import and needed at the end."""
+    import jinja2  # noqa: F401
+    import matplotlib.backends.backend_svg
+    import matplotlib.figure  # noqa: F401
 
 
 def as_expected(claim: Claim, *, quick: bool) -> bool:

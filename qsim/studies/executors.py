@@ -9,13 +9,14 @@ from __future__ import annotations
 import collections
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -127,14 +128,28 @@ class Processes:
             yield from self._pooled(compute, [task], 1, again)
             yield from (Done(index=index, error=LOST, trace=LOST + "\n") for index, _ in again)
 
+    @contextlib.contextmanager
+    def warm(self, module: str) -> Iterator[None]:
+        """Let the processes start, and import `module`, while the body plans; end them with it."""
+        pool = self._pool()
+        try:
+            for _ in range(self.workers):
+                pool.submit(imported, module)
+            yield
+        finally:
+            pool.shutdown(wait=True, kill_workers=True)
+
+    def _pool(self) -> Any:
+        from joblib.externals.loky import get_reusable_executor
+
+        return get_reusable_executor(max_workers=self.workers, initializer=begin_worker, initargs=(os.getpid(),))
+
     def _pooled(
         self, compute: Compute, tasks: Sequence[Task], width: int, suspects: list[Task]
     ) -> Generator[Done, None, None]:
         """Yield what becomes of tasks, `width` of them at a time; add to `suspects` those under way when a process died."""
         from concurrent.futures import FIRST_COMPLETED, Future, wait
         from concurrent.futures.process import BrokenProcessPool
-
-        from joblib.externals.loky import get_reusable_executor
 
         waiting = collections.deque(tasks)
         under_way: dict[Future[Done], Task] = {}
@@ -143,10 +158,7 @@ class Processes:
         try:
             while waiting or under_way:
                 try:
-                    if pool is None:
-                        pool = get_reusable_executor(
-                            max_workers=self.workers, initializer=begin_worker, initargs=(os.getpid(),)
-                        )
+                    pool = pool or self._pool()
                     while waiting and len(under_way) < width:
                         under_way[pool.submit(attempt, compute, *waiting[0])] = waiting[0]
                         waiting.popleft()
@@ -162,6 +174,11 @@ class Processes:
         finally:
             if pool is not None:
                 pool.shutdown(wait=True, kill_workers=not finished)
+
+
+def imported(module: str) -> None:
+    """Import a module, which takes seconds where it brings compiled code."""
+    importlib.import_module(module)
 
 
 def begin_worker(parent: int) -> None:

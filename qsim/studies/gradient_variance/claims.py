@@ -88,11 +88,11 @@ def series(records: Iterable[Record], **where: Any) -> list[Record]:
 
 def families(records: Iterable[Record], points: Iterable[str], **where: Any) -> Iterator[tuple[str, list[Record]]]:
     """Return, for each arm, format and point set of `points`, a label and its records by batch size."""
-    found = series(records, **where)
-    keys = dict.fromkeys((r["arm"], r["format"], r["mode"], r["points"], r["fault"]) for r in found)
-    for arm, name, mode, point, fault in keys:
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for r in series(records, **where):
+        groups.setdefault((r["arm"], r["format"], r["mode"], r["points"], r["fault"]), []).append(r)
+    for (_, name, mode, point, _), group in groups.items():
         if point in points:
-            group = series(found, arm=arm, format=name, mode=mode, points=point, fault=fault)
             yield f"{name} {mode}, {point}", group
 
 
