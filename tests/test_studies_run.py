@@ -168,15 +168,9 @@ def test_a_record_that_was_changed_in_the_file_is_computed_again(tmp_path: Path)
 # --- Where cells are computed ----------------------------------------------------------------------------------------
 
 
-def test_the_result_does_not_depend_on_the_executor(tmp_path: Path) -> None:
-    """One process and three give the same bytes."""
-    study = find(str(toystudy.written(tmp_path, cells=9)))
-    assert run(study, executor=Processes(3)).result.to_json() == run(study, executor=Here()).result.to_json()
-
-
 def test_a_worker_computes_on_one_thread(tmp_path: Path) -> None:
     """BLAS and our own loops have one thread in a worker, so that cores are not shared twice over."""
-    (done,) = Processes(2).run(threads, [(0, None)])
+    (done,) = Processes(1).run(threads, [(0, None)])
     assert json.loads(done.record) == {"ours": 1, "blas": [1]}
 
 
@@ -190,11 +184,9 @@ def threads(_: None) -> dict[str, Any]:
     return {"ours": get_threads(), "blas": sorted(blas)}
 
 
-@pytest.mark.parametrize("executor", [Here(), Processes(2)], ids=["here", "processes"])
-def test_a_cell_that_raises_is_named_and_the_others_finish(tmp_path: Path, executor: Executor) -> None:
+def test_a_cell_that_raises_is_named_and_the_others_finish(tmp_path: Path) -> None:
     """A failing cell is in the result with its parameters, its error in a line and a traceback; no claim is held then."""
-    study = find(str(toystudy.written(tmp_path, does={1: "raise", 4: "nan"})))
-    finished = run(study, executor=executor)
+    finished = run(find(str(toystudy.written(tmp_path, does={1: "raise", 4: "nan"}))))
     assert [cell["number"] for cell in finished.result.cells] == [0, 2, 3, 5]
     first, second = finished.result.failures
     assert (first.label, first.error) == ("cell 1", "ValueError: no number for 1")
@@ -206,14 +198,19 @@ def test_a_cell_that_raises_is_named_and_the_others_finish(tmp_path: Path, execu
     assert finished.counts == {"planned": 6, "kept": 0, "computed": 4, "failed": 2}
 
 
-def test_a_worker_that_dies_takes_no_other_cell_with_it(tmp_path: Path) -> None:
-    """A cell that kills its process twice is lost, one that does so once is not, and none of the others is."""
-    log = tmp_path / "log"
-    study = find(str(toystudy.written(tmp_path, cells=8, does={2: "die", 5: "die once"}, log=str(log))))
-    finished = run(study, executor=Processes(2))
-    assert [failure.label for failure in finished.result.failures] == ["cell 2"]
-    assert "ended without a word" in finished.result.failures[0].error
-    assert [cell["number"] for cell in finished.result.cells] == [0, 1, 3, 4, 5, 6, 7]
+def test_processes_give_the_same_bytes_though_some_die(tmp_path: Path) -> None:
+    """A cell that kills its process twice is lost, one that does it once is not, nor any other; same bytes as in one process."""
+    log = str(tmp_path / "log")
+    there = run(
+        find(str(toystudy.written(tmp_path, cells=8, does={2: "die", 4: "raise", 5: "die once"}, log=log))),
+        executor=Processes(2),
+    )
+    assert [failure.label for failure in there.result.failures] == ["cell 2", "cell 4"]
+    assert "ended without a word" in there.result.failures[0].error
+    assert [cell["number"] for cell in there.result.cells] == [0, 1, 3, 5, 6, 7]
+    here = run(find(str(toystudy.written(tmp_path, cells=8, does={2: "raise", 4: "raise"}, log=log))), executor=Here())
+    assert json.dumps(there.result.cells) == json.dumps(here.result.cells)
+    assert there.result.failures[1] == here.result.failures[1]
 
 
 def test_the_command_names_what_failed_and_exits_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -343,7 +340,7 @@ def lines(path: Path, count: int) -> list[str]:
     pytest.fail(f"{path} has no {count} lines")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
 def test_an_ended_run_leaves_no_worker_and_every_finished_cell(tmp_path: Path, how: signal.Signals) -> None:
     """By whatever signal a run ends, its workers go too, and what was finished is kept; Ctrl-C says how to go on."""
     log = tmp_path / "log"
@@ -359,9 +356,11 @@ def test_an_ended_run_leaves_no_worker_and_every_finished_cell(tmp_path: Path, h
         kept = sum(1 for _ in store.kept(Everything()))
     assert kept >= begun - 3  # two were under way, and one may be on its way to the driver
     if how is signal.SIGINT:
-        assert re.search(
-            rf"qsim: stopped; {kept} of 40 cells are kept in .*, and the same command goes on from them\n", err
+        told = re.search(
+            r"qsim: stopped; (\d+) of 40 cells are kept in .*, and the same command goes on from them\n", err
         )
+        assert told, err
+        assert kept - 1 <= int(told[1]) <= kept  # one may have been kept and not yet counted
         assert "Traceback" not in err
     assert not (tmp_path / "out" / "result.json").exists()
 
@@ -476,7 +475,7 @@ def test_an_output_that_cannot_be_written_is_refused(
     tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A folder that cannot be made, even by root, is refused by its name before a cell is computed."""
-    assert main(["report", str(toystudy.written(tmp_path, seconds=60)), "-o", place]) == 2
+    assert main(["report", str(toystudy.written(tmp_path, seconds=60)), "-o", place, "--jobs", "1"]) == 2
     assert f"{place}: cannot be written" in sentence(None, capsys)
 
 
@@ -504,7 +503,7 @@ def test_a_store_that_is_none_is_refused_and_left_as_it_is(
             data[60:64] = (99).to_bytes(4, "big")  # the header's user_version
         store.write_bytes(data)
     before = None if how == "folder" else store.read_bytes()
-    assert main(["report", str(path), "-o", str(tmp_path), "--quiet", "--fresh"]) == 2
+    assert main(["report", str(path), "-o", str(tmp_path), "--quiet", "--fresh", "--jobs", "1"]) == 2
     assert f"{store}" in sentence(None, capsys)
     assert before is None or store.read_bytes() == before
     assert {file.name for file in tmp_path.iterdir()} == {"toy.toml", "cells.sqlite"}
@@ -527,3 +526,24 @@ def test_two_runs_in_one_folder_are_one_too_many(tmp_path: Path, capsys: pytest.
         assert first.communicate(timeout=60) == ("", "")
         assert first.returncode == 0
     assert main(["report", str(slow), "-o", str(tmp_path / "out"), "--jobs", "1", "--quiet"]) == 0
+
+
+def test_a_refused_study_ends_the_processes_that_were_started_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Processes that start while a study is planned are gone, and silent, when it is refused."""
+    path = toystudy.written(tmp_path)
+    path.write_text(path.read_text().replace("seconds", "second"))
+    assert main(["report", str(path), "-o", str(tmp_path / "out"), "--jobs", "2"]) == 2
+    assert "line 5: unknown key 'second'" in sentence(None, capsys)
+    assert not workers()
+
+
+def workers() -> list[str]:
+    """Return the command lines of the loky workers of this process."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            with contextlib.suppress(OSError):
+                found.append(Path(f"/proc/{child}/cmdline").read_text())
+    return [line for line in found if "loky.backend.popen" in line]

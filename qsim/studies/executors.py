@@ -17,6 +17,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -132,12 +134,11 @@ class Processes:
     def warm(self, module: str) -> Iterator[None]:
         """Let the processes start, and import `module`, while the body plans; end them with it."""
         pool = self._pool()
+        futures = [pool.submit(imported, module) for _ in range(self.workers)]
         try:
-            for _ in range(self.workers):
-                pool.submit(imported, module)
             yield
         finally:
-            pool.shutdown(wait=True, kill_workers=True)
+            kill(pool, futures)
 
     def _pool(self) -> Any:
         from joblib.externals.loky import get_reusable_executor
@@ -148,9 +149,6 @@ class Processes:
         self, compute: Compute, tasks: Sequence[Task], width: int, suspects: list[Task]
     ) -> Generator[Done, None, None]:
         """Yield what becomes of tasks, `width` of them at a time; add to `suspects` those under way when a process died."""
-        from concurrent.futures import FIRST_COMPLETED, Future, wait
-        from concurrent.futures.process import BrokenProcessPool
-
         waiting = collections.deque(tasks)
         under_way: dict[Future[Done], Task] = {}
         pool = None
@@ -172,8 +170,21 @@ class Processes:
                     pool = None  # the next one is made anew
             finished = True
         finally:
-            if pool is not None:
-                pool.shutdown(wait=True, kill_workers=not finished)
+            if pool is not None and finished:
+                pool.shutdown(wait=True)
+            elif pool is not None:
+                kill(pool, list(under_way))
+
+
+def kill(pool: Any, futures: Sequence[Future[Any]]) -> None:
+    """End the processes of a pool at once.
+
+    Its thread stumbles, aloud, over a task that was handed over a moment ago and is not yet under way; so it is waited for.
+    """
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline and not all(future.running() or future.done() for future in futures):
+        time.sleep(0.001)
+    pool.shutdown(wait=True, kill_workers=True)
 
 
 def imported(module: str) -> None:
