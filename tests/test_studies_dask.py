@@ -72,7 +72,7 @@ def test_a_cluster_gives_the_same_bytes_though_a_worker_dies(address: str, tmp_p
     assert [failure.label for failure in there.result.failures] == ["cell 3", "cell 5"]
     assert "ended without a word" in there.result.failures[1].error
     ran = (tmp_path / "log").read_text().split("\n")
-    assert len({line for line in ran if line.startswith("2 ")}) == 2  # in two processes
+    assert len({line for line in ran if line.startswith("2 ")}) >= 2  # in two processes, or more if a result went too
     here = run(find(str(toystudy.written(tmp_path, cells=8, does={3: "raise", 5: "raise"}, log=str(tmp_path / "log")))))
     assert there.result.cells == here.result.cells
     assert json.dumps(there.result.cells) == json.dumps(here.result.cells)

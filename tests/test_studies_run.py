@@ -101,6 +101,9 @@ def test_other_data_or_other_parameters_make_a_cell_stale(tmp_path: Path, monkey
     assert states(path, store) == {"computed": 6}
     toystudy.written(tmp_path, seconds=0.001, does={2: "nan"})
     assert states(path, store) == {"kept": 5, "failed": 1}
+    toystudy.written(tmp_path, seconds=0.001)
+    monkeypatch.setattr("qsim.studies.source.platform.machine", lambda: "another")
+    assert states(path, store) == {"computed": 6}  # the digest of the source is in the key
 
 
 def test_an_edit_below_makes_a_cell_stale_and_an_edit_beside_does_not(tmp_path: Path) -> None:
@@ -199,7 +202,7 @@ def test_a_cell_that_raises_is_named_and_the_others_finish(tmp_path: Path) -> No
 
 
 def test_processes_give_the_same_bytes_though_some_die(tmp_path: Path) -> None:
-    """A cell that kills its process twice is lost, one that does it once is not, nor any other; same bytes as in one process."""
+    """A cell that kills its process twice is lost, one that does it once is not, nor any other; same bytes as in this one."""
     log = str(tmp_path / "log")
     there = run(
         find(str(toystudy.written(tmp_path, cells=8, does={2: "die", 4: "raise", 5: "die once"}, log=log))),

@@ -264,7 +264,7 @@ class Dask:
                 f"no Dask scheduler with a worker answers at {address!r} ({reason}); start `dask scheduler` and "
                 "`dask worker ADDRESS`, and give --dask tcp://HOST:PORT"
             ) from None
-        self.workers = sum(info["nthreads"] for info in self._client.scheduler_info(n_workers=-1)["workers"].values())
+        self.workers = sum(self._client.nthreads().values())
         self.name = f"a Dask cluster of {self.workers} threads"
 
     def run(self, compute: Compute, tasks: Sequence[Task]) -> Generator[Done, None, None]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.metadata
 import os
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import qsim
 
 if TYPE_CHECKING:
     from qsim.studies.run import Finished
@@ -54,7 +55,7 @@ def provenance(study: Study, finished: Finished, command: str, seconds: float) -
             "processor": _processor(), "architecture": platform.machine(), "cores": os.cpu_count(),
             "system": platform.system(), "memory_bytes": memory().total,
         },
-        "versions": {"qsim": importlib.metadata.version("qsim-numerics"), **finished.source.libraries},
+        "versions": {"qsim": qsim.__version__, **finished.source.libraries},
         "source": {"digest": finished.source.digest, "modules": dict(sorted(finished.source.modules.items()))},
         "data": dict(sorted(finished.data.items())),
         "seeds": dict(_seeds(study.tables)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class Study:
     @property
     def command(self) -> str:
         """The command that runs it again: by name if it comes with qsim, else by its file."""
-        return f"qsim report {self.name if available().get(self.name) == self.path else self.path.name}"
+        return f"qsim report {self.name if available().get(self.name) == self.path else shlex.quote(self.path.name)}"
 
 
 def available() -> dict[str, Path]:
