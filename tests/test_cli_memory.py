@@ -97,3 +97,11 @@ def test_a_disk_without_room_is_said_before_a_process_is_ended_by_it(
     assert "y.npy: cannot be written (File too large)" in capsys.readouterr().err
     assert Path("y.npy").read_text() == "mine"
     assert {path.name for path in here.iterdir()} == {"x.npy", "y.npy"}
+
+
+def test_the_disk_of_a_mapped_file_is_taken_before_it_is_filled(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is mapped has its blocks: one with holes would end the process when the disk is full."""
+    monkeypatch.setattr(files, "MAPPED", 0)
+    with files.writing("y.npy", (1000, 1000), np.dtype(np.float32)):
+        (part,) = here.iterdir()
+        assert 512 * part.stat().st_blocks >= 4_000_000

@@ -82,6 +82,24 @@ def attempt(compute: Compute, index: int, cell: Any) -> Done:
     return Done(index=index, record=record, seconds=time.perf_counter() - started)
 
 
+Pooled = Callable[[Compute, Sequence[Task], int, list[Task]], Generator[Done, None, None]]
+"""Computes tasks, so many at a time, and adds to a list those whose process died, or another's beside them."""
+
+
+def patiently(pooled: Pooled, compute: Compute, tasks: Sequence[Task], width: int) -> Generator[Done, None, None]:
+    """Yield what becomes of each task: one whose process died is tried twice more, alone, and lost if it dies again."""
+    suspects: list[Task] = []
+    yield from pooled(compute, tasks, width, suspects)
+    for task in suspects:
+        waiting = [task]
+        for _ in range(2):
+            again: list[Task] = []
+            if waiting:
+                yield from pooled(compute, waiting, 1, again)
+            waiting = again
+        yield from (Done(index=index, error=LOST, trace=LOST + "\n") for index, _ in waiting)
+
+
 # --- Here ------------------------------------------------------------------------------------------------------------
 
 
@@ -120,15 +138,9 @@ class Processes:
     def run(self, compute: Compute, tasks: Sequence[Task]) -> Generator[Done, None, None]:
         """Yield what becomes of each task, as they end.
 
-        When a process dies, those that were under way are computed again, each alone: the one that kills its process again
-        is lost, the others are not.
+        When a process dies, those that were under way are computed again, each alone (`patiently`).
         """
-        suspects: list[Task] = []
-        yield from self._pooled(compute, tasks, 2 * self.workers, suspects)
-        for task in suspects:
-            again: list[Task] = []
-            yield from self._pooled(compute, [task], 1, again)
-            yield from (Done(index=index, error=LOST, trace=LOST + "\n") for index, _ in again)
+        yield from patiently(self._pooled, compute, tasks, 2 * self.workers)
 
     @contextlib.contextmanager
     def warm(self, module: str) -> Iterator[None]:
@@ -270,16 +282,11 @@ class Dask:
     def run(self, compute: Compute, tasks: Sequence[Task]) -> Generator[Done, None, None]:
         """Yield what becomes of each task, as they end.
 
-        The scheduler gives the tasks of a dead worker to another one. Those that it gives up, since several workers died with
-        them, are computed again, each alone: one that is given up again is lost. Raise `InputError` where a worker has another
+        The scheduler gives the tasks of a dead worker to another one; those that it gives up, since several workers died with
+        them, are computed again, each alone (`patiently`). Raise `InputError` where a worker has another
         source than this process.
         """
-        suspects: list[Task] = []
-        yield from self._pooled(compute, tasks, 4 * self.workers, suspects)
-        for task in suspects:
-            again: list[Task] = []
-            yield from self._pooled(compute, [task], 1, again)
-            yield from (Done(index=index, error=LOST, trace=LOST + "\n") for index, _ in again)
+        yield from patiently(self._pooled, compute, tasks, 4 * self.workers)
 
     def _pooled(
         self, compute: Compute, tasks: Sequence[Task], width: int, suspects: list[Task]

@@ -65,8 +65,6 @@ class Store:
                 "folder with -o"
             )
         run("COMMIT")
-        if run("PRAGMA quick_check(1)").fetchone() != ("ok",):
-            raise sqlite3.DatabaseError("damaged")
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")  # a cell that is told to be finished is on the disk
         run("BEGIN EXCLUSIVE")  # takes the log too, for as long as the file is open
