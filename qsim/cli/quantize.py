@@ -16,7 +16,6 @@ from qsim.cli.files import check_output, converted, pieces, read_floats, read_wo
 from qsim.cli.show import HELP, entries
 from qsim.cli.text import as_json, number
 from qsim.errors import InputError
-from qsim.rounder import code_dtype
 from qsim.rounding import LIMITED, Key, Mode, Quantizer, mode_fields, split_spelling
 
 if TYPE_CHECKING:
@@ -107,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
     if args.pack and not args.codes:
         raise InputError("--pack packs codes; give --codes too")
     check_output(args.output)
+    from qsim.rounder import code_dtype  # which brings the kernels, that a refusal does without
+
     with scratch(args.output) as make:
         given_x = read_floats(args.input, args.dtype, make)
         swapped = not given_x.dtype.isnative
@@ -184,6 +185,8 @@ def random_bits(mode: Mode, n: int | None, x: NDArray[Any]) -> int | None:
 
 def form(x: NDArray[Any], q: Quantizer, *, codes: bool, packed: bool) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Return the shape and type of the result."""
+    from qsim.rounder import code_dtype
+
     if not codes:
         return x.shape, x.dtype
     if not packed or not x.ndim:  # of a single number there is no row to pack, and packing says so
