@@ -373,6 +373,8 @@ def test_a_format_of_a_file_is_one_of_a_study(here):
     Path("f.toml").write_text(OWN.replace("man_bits = 1", "man_bits = 1\nbias = 2"))
     assert reads(own) != before[0]
     assert reads(other) == before[1]
+    steps = dataclasses.replace(SMALL, scale="underflow")
+    assert set(reads(steps)) == {"digits", "format e4m0fn", "format float64", "format float8_e4m3fn"}
     assert compute(dataclasses.replace(SMALL, format="f.toml#tiny", batches=32, draws=2))["format"] == "f.toml#tiny"
 
 

@@ -25,8 +25,12 @@ __all__ = ["claims", "compute", "plan", "reads", "result"]
 
 
 def reads(cell: Cell) -> Mapping[str, str]:
-    """Return the data set and the format that a cell reads, with the SHA-256 of each."""
-    return {"digits": _digits(), f"format {cell.format}": _format(cell.format)}
+    """Return the data set and the formats that a cell reads, with the SHA-256 of each.
+
+    Its scales are numbers of float64, and "underflow" is told in steps of E4M3.
+    """
+    names = [cell.format, "float64", *(["float8_e4m3fn"] if cell.scale == "underflow" else [])]
+    return {"digits": _digits(), **{f"format {name}": _format(name) for name in names}}
 
 
 def claims(plan: Plan, records: Sequence[dict[str, Any]]) -> list[Claim]:
