@@ -138,7 +138,10 @@ def measure(row: Row, elements: int, *, quick: bool = False) -> tuple[dict[str, 
         calls, notes = prepared(row, data)
         if "qsim" not in calls:
             return {}, notes
-        reference = row.reference(data) if row.reference else None
+        try:
+            reference = row.reference(data) if row.reference else None
+        except ImportError as error:
+            return {}, [f"left out: what it is held against is not there: {error}"]
         again = repeats(reference) if reference else 1
         loops = {name: 1 if row.measure is Measure.BYTES else repeats(call) for name, call in calls.items()}
         times: dict[str, list[tuple[float, float | None]]] = {name: [] for name in calls}

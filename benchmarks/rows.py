@@ -10,6 +10,7 @@ import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import engine
 import peers
 import work
 from work import KEY, NEAREST, STOCHASTIC, Maker, codes, copy, decoded, fill, memory, process, swept, values
@@ -203,6 +204,32 @@ def training() -> Iterator[Row]:
             )  # fmt: skip
 
 
+def gradients() -> Iterator[Row]:
+    """Yield losses and gradients of the engine."""
+    for threads, end in ((1, ""), (2, "-2")):
+        for name, model, cost, beside in (("wrn", engine.WRN, 1.4, 2.8), ("mlp", engine.MLP_784, 1.3, 1.5)):
+            what = "WRN-16-1, batch 64" if name == "wrn" else "MLP 784-256-256-10, batch 128"
+            plain, rounded, torch = engine.step(model), engine.step(model, rounded=True), engine.torch_step(model)
+            yield Row(
+                name=f"{name}-torch{end}", what=f"{what}, float32, against PyTorch", ours=plain, reference=torch,
+                measure=Measure.TIMES, threads=threads, goal=2.0 if name == "wrn" else None,
+            )  # fmt: skip
+            yield Row(
+                name=f"{name}-rounded{end}", what=f"{what}, five points by SR to E4M3, against float32", ours=rounded,
+                reference=plain, measure=Measure.TIMES, threads=threads, goal=cost,
+            )  # fmt: skip
+            yield Row(
+                name=f"{name}-rounded-torch{end}", what=f"{what}, five points by SR to E4M3, against PyTorch's float32",
+                ours=rounded, reference=torch, measure=Measure.TIMES, threads=threads, goal=beside,
+            )  # fmt: skip
+    for name, model, goal in (("784-256-10", engine.TWO_LAYERS, 1.0), ("8-16-4", engine.SMALL, 1 / 40)):
+        yield Row(
+            name=f"draws-{name}", what=f"64 draws of the gradient of an MLP {name}, against 64 calls of one",
+            ours=engine.step(model, rounded=True, draws=64),
+            reference=engine.shared(engine.step(model, rounded=True, draws=1), 64), measure=Measure.TIMES, goal=goal,
+        )  # fmt: skip
+
+
 def start() -> Iterator[Row]:
     """Yield processes that start."""
     numpy = process("-c", "import numpy")
@@ -244,6 +271,7 @@ GROUPS = {
     "Small arrays, from a cache: the time of a call": (*small(),),
     "Growth: the share of a copy at each size, against that at 2^24; and memory": (*growth(),),
     "A training step: roundings and products in turn, against one after the other": (*training(),),
+    "The engine: loss and gradient of a batch": (*gradients(),),
     "Starting: whole processes, from the start of Python to its end": (*start(),),
     "All 2^32 float32, held against the reference's thresholds on all cores": (*sweeps(),),
 }

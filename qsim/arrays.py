@@ -51,7 +51,13 @@ class Counts:
     on_grid: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+        return Counts(
+            self.elements + other.elements,
+            self.saturated + other.saturated,
+            self.underflowed + other.underflowed,
+            self.nan + other.nan,
+            self.on_grid + other.on_grid,
+        )
 
     def __mul__(self, times: int) -> Counts:
         return Counts(*(getattr(self, name) * times for name in self.__slots__))
@@ -156,13 +162,17 @@ def decode(
 
 
 def quantize_draws(
-    x: NDArray[Any], q: Quantizer, seed: int, streams: NDArray[np.uint64] | Sequence[int]
+    x: NDArray[Any],
+    q: Quantizer,
+    seed: int,
+    streams: NDArray[np.uint64] | Sequence[int],
+    scale: float | None = None,
 ) -> tuple[NDArray[Any], Counts]:
     """Round `x`, whose first axis is that of draws, and count what broke a hypothesis.
 
     Draw k takes the words of (seed, streams[k]), its elements numbered from 0. A first axis of length 1 stands for all
     draws alike: a stochastic rounding then returns one row a stream, a deterministic one a single row. A re-derived
-    scale is that of each draw, or of its parts that `q.per` names.
+    scale is that of each draw, or of its parts that `q.per` names, unless `scale` is given.
     """
     if x.dtype not in CARRIERS:
         raise InputError(f"tensors of float32 and float64 can be rounded, not {x.dtype}; convert the model first")
@@ -170,21 +180,34 @@ def quantize_draws(
         raise InputError(f"x holds {len(x)} draws and there are {len(streams)} streams; one draw stands for all")
     if not can_hold(number_format(x.dtype), q.format):
         raise InputError(f"{x.dtype} cannot hold the values of {q.format}; convert the model to float64")
-    how = How(q, q.sr_bits, None, None)
+    how = _drawn_how(q)
     plan = plan_of(how, x.dtype)
-    _refuse_nan(x, q)
+    if q.format.nan_to == "error":
+        _refuse_nan(x, q)
+    draws = len(streams) if q.mode.stochastic else len(x)
+    if scale is None and q.scale == "none" and not q.ftz_in and x.dtype == plan.carrier.dtype:
+        rows = np.ascontiguousarray(x).reshape(len(x), -1)
+        y = np.empty((draws, *x.shape[1:]), x.dtype)
+        flat = y.reshape(draws, -1)
+        round_draws(rows, flat, how, plan, seed, np.asarray(streams, np.uint64))
+        return y, Counts(y.size, *count_rows(rows, flat, how, plan))
     scaled = flush_input(x, q)
-    s = derive_scale(scaled, q, lead=1)
+    s = derive_scale(scaled, q, lead=1) if scale is None else given_scale(scale, x, 1)
     with np.errstate(all="ignore"):
         if s is not None:
             scaled = apply_scale(scaled, s, q, plan.n)
         rows = np.ascontiguousarray(scaled.reshape(len(x), -1), plan.carrier.dtype)
-        draws = len(streams) if q.mode.stochastic else x.shape[0]
         y = np.empty((draws, rows.shape[1]), plan.carrier.dtype)
         round_draws(rows, y, how, plan, seed, np.asarray(streams, np.uint64))
         counts = Counts(y.size, *count_rows(rows, y, how, plan))
         values = y.reshape((draws, *x.shape[1:])).astype(x.dtype, copy=False)
         return values if s is None else remove_scale(values, s, q), counts
+
+
+@functools.lru_cache(maxsize=1024)
+def _drawn_how(q: Quantizer) -> How:
+    """Return the rounding of a site, with what was made for it so far."""
+    return How(q, q.sr_bits, None, None)
 
 
 # --- Behind the border: everything below trusts its arguments ----------------------------------------------

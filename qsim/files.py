@@ -7,6 +7,8 @@ import os
 import shutil
 import sys
 import tomllib
+import zipfile
+import zlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any, BinaryIO
 
 from qsim.errors import InputError
 
-__all__ = ["hexadecimal", "read_toml", "read_toml_and_text", "whole"]
+__all__ = ["hexadecimal", "read_npz", "read_toml", "read_toml_and_text", "whole"]
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -49,6 +51,29 @@ def read_toml_and_text(path: Path) -> tuple[dict[str, Any], str]:
             f"{path}: has lists or tables nested too deeply to be read; a list of numbers is enough"
         ) from None
     return tables, text
+
+
+def read_npz(path: Path, expected: str) -> tuple[dict[str, Any], bytes]:
+    """Return the arrays of an `.npz` by name, in its order, and its comment; no pickles, and every checksum is looked at.
+
+    Raise `InputError` for a file that cannot be read, and with what was `expected` for one that is damaged or none.
+    """
+    import numpy as np
+
+    arrays = {}
+    try:
+        # Not by numpy.load, which leaves a damaged file open.
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            for name in archive.namelist():
+                with archive.open(name) as member:
+                    arrays[name.removesuffix(".npy")] = np.lib.format.read_array(member, allow_pickle=False)
+                    if member.read(1):  # at its end the checksum is held against what was read
+                        raise ValueError(name)
+            return arrays, archive.comment
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        raise InputError(f"{path}: damaged, or another file; expected {expected}") from None
 
 
 def hexadecimal(text: str) -> Fraction:

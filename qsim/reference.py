@@ -16,6 +16,7 @@ from qsim.rounding import NANS, ORDERS, Mode, Order, Saturation, check_eps, pars
 
 __all__ = ["away", "encode", "flushed", "quantize", "scaled", "sr_moments"]
 
+HALF = Fraction(1, 2)
 CLAMPING = (Saturation.SatFinite, Saturation.SatPropagate, Saturation.saturate)
 
 
@@ -27,18 +28,18 @@ def away(
     `nu` is the discarded fraction, `odd` whether the inner neighbour's code is odd, `rbits` the random word R of
     N = `sr_bits` bits. The rules are those of `Mode`.
     """
-    half, whole = Fraction(1, 2), 1 << sr_bits
+    whole = 1 << sr_bits
     match mode:
         case Mode.RNE:
-            return nu > half or (nu == half and odd)
+            return nu > HALF or (nu == HALF and odd)
         case Mode.RNA:
-            return nu >= half
+            return nu >= HALF
         case Mode.RNZ:
-            return nu > half
+            return nu > HALF
         case Mode.RNP:
-            return nu > half or (nu == half and not negative)
+            return nu > HALF or (nu == HALF and not negative)
         case Mode.RNN:
-            return nu > half or (nu == half and negative)
+            return nu > HALF or (nu == HALF and negative)
         case Mode.RTZ:
             return False
         case Mode.RUP:

@@ -449,7 +449,7 @@ def round_draws(
     """Round each row (or the only one) into a row of `y`; a stochastic mode's row k takes the words of `streams[k]`."""
     q, u, v = how.q, _patterns(rows, plan), _patterns(y, plan)
     if plan.rows is not None:
-        plan.rows(u, v, np.uint64(seed), streams, np.uint64(0), 0, plan.words)
+        _each_draw(u, v, plan, seed, streams)
     elif q.mode.stochastic:
         for k, stream in enumerate(streams):
             words = _wide_words(Key(seed, int(stream)), 0, y.shape[1], plan.width)
@@ -458,10 +458,32 @@ def round_draws(
         eps = _eps_words(np.broadcast_to(np.asarray(q.eps, np.float64), y.size))
         plan.loop(u.reshape(-1), eps, v.reshape(-1), plan.words)
     else:
-        plan.loop(u.reshape(-1), v.reshape(-1), plan.words)
+        flat, out = u.reshape(-1), v.reshape(-1)
+        in_parts(flat.size, lambda begin, end: plan.loop(flat[begin:end], out[begin:end], plan.words))
     _after(y, q, plan.carrier)
 
 
-def count_rows(rows: NDArray[Any], y: NDArray[Any], how: How, plan: Plan) -> Any:
+def _each_draw(u: NDArray[Any], v: NDArray[Any], plan: Plan, seed: int, streams: NDArray[np.uint64]) -> None:
+    """Round the patterns `u` with words of each stream; one long draw in parts, which take their words where they stand."""
+    rows, words = plan.rows, plan.words
+    assert rows is not None
+    if len(v) > 1 or v.size < MANY:
+        rows(u, v, np.uint64(seed), streams, np.uint64(0), 0, words)
+        return
+    in_parts(
+        v.shape[1],
+        lambda begin, end: rows(
+            u[:, begin:end], v[:, begin:end], np.uint64(seed), streams, *_place(begin, plan.width), words
+        ),
+    )
+
+
+def count_rows(rows: NDArray[Any], y: NDArray[Any], how: How, plan: Plan) -> tuple[int, ...]:
     """Return what broke a hypothesis, as `qsim.kernels.cpu.count` does."""
-    return cpu.count(_patterns(rows, plan), _patterns(y, plan), _ends(how.q, plan.carrier))
+    u, v, ends = _patterns(rows, plan), _patterns(y, plan), _ends(how.q, plan.carrier)
+    if len(v) > 1 or v.size < MANY:
+        found: tuple[int, ...] = cpu.count(u, v, ends)
+        return found
+    parts: list[tuple[int, ...]] = []  # to which threads may append
+    in_parts(v.shape[1], lambda begin, end: parts.append(cpu.count(u[:, begin:end], v[:, begin:end], ends)))
+    return tuple(map(sum, zip(*parts, strict=True)))

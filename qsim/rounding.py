@@ -10,7 +10,6 @@ import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Literal, Self
 
 from qsim.errors import InputError, enumerate_names, integer, nearest
@@ -334,7 +333,7 @@ def check_eps(eps: Any) -> float:
     threshold = number(eps)
     if not 0 <= threshold < 1:
         raise InputError(f"eps = {eps!r} must be a number with 0 <= eps < 1; RDN is the rounding that never goes up")
-    if Fraction(threshold) * 2**64 % 1:
+    if threshold * 2.0**64 % 1:  # both operations are exact
         raise InputError(f"eps = {eps!r} is no multiple of 2^-64; every number from 2^-12 on is, and so is 0")
     return threshold
 

@@ -8,6 +8,7 @@ tests; A-T4 is the arithmetic of the two.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,13 @@ from qsim.rounding import Quantizer
 
 __all__ = [
     "batch_ratio",
+    "error_sensitivities",
     "interval_around",
     "mean_of_shared_products",
     "per_sample_variance",
+    "row_variance",
     "sampling_variance",
+    "second_moment_bound",
     "shared_scalar_variance",
     "sr_variance",
 ]
@@ -98,6 +102,66 @@ def mean_of_shared_products(errors: Floats, mask: Floats, inputs: Floats) -> Flo
     flat = pairs.reshape(*pairs.shape[:-2], -1)
     product: Floats = np.swapaxes(flat, -1, -2) @ inputs / samples
     return product.reshape(*flat.shape[:-2], errors.shape[-1], mask.shape[-1], inputs.shape[-1])
+
+
+def row_variance(errors: Floats, rows: Floats, v_errors: Floats | float, v_rows: Floats | float) -> Floats:
+    """Return what the roundings of both operands add to the variance of errors^T rows, summed over its entries, by draw (A-T1).
+
+    `errors` (draws, samples, ..., m) meet `rows` (draws, samples, ..., n), whose elements may stand in several rows, as those
+    of an image do in several patches: no entry of the product meets an element twice. Result: shape (draws,).
+    """
+    each = per_sample_variance(errors, rows, v_errors, v_rows)
+    total: Floats = each.reshape(len(each), -1).sum(-1)
+    return total
+
+
+def error_sensitivities(
+    weights: Sequence[Floats], inputs: Sequence[Floats], *, biases: bool = False
+) -> list[list[Floats]]:
+    """Return S with S[l][j][s, i] = |d G_j / d e_si|^2, e being the errors of layer l >= j, G_j the gradient sum of layer j.
+
+    A chain of linear layers with ReLU between them: weights[l] is (m, n), inputs[l] (samples, n). With G_j = sum over s of
+    e_j x_j^T (of e_j alone with `biases`) and e_{l-1} = D_l W_l^T e_l, D_l = diag(x_l > 0), the squared length of what one
+    error leads to is a diagonal entry of A A^T, A = W_l D_l W_{l-1} ... D_{j+1}, times |x_j|^2 (or 1).
+    """
+    found: list[list[Floats]] = []
+    for last in range(len(weights)):
+        mine: list[Floats] = []
+        for first in range(last + 1):
+            own = np.ones(len(inputs[first])) if biases else (inputs[first] ** 2).sum(-1)
+            if first == last:
+                mine.append(np.broadcast_to(own[:, None], (len(own), len(weights[last]))))
+                continue
+            way = weights[last][None] * (inputs[last] > 0)[:, None, :]  # (samples, m of last, n of last)
+            for layer in range(last - 1, first, -1):
+                way = (way @ weights[layer]) * (inputs[layer] > 0)[:, None, :]
+            mine.append((way**2).sum(-1) * own[:, None])
+        found.append(mine)
+    return found
+
+
+def second_moment_bound(
+    error: Floats, weights: Sequence[Floats], inputs: Sequence[Floats], roundings: Sequence[tuple[float, float] | None]
+) -> list[tuple[Floats, Floats]]:
+    """Return upper bounds on E e^2 and E v(e) of each error, (samples, m), for every layer, without a draw.
+
+    `error` (samples, m) is what comes to the last layer. A rounding is (c, a): v(e) <= c e^2 + a, as a float format has
+    c = u^2 / (1 + 2 u) and a = (smallest step)^2 / 4, and a fixed step (0, step^2 / 4); `None` is no rounding. Second moments
+    of rounded errors are those before, plus the variances on the diagonal; then e_{l-1} = D_l W_l^T e_l.
+    Source: `proofs/sr_relative_error.py`.
+    """
+    moments = error[:, :, None] * error[:, None, :]
+    bounds: list[tuple[Floats, Floats]] = []
+    for layer in range(len(weights) - 1, -1, -1):
+        diagonal = np.einsum("smm->sm", moments)
+        rounding = roundings[layer]
+        v = np.zeros_like(diagonal) if rounding is None else rounding[0] * diagonal + rounding[1]
+        bounds.append((diagonal.copy(), v))
+        if layer:
+            rounded = moments + v[:, :, None] * np.eye(v.shape[1])
+            way = weights[layer][None] * (inputs[layer] > 0)[:, None, :]
+            moments = np.swapaxes(way, -1, -2) @ rounded @ way
+    return bounds[::-1]
 
 
 def shared_scalar_variance(x: Floats, v_weight: float) -> float:

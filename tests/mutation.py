@@ -8,7 +8,6 @@ AND for OR and + for -, the operands of - or of a shift swapped, the first two a
 from __future__ import annotations
 
 import ast
-import copy
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -96,20 +95,19 @@ def mutants() -> list[Mutant]:
     A name says the function, the variable and the change, and the node's number where one line has the change in two places.
     """
     tree = ast.parse(SOURCE)
+    texts = [ast.unparse(statement) for statement in tree.body]
     found = []
-    for function in tree.body:
+    for number, function in enumerate(tree.body):
         if not (isinstance(function, ast.FunctionDef) and function.name in FUNCTIONS):
             continue
         nodes = [(line, node) for line in function.body[1:] for node in ast.walk(line)]
         for at, (line, node) in enumerate(nodes):
             place = ast.unparse(line.targets[0]) if isinstance(line, ast.Assign) else "return"
             for change in changes(node):
-                mutated = copy.deepcopy(tree)
-                twin = next(f for f in mutated.body if isinstance(f, ast.FunctionDef) and f.name == function.name)
-                target = [inner for statement in twin.body[1:] for inner in ast.walk(statement)][at]
-                _Replace(target, copy.deepcopy(change)).visit(twin)
                 name = f"{function.name}, {place}: {ast.unparse(node)} -> {ast.unparse(change)}"
-                source = ast.unparse(ast.fix_missing_locations(mutated)) + "\n"
+                _Replace(node, change).visit(function)  # and back: a copy of the tree for each would take seconds
+                source = "\n".join([*texts[:number], ast.unparse(function), *texts[number + 1 :], ""])
+                _Replace(change, node).visit(function)
                 found.append((name, at, Mutant(name, function.name, source)))
     times = Counter(name for name, _, _ in found)
     return [mutant if times[name] == 1 else replace(mutant, name=f"{name} [{at}]") for name, at, mutant in found]

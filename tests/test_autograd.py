@@ -7,8 +7,8 @@ import pytest
 
 import qsim
 from qsim.arrays import quantize_draws
-from qsim.autograd import POINTS, Numerics, value_and_grad
-from qsim.nn import MLP, cross_entropy, linear
+from qsim.autograd import POINTS, Numerics, cross_entropy, linear, value_and_grad
+from qsim.nn import MLP
 from qsim.rounding import Quantizer, stream
 
 MODEL = MLP((6, 5, 4, 3))
@@ -187,8 +187,8 @@ def test_a_full_site_name_wins_over_its_point(at):
     own, general = Quantizer("int4"), Quantizer("int8")
     with qsim.numerics({"layer1.bwd_act": own}, bwd_act=general) as context:
         value_and_grad(MODEL.loss)(params, batch)
-    assert context.quantizer("layer1", "bwd_act") is own
-    assert context.quantizer("layer0", "bwd_act") is general
+    assert context.rounding("layer1", "bwd_act") is own
+    assert context.rounding("layer0", "bwd_act") is general
 
 
 def test_a_site_that_no_layer_has_is_refused(at):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import qsim
-from qsim.autograd import POINTS, op, value_and_grad
-from qsim.nn import MLP, relu
+from qsim.autograd import POINTS, op, relu, value_and_grad
+from qsim.nn import MLP
 
 
 def test_an_mlp_starts_as_he_et_al_say():

@@ -76,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
 
         print(json.dumps(schema(), indent=1))
         return 0
-    from qsim.studies import available, default_jobs, find
+    from qsim.processes import cores
+    from qsim.studies import available, find
 
     if not args.study:
         return list_studies({name: find(name).title for name in available()}, as_json=args.json)
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output and len(args.study) > 1:
         raise InputError("-o names the folder of one report; give one study, or leave it out")
     studies = [find(name) for name in args.study]
-    jobs = 0 if args.dask else args.jobs or default_jobs()
+    jobs = 0 if args.dask else args.jobs or cores()
     with warmed(studies, jobs):
         results = run_all(studies, jobs, args, began)
     if not args.output:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import abc
 import bisect
+import contextlib
 import functools
 import math
 from collections.abc import Mapping
@@ -322,16 +323,19 @@ class Grid(Format):
         binade, step = (0, number) if self.even else divmod(number, whole)
         if binade:
             step, binade = step + whole, binade - 1
-        magnitude = step * Fraction(2) ** (binade + self.lsb)
-        return -magnitude if ordinal < 0 else magnitude
+        return times_power(-step if ordinal < 0 else step, binade + self.lsb)
 
     def split(self, x: Fraction) -> tuple[int, Fraction]:
         """Return the ordinal of x's neighbour toward zero, and the fraction in [0, 1) of the way to the outward one."""
         magnitude = abs(x)
         binades = max(_log2(magnitude) - self.emin, 0) if magnitude and not self.even else 0
-        steps, rest = divmod(magnitude / Fraction(2) ** (binades + self.lsb), 1)
+        over, under = magnitude.as_integer_ratio()
+        place = binades + self.lsb
+        over, under = (over, under << place) if place > 0 else (over << -place, under)
+        steps, left = divmod(over, under)
+        rest = Fraction(left, under)
         # Within binade b >= 1 the steps run from M to 2M - 1 while the ordinals run from M b to M (b + 1) - 1.
-        number = int(steps) + binades * (1 << self.man_bits)
+        number = steps + binades * (1 << self.man_bits)
         if self.gap and number >= self.gap_at:
             if number > self.gap_at + self.gap:
                 number -= self.gap
@@ -422,8 +426,11 @@ class Table(Format):
         Beyond the line it is the first ordinal that no value has, and the fraction 0.
         """
         line, first = self.line, -self.bottom - (self.below is not None)
-        lower = bisect.bisect_right(line, x) - 1
-        upper = bisect.bisect_left(line, x)
+        at: float | Fraction = x
+        with contextlib.suppress(OverflowError):
+            at = float(x) if float(x) == x else x  # floats are compared much faster with floats
+        lower = bisect.bisect_right(line, at) - 1
+        upper = bisect.bisect_left(line, at)
         if not 0 <= lower <= upper < len(line):
             return (-self.bottom - 1 if upper == 0 else self.top + 1), Fraction(0)
         inner, outer = (upper, lower) if x < 0 else (lower, upper)
@@ -459,5 +466,12 @@ class Table(Format):
 
 def _log2(value: Fraction) -> int:
     """Return floor(log2(value)) for value > 0, exactly."""
-    guess = value.numerator.bit_length() - value.denominator.bit_length()
-    return guess if Fraction(2) ** guess <= value else guess - 1
+    over, under = value.as_integer_ratio()
+    guess = over.bit_length() - under.bit_length()
+    reached = under << guess <= over if guess > 0 else under <= over << -guess
+    return guess if reached else guess - 1
+
+
+def times_power(whole: int, exponent: int) -> Fraction:
+    """Return `whole` times 2^exponent, without the powers of a `Fraction`, which are slow."""
+    return Fraction(whole << exponent) if exponent > 0 else Fraction(whole, 1 << -exponent)

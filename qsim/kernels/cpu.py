@@ -26,6 +26,7 @@ from qsim.kernels.core import (
     addend,
     deterministic,
     eps_addend,
+    exceeds,
     flush,
     last_to_zero,
     negative,
@@ -70,6 +71,9 @@ FIELDS = {codes: fields_of(Parameters, 0, known) for codes, known in ((False, va
 AFTER = len(Parameters._fields)
 addends_of, stochastic_of = fields_of(Addends, AFTER), fields_of(Stochastic, AFTER)
 parameters_of = FIELDS[False]
+
+COUNTED = 1 << 16
+"""Elements counted in words of their own width before these are added up."""
 
 ONE, TWO, THREE, FOUR = uint64(1), uint64(2), uint64(3), uint64(4)
 
@@ -345,17 +349,26 @@ def count(x: Any, y: Any, words: Any) -> Any:
     """
     p = parameters_of(words)
     word = type(p.sign)
+    zero, one = word(0), word(1)
     saturated, underflowed, nan, on_grid = 0, 0, 0, 0
     for k in range(y.shape[0]):
         row, out = x[min(k, x.shape[0] - 1)], y[k]
-        for i in range(row.size):
-            a = word(row[i] & word(p.sign - word(1)))
-            b = word(out[i] & word(p.sign - word(1)))
-            limit = p.bottom if row[i] >= p.sign else p.top
-            saturated += 1 if (a > limit and a < p.inf) else 0
-            underflowed += 1 if (a > word(0) and b == word(0) and a < p.inf) else 0
-            nan += 1 if a > p.inf else 0
-            on_grid += 1 if (a == b and a < p.inf) else 0
+        for begin in range(0, row.size, COUNTED):
+            some, result = row[begin : begin + COUNTED], out[begin : begin + COUNTED]
+            over, under, none, same = zero, zero, zero, zero  # words, as wide as the elements: they become vectors
+            for i in range(some.size):
+                a = word(some[i] & word(p.sign - one))
+                b = word(result[i] & word(p.sign - one))
+                beyond, special = exceeds(a, of_sign(negative(some[i], p), p.top, p.bottom), p), exceeds(a, p.inf, p)
+                finite = a < p.inf
+                over = word(over + (one if (beyond and finite) else zero))
+                under = word(under + (one if (a != zero and b == zero and finite) else zero))
+                none = word(none + (one if special else zero))
+                same = word(same + (one if (a == b and finite) else zero))
+            saturated += over
+            underflowed += under
+            nan += none
+            on_grid += same
     return saturated, underflowed, nan, on_grid
 
 

@@ -6,14 +6,18 @@ program may call, and a forked child begins with none. What is computed does not
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
 
 from qsim.errors import InputError, integer
 
-__all__ = ["ALIGNMENT", "MANY", "get_threads", "in_parts", "set_threads"]
+__all__ = ["ALIGNMENT", "MANY", "get_threads", "in_chunks", "in_parts", "one_blas_thread", "set_threads"]
 
 LEAST = 1 << 17
 """Elements below which a part is not worth handing over: it takes some tens of microseconds to wake a thread."""
@@ -74,6 +78,53 @@ def in_parts(count: int, work: Callable[[int, int], object]) -> None:
         wait(started)  # whatever happens here, the arrays are the others' until they are done
     for part in started:
         part.result()
+
+
+def in_chunks(chunks: int, elements: int, work: Callable[[int], object]) -> None:
+    """Call work(k) for each of the `chunks` of an array of so many elements, on several threads if there are many of these.
+
+    Meanwhile a BLAS runs on one thread: each of ours has products of its own, whose digits then depend on no number of threads.
+    """
+
+    def some(first: int, end: int) -> None:
+        for k in range(first, end):
+            work(k)
+
+    parts = min(get_threads(), chunks) if elements >= MANY else 1
+    with one_blas_thread():
+        ends = [chunks * part // parts for part in range(parts + 1)]
+        started: list[Future[object]] = []
+        try:
+            started.extend(submit(some, begin, end) for begin, end in itertools.pairwise(ends[:-1]))
+            some(*ends[-2:])
+        finally:
+            wait(started)
+    for part in started:
+        part.result()
+
+
+@functools.cache
+def libraries() -> Any:
+    """Return a controller of the BLAS libraries that are loaded."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let BLAS libraries use one thread inside the block."""
+    controllers = libraries().lib_controllers
+    before = [library.num_threads for library in controllers]
+    for library, threads in zip(controllers, before, strict=True):
+        if threads != 1:
+            library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for library, threads in zip(controllers, before, strict=True):
+            if threads != 1:
+                library.set_num_threads(threads)
 
 
 def submit(work: Callable[[int, int], object], begin: int, end: int) -> Future[object]:

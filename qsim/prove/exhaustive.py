@@ -8,7 +8,6 @@ go wrong than others.
 from __future__ import annotations
 
 import functools
-import os
 import sys
 import threading
 import time
@@ -26,6 +25,7 @@ from qsim.kernels import core as scalar_core
 from qsim.kernels import cpu
 from qsim.kernels.core import Addends, Stochastic
 from qsim.kernels.parameters import shortcut
+from qsim.processes import cores
 from qsim.prove.specification import Pair
 from qsim.prove.sweep import GOING_OUT, Intervals, Tiles, Words, expected
 from qsim.rounding import Mode
@@ -258,16 +258,11 @@ def in_pieces(
         advance(high - low + 1)
         return int(found)
 
-    pool = ThreadPoolExecutor(threads())
+    pool = ThreadPoolExecutor(cores())
     try:
         return next((found for found in pool.map(walk, range(span[0], span[1] + 1, PIECE)) if found >= 0), None)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def threads() -> int:
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # --- The library's own loops, on chosen patterns ------------------------------------------------------------

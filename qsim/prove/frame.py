@@ -13,13 +13,14 @@ import inspect
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qsim.errors import InputError, nearest
 from qsim.folders import folder
+from qsim.processes import workers
 from qsim.verdicts import Outcome, Verdict
 
 __all__ = ["Entry", "Method", "Proof", "Theorem", "all_held", "find", "run", "settle"]
@@ -78,6 +79,7 @@ class Proof:
 
     name: str
     title: str
+    path: Path
     theorem: Theorem
     prove: Callable[..., Verdict]
 
@@ -161,19 +163,55 @@ def load(path: Path) -> Proof:
         found = str(error) if isinstance(error, InputError) else f"cannot be loaded ({type(error).__name__}: {error})"
         raise InputError(f"{path}: {found}") from error
     return Proof(name=path.stem, title=inspect.cleandoc(module.__doc__ or "").splitlines()[0].rstrip("."),
-                 theorem=theorem, prove=prove)  # fmt: skip
+                 path=path, theorem=theorem, prove=prove)  # fmt: skip
 
 
-def run(proofs: Iterable[Proof], *, quick: bool = False) -> Iterator[Entry]:
-    """Check theorems one after another, and yield each entry of the ledger as it comes out."""
-    for proof in proofs:
-        start = time.perf_counter()
-        verdict, error = None, ""
-        try:
-            verdict = proof.run(quick=quick)
-        except Exception:  # noqa: BLE001 - whatever broke is the finding; the other theorems still run
-            error = traceback.format_exc()
-        yield Entry(proof=proof, verdict=verdict, error=error, seconds=time.perf_counter() - start)
+Finding = tuple[Verdict | None, str, float]
+"""A verdict, or `None` and a traceback; and the seconds it took."""
+
+
+def run(proofs: Sequence[Proof], *, quick: bool = False, jobs: int = 1) -> Iterator[Entry]:
+    """Check theorems by `jobs` processes, and yield the entries of the ledger in the order of `proofs`.
+
+    Each is yielded as soon as it and those before it are there. The processes load the files anew; they are ended before this
+    returns, also on Ctrl-C. With one job the theorems are checked here, as they are loaded.
+    """
+    jobs = min(jobs, len(proofs))
+    if jobs <= 1:
+        yield from (entry(proof, check(proof, quick=quick)) for proof in proofs)
+        return
+    with workers(jobs) as executor:
+        # The solver's theorems take longest, and what starts last should be short.
+        first = sorted(proofs, key=lambda proof: proof.theorem.method is not Method.SMT)
+        found = {proof.name: executor.submit(check_file, proof.path, quick=quick) for proof in first}
+        for proof in proofs:
+            try:
+                finding = found[proof.name].result()
+            except Exception:  # noqa: BLE001 - a worker that died is the finding
+                finding = None, traceback.format_exc(), 0.0
+            yield entry(proof, finding)
+
+
+def entry(proof: Proof, finding: Finding) -> Entry:
+    """Return the line of the ledger for what was found about a theorem."""
+    verdict, error, seconds = finding
+    return Entry(proof=proof, verdict=verdict, error=error, seconds=seconds)
+
+
+def check_file(path: Path, *, quick: bool) -> Finding:
+    """Load and check a theorem in a process of its own."""
+    return check(load(path), quick=quick)
+
+
+def check(proof: Proof, *, quick: bool) -> Finding:
+    """Check a theorem, and return what came out or broke."""
+    start = time.perf_counter()
+    verdict, error = None, ""
+    try:
+        verdict = proof.run(quick=quick)
+    except Exception:  # noqa: BLE001 - whatever broke is the finding; the other theorems still run
+        error = traceback.format_exc()
+    return verdict, error, time.perf_counter() - start
 
 
 def settle(failures: Iterable[str], covered: str) -> Verdict:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from qsim.studies.executors import Dask, Executor, Here, Processes, default_jobs
+from qsim.studies.executors import Dask, Executor, Here, Processes
 from qsim.studies.result import Result
 from qsim.studies.run import Finished, Step, Watch, check, needs, run
 from qsim.studies.store import Store
@@ -13,5 +13,5 @@ from qsim.studies.study import Study, available, find
 
 __all__ = [
     "Dask", "Executor", "Finished", "Here", "Processes", "Result", "Step", "Store", "Study", "Watch", "available",
-    "check", "default_jobs", "find", "needs", "run",
+    "check", "find", "needs", "run",
 ]  # fmt: skip

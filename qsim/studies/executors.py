@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 import signal
-import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -24,9 +23,10 @@ from typing import Any, Protocol
 
 from qsim.errors import InputError
 from qsim.kernels.threads import set_threads
+from qsim.processes import end_with
 from qsim.studies.source import source_of
 
-__all__ = ["Compute", "Dask", "Done", "Executor", "Here", "Processes", "default_jobs"]
+__all__ = ["Compute", "Dask", "Done", "Executor", "Here", "Processes"]
 
 Compute = Callable[[Any], dict[str, Any]]
 """Takes a cell and returns its record."""
@@ -64,11 +64,6 @@ class Executor(Protocol):
     def run(self, compute: Compute, tasks: Sequence[Task]) -> Generator[Done, None, None]:
         """Yield what becomes of each task, as they end; leave no process behind, also when closed early."""
         ...
-
-
-def default_jobs() -> int:
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def attempt(compute: Compute, index: int, cell: Any) -> Done:
@@ -238,17 +233,6 @@ def keep_freed_memory() -> None:
         return
     for parameter, size in ((trim_threshold, 1 << 30), (top_pad, 1 << 26), (mmap_threshold, 1 << 25)):
         mallopt(parameter, size)
-
-
-def end_with(parent: int) -> None:
-    """End this worker within a second of the end of process `parent`, which cannot see to it when it is killed."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 # --- On a cluster ----------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim import theory
-from qsim.arrays import Counts, quantize_draws
+from qsim.arrays import Counts
 from qsim.autograd import POINTS, Numerics, Var, tree_map, value_and_grad
 from qsim.formats import get_format
 from qsim.measure import Estimate, GroupedBias, ratio, sample_mean
@@ -109,25 +109,11 @@ class Faulty(Numerics):
 
     fault: Fault = ""
 
-    def streams(self, site: str, draws: range) -> NDArray[np.uint64]:
+    def streams(self, site: str, draws: range, *, second: bool = False) -> NDArray[np.uint64]:
         """Reused draw: the inputs of a weight gradient take the words of its errors."""
         if self.fault == "reused draw":
             site = site.replace("bwd_act", "bwd_grad")
-        return Numerics.streams(self, site, draws)
-
-    def round(self, layer: str, point: str, x: Any, otherwise: Any = None) -> Any:
-        """Shared word: every sample of a batch takes the words of the first."""
-        q = self.quantizer(layer, point)
-        if self.fault != "shared word" or q is None or point.endswith("_weight"):
-            return Numerics.round(self, layer, point, x, otherwise)
-        draws, (samples, width) = self.draws or 1, x.shape[1:]
-        x = np.broadcast_to(x, (draws, samples, width))
-        streams = self.streams(f"{layer}.{point}", range(self.first_draw, self.first_draw + draws))
-        rows = x.reshape(draws * samples, 1, width)
-        y, counts = quantize_draws(rows, q, self.seed, np.repeat(streams, samples))
-        site = f"{layer}.{point}"
-        self.counts[site] = self.counts.get(site, Counts()) + counts
-        return y.reshape(x.shape)
+        return Numerics.streams(self, site, draws, second=second)
 
 
 def policy(cell: Cell, at: Point) -> dict[str, Quantizer]:
@@ -227,8 +213,9 @@ def _chunk(cell: Cell, widths: int, weights: int) -> tuple[int, int]:
 
 def _numerics(cell: Cell, seed: int, rounds: dict[str, Quantizer], draws: int, first_draw: int) -> Numerics:
     errors: Literal["per_sample", "mean"] = "mean" if cell.fault == "after the mean" else "per_sample"
-    kind = Faulty if cell.fault else Numerics
-    numerics = kind(rounds, seed=seed, draws=draws, first_draw=first_draw, errors=errors)
+    words: Literal["per_sample", "shared"] = "shared" if cell.fault == "shared word" else "per_sample"
+    kind = Faulty if cell.fault == "reused draw" else Numerics
+    numerics = kind(rounds, seed=seed, draws=draws, first_draw=first_draw, errors=errors, sample_draws=words)
     if isinstance(numerics, Faulty):
         numerics.fault = cell.fault
     return numerics

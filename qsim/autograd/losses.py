@@ -1,0 +1,76 @@
+"""Losses: means over the samples, and what each sends back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsim.autograd.context import current
+from qsim.autograd.tape import op, owe
+from qsim.errors import InputError
+
+__all__ = ["cross_entropy", "mean_squared_error"]
+
+Array = NDArray[Any]
+
+
+def _share(g: Array, samples: int) -> Array:
+    """Return what each sample gets of the cotangent g of a mean: all of it where the 1/b is owed to the tape, or its part.
+
+    Where the context rounds errors per sample they are those of the samples, and the gradients are divided by b at the end.
+    """
+    if current().errors == "per_sample":
+        owe(samples)
+        return g
+    part: Array = g / g.dtype.type(samples)
+    return part
+
+
+@op
+def cross_entropy(logits: Array, labels: Array) -> tuple[Array, Any]:
+    """Return the mean over the samples of -log softmax(logits)[label], shape (draws,).
+
+    logits: (draws, ..., classes), labels: (draws, ...), integers. A sample is an element of labels: the character, of a text.
+    Where the context rounds errors per sample those sent back are softmax - onehot, and the 1/b of the mean is owed to the
+    tape, which divides the gradients by b at the end. Raise `InputError` for labels that are none.
+    """
+    classes = logits.shape[-1]
+    if labels.shape[1:] != logits.shape[1:-1] or not labels.size:
+        raise InputError(
+            f"{labels.shape[-1]} labels for {logits.shape[-2]} samples; give one label a sample, and a sample"
+        )
+    if labels.dtype.kind not in "iu" or not 0 <= labels.min() <= labels.max() < classes:
+        raise InputError(f"labels must be integers in 0 .. {classes - 1}")
+    flat = logits.reshape(len(logits), -1, classes)
+    which = labels.reshape(len(labels), -1)
+    shifted = flat - flat.max(-1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    onehot = which[..., None] == np.arange(classes)
+    samples = flat.shape[1]
+
+    def vjp(g: Array, _: tuple[bool, ...]) -> tuple[Array | None, ...]:
+        errors = (np.exp(log_p) - onehot) * _share(g, samples)[:, None, None]
+        return errors.reshape(len(errors), *logits.shape[1:]), None
+
+    return -(log_p * onehot).sum(-1).mean(-1), vjp
+
+
+@op
+def mean_squared_error(y: Array, target: Array) -> tuple[Array, Any]:
+    """Return the mean over the samples of |y - target|^2 / 2, shape (draws,).
+
+    y and target: (draws, samples, n). Errors are y - target, the 1/b of the mean as in `cross_entropy`.
+    Raise `InputError` for shapes that differ.
+    """
+    if y.shape[1:] != target.shape[1:] or not target.size:
+        raise InputError(f"targets of shape {target.shape[1:]} for results of shape {y.shape[1:]}")
+    difference = y - target
+    samples = y.shape[1]
+
+    def vjp(g: Array, _: tuple[bool, ...]) -> tuple[Array | None, ...]:
+        share = _share(g, samples)
+        return difference * share.reshape(-1, *(1,) * (difference.ndim - 1)), None
+
+    return (difference**2).sum(tuple(range(2, y.ndim))).mean(-1) / 2, vjp

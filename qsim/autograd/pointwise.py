@@ -1,0 +1,85 @@
+"""Operations on each number alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from qsim.arrays import random_words
+from qsim.autograd.context import current
+from qsim.autograd.tape import op
+from qsim.errors import InputError
+from qsim.rounding import Key
+
+__all__ = ["dropout", "gelu", "relu", "reshape", "silu", "swiglu"]
+
+Array = NDArray[Any]
+
+
+@op
+def relu(x: Array) -> tuple[Array, Any]:
+    """Return max(x, 0); its derivative at 0 is 0."""
+    mask = x > 0
+    return x * mask, lambda g, _: (g * mask,)
+
+
+@op
+def silu(x: Array) -> tuple[Array, Any]:
+    """Return x / (1 + exp(-x)). Source: Elfwing, Uchibe and Doya, Neural Networks 107, 2018."""
+    p = special.expit(x)
+    return x * p, lambda g, _: (g * (p * (1 + x * (1 - p))),)
+
+
+@op
+def gelu(x: Array) -> tuple[Array, Any]:
+    """Return x Phi(x), Phi being the normal distribution. Source: Hendrycks and Gimpel, arXiv 1606.08415."""
+    p = special.ndtr(x)
+    density = x.dtype.type(1 / math.sqrt(2 * math.pi))
+    return x * p, lambda g, _: (g * (p + x * density * np.exp(-x * x / 2)),)
+
+
+@op
+def swiglu(x: Array) -> tuple[Array, Any]:
+    """Return silu(a) b, a and b being the halves of the last axis of `x`. Source: Shazeer, arXiv 2002.05202."""
+    a, b = np.split(x, 2, axis=-1)
+    p = special.expit(a)
+    gate = a * p
+
+    def vjp(g: Array, _: tuple[bool, ...]) -> tuple[Array]:
+        return (np.concatenate([g * b * (p * (1 + a * (1 - p))), g * gate], axis=-1),)
+
+    return gate * b, vjp
+
+
+@op
+def reshape(x: Array, *, shape: tuple[int, ...]) -> tuple[Array, Any]:
+    """Return `x` with its axes after that of draws in another shape."""
+    return x.reshape(len(x), *shape), lambda g, _: (g.reshape(len(g), *x.shape[1:]),)
+
+
+@op
+def dropout(x: Array, *, rate: float, name: str) -> tuple[Array, Any]:
+    """Return `x` with each number zero with probability `rate`, and divided by 1 - rate otherwise, `rate` to 2^-32.
+
+    Number i is dropped where the Philox word i of the site "<name>.mask" is below rate 2^32: the mask is a function of
+    (seed, step, draw, i). All draws of a gradient have masks of their own. Raise `InputError` unless 0 <= rate < 1.
+    Source: Srivastava et al., "Dropout", JMLR 15, 2014.
+    """
+    if not 0 <= rate < 1:
+        raise InputError(f"rate = {rate!r} of dropout {name!r} must be a number with 0 <= rate < 1")
+    context = current()
+    context.enrol(name, ("mask",))
+    draws = range(context.first_draw, context.first_draw + (context.draws or 1))
+    size = math.prod(x.shape[1:])
+    kept = np.stack(
+        [
+            random_words(Key(context.seed, int(stream)), size) >= np.uint32(round(rate * 2**32))
+            for stream in context.streams(f"{name}.mask", draws)
+        ]
+    ).reshape(-1, *x.shape[1:])
+    scale = kept / x.dtype.type(1 - rate)
+    return x * scale, lambda g, _: (g * scale,)

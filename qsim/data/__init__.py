@@ -1,0 +1,21 @@
+"""Loaders of real data, with checksums: a study says by SHA-256 what it used."""
+
+from qsim.data.augment import augment, shuffled, standardize
+from qsim.data.cifar import cifar10
+from qsim.data.dataset import Dataset, Images, Text
+from qsim.data.digits import digits
+from qsim.data.idx import fashion_mnist
+from qsim.data.text import characters
+
+__all__ = [
+    "Dataset",
+    "Images",
+    "Text",
+    "augment",
+    "characters",
+    "cifar10",
+    "digits",
+    "fashion_mnist",
+    "shuffled",
+    "standardize",
+]

@@ -1,0 +1,77 @@
+"""Patches of images: what a convolution multiplies, laid out as the rows of a matrix, and added up again.
+
+An image (H, W, C), channels innermost, becomes a row a pixel of the result: the kh kw C numbers that its kernel covers, zeros
+where that reaches over the edge. Row y Wo + x holds image[y stride - pad + i, x stride - pad + j, c] in column
+(i kw + j) C + c. A line i of it lies in one piece in the image too, but for what is cut off at the left and the right.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy import uint64
+
+from qsim.kernels.compiled import compiled
+from qsim.kernels.core import portable
+
+__all__ = ["add_patches", "take_patches"]
+
+
+@portable
+def cut(x: Any, kw: Any, stride: Any, pad: Any, width: Any) -> Any:
+    """Return where a line of the kernel begins in the image, and which of its columns lie inside."""
+    left = x * stride - pad
+    return left, min(max(-left, 0), kw), max(min(width - left, kw), 0)
+
+
+@compiled
+def take_patches(images: Any, rows: Any, shape: Any, kernel: Any, stride: Any, pad: Any, size: Any) -> None:
+    """Write the patches of flat `images` of `shape` (n, H, W, C) into flat `rows`, `size` = (Ho, Wo) of them an image."""
+    count, height, width, channels = shape
+    kh, kw = kernel
+    high, wide = size
+    piece = uint64(kw * channels)
+    at = uint64(0)
+    for n in range(count):
+        for y in range(high):
+            for x in range(wide):
+                left, first, end = cut(x, kw, stride, pad, width)
+                zeros, some = uint64(first * channels), uint64(max(end - first, 0) * channels)
+                for i in range(kh):
+                    line = y * stride - pad + i
+                    if line < 0 or line >= height:
+                        for c in range(piece):
+                            rows[at + uint64(c)] = 0
+                    else:
+                        begin = uint64(((n * height + line) * width + left + first) * channels)
+                        if some == piece:
+                            for c in range(piece):
+                                rows[at + uint64(c)] = images[begin + uint64(c)]
+                        else:
+                            for c in range(piece):
+                                rows[at + uint64(c)] = 0
+                            for c in range(some):
+                                rows[at + zeros + uint64(c)] = images[begin + uint64(c)]
+                    at += piece
+
+
+@compiled
+def add_patches(rows: Any, images: Any, shape: Any, kernel: Any, stride: Any, pad: Any, size: Any) -> None:
+    """Add flat `rows` to the pixels of flat `images` that they were taken from, in the order of the rows."""
+    count, height, width, channels = shape
+    kh, kw = kernel
+    high, wide = size
+    piece = uint64(kw * channels)
+    at = uint64(0)
+    for n in range(count):
+        for y in range(high):
+            for x in range(wide):
+                left, first, end = cut(x, kw, stride, pad, width)
+                zeros, some = uint64(first * channels), uint64(max(end - first, 0) * channels)
+                for i in range(kh):
+                    line = y * stride - pad + i
+                    if line >= 0 and line < height:
+                        begin = uint64(((n * height + line) * width + left + first) * channels)
+                        for c in range(some):
+                            images[begin + uint64(c)] += rows[at + zeros + uint64(c)]
+                    at += piece

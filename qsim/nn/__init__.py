@@ -1,0 +1,13 @@
+"""Models: how layers follow one another, and what their parameters are; all arithmetic is `qsim.autograd`'s.
+
+A model has `init(rng) -> params`, nested dicts of arrays; `loss(params, batch) -> scalar`; and `layers`, the names of its
+linear and convolution layers in the order in which they are used. A layer has the name of its place in the parameters.
+"""
+
+from __future__ import annotations
+
+from qsim.nn.llama import Llama
+from qsim.nn.mlp import MLP
+from qsim.nn.wideresnet import WideResNet
+
+__all__ = ["MLP", "Llama", "WideResNet"]

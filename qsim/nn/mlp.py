@@ -1,0 +1,53 @@
+"""The multilayer perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsim.autograd import Var, cross_entropy, linear, relu
+
+__all__ = ["MLP"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class MLP:
+    """A multilayer perceptron with ReLU between its layers `layer0`, `layer1`, ..., and softmax cross-entropy.
+
+    `widths`: input, hidden ..., classes. Parameters: {"layer0": {"w": (m, n), "b": (m,)}, ...}.
+    """
+
+    widths: Sequence[int]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the linear layers, from the input on."""
+        return tuple(f"layer{i}" for i in range(len(self.widths) - 1))
+
+    def init(self, rng: np.random.Generator) -> dict[str, dict[str, Array]]:
+        """Return random float64 parameters: w normal with variance 2/n (He et al. 2015), b zero."""
+        return {
+            name: {"w": rng.standard_normal((m, n)) * np.sqrt(2 / n), "b": np.zeros(m)}
+            for name, n, m in zip(self.layers, self.widths[:-1], self.widths[1:], strict=True)
+        }
+
+    def logits(self, params: Any, x: Any) -> Any:
+        """Return the class scores of the samples `x`."""
+        hidden = x
+        for name in self.layers:
+            hidden = linear(hidden, params[name]["w"], params[name]["b"], name=name)
+            if name != self.layers[-1]:
+                hidden = relu(hidden)
+        return hidden
+
+    def loss(self, params: Any, batch: tuple[Any, Any]) -> Var:
+        """Return the mean cross-entropy of a batch (x, labels)."""
+        x, labels = batch
+        loss: Var = cross_entropy(self.logits(params, x), labels)
+        return loss

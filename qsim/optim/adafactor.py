@@ -1,0 +1,122 @@
+"""Adafactor: second moments of a matrix kept as those of its rows and columns."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsim.errors import InputError
+from qsim.optim.chain import Transform, differences, next_step, stateless
+from qsim.optim.rounding import WHOLE, Place, Roundings, Spelling
+from qsim.optim.schedules import Schedule
+from qsim.optim.sgd import Mask, finish, trace
+from qsim.optim.tree import tree_map, unzip
+
+__all__ = ["adafactor", "clip_by_rms", "scale_by_factored_rms", "scale_by_parameter_rms"]
+
+
+def _rms(x: NDArray[Any]) -> Any:
+    return np.sqrt(np.mean(np.square(x)))
+
+
+def scale_by_factored_rms(
+    decay: float = 0.8, eps: float = 1e-30, *, rounding: Spelling = None, seed: int = 0
+) -> Transform:
+    """Return the link of Adafactor's second moment, which rounds at the sites `moment2`: u = g / sqrt(V).
+
+    b = 1 - t^-decay, t from 1. With two axes or more the last two are factored, G = g^2 + eps:
+    R' = Q(b R + (1 - b) mean over columns of G), C' = Q(b C + (1 - b) mean over rows of G), V = R' C' / mean(R'). With fewer,
+    V' = Q(b V + (1 - b) G). R takes the words of draw 0 of its site, C those of draw 1.
+    Source: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", ICML 2018, algorithm 4.
+    """
+    if not 0 < decay < 1:
+        raise InputError(f"Adafactor's decay = {decay} must be above 0 and below 1: b is 1 - t^-decay")
+    roundings = Roundings.parse(rounding, ("moment2",), seed)
+
+    def init(params: Any) -> dict[str, Any]:
+        roundings.check(params)
+
+        def zeros(_: Any, p: Any) -> dict[str, Any]:
+            if p.ndim < 2:
+                return {"whole": np.zeros_like(p)}
+            rows, columns = p.shape[:-1], (*p.shape[:-2], p.shape[-1])
+            return {"rows": np.zeros(rows, p.dtype), "columns": np.zeros(columns, p.dtype)}
+
+        return {"step": 0, "moment2": tree_map(zeros, params)}
+
+    def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:
+        step = next_step(state)
+        beta = 1 - (step + 1) ** -decay
+
+        def factored(name: Any, p: Any, g: Any, moment: Any) -> tuple[Any, Any]:
+            number, g = p.dtype.type, differences(g)
+            squares = g * g + number(eps)
+
+            def average(old: Any, new: Any, draw: int) -> Any:
+                mixed = number(beta) * old + number(1 - beta) * new
+                return roundings.round(name, "moment2", mixed, step, place, draw=draw)
+
+            if p.ndim < 2:
+                whole = average(moment["whole"], squares, 0)
+                return g / np.sqrt(whole), {"whole": whole}
+            rows = average(moment["rows"], squares.mean(-1), 0)
+            columns = average(moment["columns"], squares.mean(-2), 1)
+            share = rows / rows.mean(-1, keepdims=True)
+            return g / np.sqrt(share)[..., None] / np.sqrt(columns)[..., None, :], {"rows": rows, "columns": columns}
+
+        new, moments = unzip(tree_map(factored, params, updates, state["moment2"]), 2)
+        return new, {"step": step + 1, "moment2": moments}
+
+    return Transform(init, update, elementwise=False)
+
+
+def clip_by_rms(most: float = 1.0) -> Transform:
+    """Return the link that divides the update of each parameter by max(1, RMS(u) / most) (Adafactor, algorithm 4, line 8)."""
+    return stateless(lambda _, u, p: u / max(p.dtype.type(1), _rms(u) / p.dtype.type(most)), elementwise=False)
+
+
+def scale_by_parameter_rms(least: float = 1e-3) -> Transform:
+    """Return the link that multiplies the update of each parameter by max(least, RMS(p)) (Adafactor, algorithm 4, line 4)."""
+    return stateless(lambda _, u, p: u * max(p.dtype.type(least), _rms(p)), elementwise=False)
+
+
+def relative_step(step: int) -> float:
+    """Return Adafactor's own learning rate, min(0.01, 1 / sqrt(t)), t from 1, which multiplies the RMS of a parameter."""
+    return min(1e-2, 1 / math.sqrt(step + 1))
+
+
+def adafactor(
+    learning_rate: Schedule | float | None = None,
+    *,
+    momentum: float = 0.0,
+    decay: float = 0.8,
+    eps: float = 1e-30,
+    clip_rms: float = 1.0,
+    least_rms: float = 1e-3,
+    weight_decay: float = 0.0,
+    mask: Mask | None = None,
+    clip: float | None = None,
+    rounding: Spelling = None,
+    kahan: bool = False,
+    seed: int = 0,
+) -> Transform:
+    """Return Adafactor; without a `learning_rate` steps are relative to the RMS of each parameter, of size `relative_step`.
+
+    `rounding` names `update`, `moment` (with a momentum), `moment2` or their sites; `kahan` compensates the write-back.
+    """
+    links = [scale_by_factored_rms(decay, eps, rounding=rounding, seed=seed), clip_by_rms(clip_rms)]
+    links += [scale_by_parameter_rms(least_rms)] if learning_rate is None else []
+    links += [trace(momentum, rounding=rounding, seed=seed)] if momentum else []
+    return finish(
+        *links,
+        learning_rate=relative_step if learning_rate is None else learning_rate,
+        weight_decay=weight_decay,
+        mask=mask,
+        clip=clip,
+        rounding=rounding,
+        kahan=kahan,
+        seed=seed,
+    )

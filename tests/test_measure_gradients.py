@@ -1,0 +1,206 @@
+"""Statistics of gradients: held against theory where it is exact, against faults it must see, and against all draws at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qsim
+from qsim import autograd as ag
+from qsim import theory
+from qsim.autograd import leaves_of, value_and_grad
+from qsim.formats import get_format
+from qsim.measure import gradient_statistics
+from qsim.measure.gradients import ALL, limit_of, variance_of
+from qsim.nn import MLP, Llama, WideResNet
+from qsim.rounding import Quantizer
+
+RNG = np.random.default_rng(0)
+MODEL = MLP((8, 7, 6, 4))
+PARAMS = MODEL.init(RNG)
+BATCH = RNG.standard_normal((5, 8)), RNG.integers(0, 4, 5)
+COARSE = Quantizer("e4m0fn", "SR")  # range enough for all tensors here: nothing saturates
+
+
+def contains(interval: Any, value: float, error: float = 0.0) -> bool:
+    """Return whether an interval, widened by four standard errors of the value, contains it but for a last digit."""
+    slack = 4 * error + 1e-12 * abs(value)
+    return bool(interval.low - slack <= value <= interval.high + slack)
+
+
+@pytest.mark.parametrize("errors", ["per_sample", "mean"])
+@pytest.mark.parametrize(
+    "policy", [{"bwd_grad": COARSE}, {"bwd_grad": COARSE, "bwd_act": COARSE}, {"bwd_weight": COARSE}], ids=str
+)
+def test_where_theory_is_exact_the_measurement_contains_it(policy: dict[str, Quantizer], errors: str) -> None:
+    """Three layers to E4M0: every variance that theory gives lies in its simultaneous interval, alone and together; no bias."""
+    found = gradient_statistics(MODEL, PARAMS, BATCH, policy, seeds=1000, errors=errors)
+    assert all(counts.saturated == 0 for counts in found.counts.values())
+    checked = set()
+    for site, statistics in {"": found.together, **found.alone}.items():
+        for s in statistics.values():
+            if s.theory is not None:
+                assert contains(s.variance, s.theory.variance.value, s.theory.variance.error)
+                assert s.theory.variance.value <= s.theory.bound * (1 + 1e-12)
+                checked.add((s.theory.by, bool(site)))
+            if "bwd_weight" not in policy:
+                assert contains(s.bias_squared, 0.0)
+    expected = {"bwd_weight": {("A-T2", True), ("untouched", True)}}
+    assert checked == expected.get("+".join(policy), {("martingale", False), ("A-T1", True), ("untouched", True)})
+
+
+def test_the_martingale_identity_is_not_the_first_order_formula() -> None:
+    """With E4M0 errors in three layers variances at unrounded errors fall short of what is measured; the identity does not."""
+    model = MLP((12, 16, 16, 5))
+    params = model.init(np.random.default_rng(8))
+    batch = np.random.default_rng(9).standard_normal((6, 12)), np.arange(6) % 5
+    found = gradient_statistics(model, params, batch, {"bwd_grad": COARSE}, seeds=2000, alone=True).together
+    alone = gradient_statistics(model, params, batch, {"bwd_grad": COARSE}, seeds=32).alone
+    first_order = sum(s[ALL].theory.variance.value for s in alone.values())
+    whole = found[ALL]
+    assert contains(whole.variance, whole.theory.variance.value, whole.theory.variance.error)
+    assert first_order < whole.variance.low
+    assert whole.theory.by == "martingale"
+    assert whole.variance.high < whole.theory.bound < 10 * whole.variance.value
+
+
+@pytest.mark.parametrize(
+    "site", ["stem.bwd_grad", "stage1.block0.conv0.bwd_act", "stage1.block0.conv0.bwd_grad", "head.bwd_act"]
+)
+def test_convolutions_obey_a_t1(site: str) -> None:
+    """Rounded alone, errors and inputs of a convolution and of the head give their own layer the variance of A-T1."""
+    model = WideResNet(10, 1, classes=3, norm="group", groups=4)
+    params = model.init(np.random.default_rng(2))
+    batch = np.random.default_rng(3).standard_normal((2, 8, 8, 3)), np.array([0, 2])
+    q = Quantizer("e4m0fn", "SR", scale="pow2") if site.endswith("bwd_grad") else COARSE
+    found = gradient_statistics(model, params, batch, {site: q}, seeds=128)
+    layer, _, point = site.rpartition(".")
+    weight = found.together[f"{layer}.w"]
+    assert weight.theory is not None
+    assert weight.theory.by == "A-T1"
+    assert weight.variance.value > 0
+    assert contains(weight.variance, weight.theory.variance.value)
+    others = [s for name, s in found.together.items() if name not in (f"{layer}.w", ALL)]
+    assert point != "bwd_act" or all(s.theory.by == "untouched" and s.variance.high == 0 for s in others)
+
+
+def test_a_tied_weight_is_left_to_measurement() -> None:
+    """Theory says nothing of a weight that two layers share, and of a lookup; it speaks of the other layers."""
+    model = Llama(5, 4, 1, 2, tied=True)
+    params = model.init(np.random.default_rng(2))
+    batch = np.array([[0, 1, 2]]), np.array([[1, 2, 3]])
+    found = gradient_statistics(model, params, batch, {"bwd_act": Quantizer("e4m0fn", "SR", scale="absmax")}, seeds=32)
+    assert found.together["embedding.w"].theory is None
+    assert all(s.theory is None for s in found.alone["head.bwd_act"].values())
+    assert found.alone["block0.up.bwd_act"]["block0.up.w"].theory is not None
+
+
+def test_statistics_are_those_of_all_draws() -> None:
+    """Running sums over chunks say what NumPy says of all gradients at once; chunks do not change them."""
+    policy = {"fwd_weight": "e4m0fn:SR", "bwd_grad": COARSE}
+    found = gradient_statistics(MODEL, PARAMS, BATCH, policy, seeds=range(10, 74), seed=3, alone=False).together
+    with qsim.numerics(policy, draws=64, first_draw=10, seed=3):
+        grads = value_and_grad(MODEL.loss)(PARAMS, BATCH)[1]
+    reference = value_and_grad(MODEL.loss)(PARAMS, BATCH)[1]
+    g = np.concatenate([leaf.reshape(64, -1) for leaf in leaves_of(grads)], 1)
+    ref = np.concatenate([leaf.ravel() for leaf in leaves_of(reference)])
+    whole = found[ALL]
+    assert whole.variance.value == pytest.approx(((g[0::2] - g[1::2]) ** 2).sum(1).mean() / 2, rel=1e-12)
+    mean = g.mean(0) - ref
+    groups = np.stack([(g[j::16] - ref).mean(0) for j in range(16)])
+    unbiased = (mean @ mean) - ((groups - mean) ** 2).sum() / 15 / 16
+    assert whole.bias_squared.value == pytest.approx(unbiased, rel=1e-9)
+    lengths = np.linalg.norm(g, axis=1)
+    assert whole.cosine.value == pytest.approx((g @ ref / lengths / np.linalg.norm(ref)).mean(), rel=1e-12)
+    assert whole.norm_ratio.value == pytest.approx(lengths.mean() / np.linalg.norm(ref), rel=1e-12)
+    assert whole.theory is None
+
+
+def test_chunks_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken two draws at a time, and all at once, the statistics are equal."""
+    results = []
+    for size in (1, 1 << 30):
+        monkeypatch.setattr("qsim.measure.gradients.CHUNK_BYTES", size)
+        monkeypatch.setattr("qsim.autograd.tape.CACHE", size)
+        found = gradient_statistics(MODEL, PARAMS, BATCH, {"bwd_grad": COARSE, "bwd_act": COARSE}, seeds=64)
+        results.append(found.rows())
+    for one, other in zip(*results, strict=True):
+        for name in one:  # the predictions add terms of all draws in another order
+            assert one[name] == other[name] or (
+                name.startswith("theory") and one[name] == pytest.approx(other[name], rel=1e-12)
+            )
+
+
+def test_a_reused_word_is_seen() -> None:
+    """Samples that share their words have another variance than A-T1 says: the planted fault leaves the interval."""
+    same = np.repeat(BATCH[0][:1], 5, 0), np.repeat(BATCH[1][:1], 5)
+    right, wrong = (
+        gradient_statistics(MODEL, PARAMS, same, {"layer2.bwd_grad": COARSE}, seeds=400, sample_draws=choice).together
+        for choice in ("per_sample", "shared")
+    )
+    known = right["layer2.w"].theory.variance.value
+    assert contains(right["layer2.w"].variance, known)
+    assert wrong["layer2.w"].variance.low > known
+    assert wrong["layer2.w"].theory is None
+
+
+def test_saturation_is_shown_beside_theory() -> None:
+    """Where a rounding clamps, the prediction says how often: its hypothesis is broken."""
+    q = Quantizer("e4m0fn", "SR", scale=2.0**-9)
+    found = gradient_statistics(MODEL, PARAMS, BATCH, {"bwd_act": q}, seeds=32)
+    assert found.counts["layer0.bwd_act"].saturated > 0
+    assert found.alone["layer0.bwd_act"]["layer0.w"].theory.saturated == found.counts["layer0.bwd_act"].saturated
+
+
+def test_sensitivities_are_squared_jacobians() -> None:
+    """What an error of a layer leads to, differentiated element by element, has the squared length that the formula gives."""
+    weights = [PARAMS[name]["w"] for name in MODEL.layers]
+    inputs = [BATCH[0]]
+    for name in MODEL.layers[:-1]:
+        inputs.append(np.maximum(inputs[-1] @ PARAMS[name]["w"].T + PARAMS[name]["b"], 0))
+    for biases in (False, True):
+        table = theory.error_sensitivities(weights, inputs, biases=biases)
+        for last in range(3):
+            for s in range(5):
+                for i in range(len(weights[last])):
+                    e = np.zeros(len(weights[last]))
+                    e[i] = 1.0
+                    for j in range(last, -1, -1):
+                        leads_to = e if biases else np.outer(e, inputs[j][s])
+                        assert table[last][j][s, i] == pytest.approx((leads_to**2).sum(), rel=1e-12, abs=1e-15)
+                        e = (weights[j].T @ e) * (inputs[j][s] > 0) if j else e
+
+
+@pytest.mark.parametrize(
+    "q", [COARSE, Quantizer("e4m3", "SR"), Quantizer("int4", "SR", scale=0.1), Quantizer("e2m1", "SR", scale=2.0)]
+)
+def test_the_limit_of_a_rounding_holds_for_numbers_of_every_size(q: Quantizer) -> None:
+    """v(e) <= c e^2 + a for numbers over all binades of the format and below, equality somewhere near."""
+    scale = 1.0 if q.scale == "none" else float(q.scale)
+    fmt = get_format(q.format)
+    x = np.geomspace(fmt.smallest_subnormal * scale / 100, fmt.max * scale, 20001)[None]
+    c, a = limit_of(q)
+    v = variance_of(x, q)
+    assert (v <= (c * x**2 + a) * (1 + 1e-9)).all()
+    assert (v / (c * x**2 + a)).max() > 0.5
+
+
+@pytest.mark.parametrize("seeds", [0, 33, 30, range(0, 64, 2)])
+def test_draws_that_make_no_groups_are_refused(seeds: Any) -> None:
+    """An even number of at least 32 neighbouring draws is asked for."""
+    with pytest.raises(qsim.InputError, match="must be an even number of at least 32 neighbouring draws"):
+        gradient_statistics(MODEL, PARAMS, BATCH, {"bwd_act": COARSE}, seeds=seeds)
+    with pytest.raises(qsim.InputError, match="draws is said by seeds here"):
+        gradient_statistics(MODEL, PARAMS, BATCH, {"bwd_act": COARSE}, draws=4)
+
+
+def test_rows_are_plain() -> None:
+    """Every row names its site and its parameter; numbers are floats."""
+    found = gradient_statistics(MODEL, PARAMS, BATCH, {"bwd_act": COARSE}, seeds=32)
+    rows = found.rows()
+    assert len(rows) == (len(MODEL.layers) * 2 + 1) * (1 + len(MODEL.layers))
+    assert {row["site"] for row in rows} == {"all in force", *(f"{layer}.bwd_act" for layer in MODEL.layers)}
+    assert all(isinstance(value, str | int | float) for row in rows for value in row.values())
+    assert ag.sites(MODEL, PARAMS).keys() >= {row["site"] for row in rows} - {"all in force"}

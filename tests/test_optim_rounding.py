@@ -1,0 +1,320 @@
+"""Every rounding of an optimizer has its site, its words and its rule; the exact facts of BF16 training hold."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import qsim
+from qsim import optim
+from qsim.autograd import PARAMETER_ROLES, parameter_site, parameter_sites
+from qsim.errors import InputError
+from qsim.nn import MLP
+from qsim.optim.rounding import Roundings
+from qsim.rounding import SHARED_RANK, stream
+
+POSITIVE = np.arange(1, 0x7F80, dtype=np.uint32)
+"""The patterns of all positive finite bfloat16 numbers."""
+
+
+def bf16_values():
+    """Return all finite bfloat16 numbers but zero, as float32."""
+    positive = (POSITIVE << 16).view(np.float32)
+    return np.concatenate([-positive[::-1], positive])
+
+
+def step_of(optimizer, params, grads, state=None):
+    """Return parameters and state after one update."""
+    updates, state = optimizer.update(grads, optimizer.init(params) if state is None else state, params)
+    return optim.apply_updates(params, updates), state
+
+
+# --- Sites and words -----------------------------------------------------------------------------------------------
+
+
+def test_site_numbers_are_injective_and_fit_a_stream():
+    """Each of 256 parameters and five kinds has a site number of its own, above those of layers and within 12 bits."""
+    numbers = {parameter_site(p, kind) for p in range(256) for kind in PARAMETER_ROLES}
+    assert len(numbers) == 256 * 5
+    assert min(numbers) == 2048
+    assert max(numbers) == 2048 + 8 * 255 + 4 < 4096
+    assert parameter_site(3, "moment2") == 2048 + 24 + 2
+    for index in (256, -1):
+        with pytest.raises(InputError, match="256 parameters"):
+            parameter_site(index, "update")
+
+
+def test_sites_have_names():
+    """The sites of a model are named by path and kind, in the order of the tree."""
+    names = parameter_sites({"b": {"w": np.zeros(1)}, "a": np.zeros(1)})
+    assert list(names)[:2] == ["b.w.update", "b.w.moment"]
+    assert names["a.comm"] == 2048 + 8 + 4
+    assert len(names) == 10
+
+
+def test_a_site_wins_over_its_kind_and_a_moment_stands_for_both():
+    """A rounding is looked up by site, then by kind; the second moment takes that of `moment` unless it has its own."""
+    policy = {"moment": "bfloat16", "w.moment2": None, "update": "e5m2", "b.update": "e4m3:SR"}
+    both = Roundings.parse(policy, ("moment", "moment2"))
+    assert str(both.at("b", "moment2").format) == "bfloat16"
+    assert both.at("w", "moment2") is None
+    assert both.at("w", "moment") is not None
+    update = Roundings.parse(policy, ("update",))
+    assert update.at("w", "update").mode.name == "RNE"
+    assert update.at("b", "update").mode.name == "SR"
+    assert set(update.policy) == {"update", "b.update"}
+
+
+@pytest.mark.parametrize(
+    ("rounding", "sentence"),
+    [
+        ({"momentum": "bfloat16"}, "no rounding of an optimizer is called 'momentum'"),
+        (
+            {"w.update": "bfloat16", "v.update": "bfloat16"},
+            "no parameter has the site 'v.update'; did you mean w.update",
+        ),
+        ("bfloat17:SR", "bfloat17"),
+    ],
+)
+def test_misspelt_sites_are_refused(rounding, sentence):
+    """A kind, a site or a format that does not exist is refused before the first step."""
+    with pytest.raises(InputError, match=sentence):
+        optim.sgd(0.1, rounding=rounding).init({"w": np.zeros(3)})
+
+
+def test_too_many_parameters_are_refused():
+    """A model of 257 parameters has no site numbers for the last."""
+    with pytest.raises(InputError, match="256 parameters"):
+        optim.sgd(0.1, rounding="bfloat16").init({f"p{i}": np.zeros(1) for i in range(257)})
+
+
+def key(seed, path_number, kind, step, rank=SHARED_RANK, draw=0):
+    """Return the key of a site of the parameter with this number."""
+    return qsim.Key(seed, stream(site=2048 + 8 * path_number + kind, step=step, draw=draw, rank=rank))
+
+
+@pytest.mark.parametrize("rank", [3, SHARED_RANK])
+def test_words_are_those_of_seed_site_step_and_rank(rank):
+    """Write-back and both moments are `quantize` with the key of their own site, step and rank."""
+    rng = np.random.default_rng(0)
+    params = {name: rng.normal(size=50).astype(np.float32) for name in "ab"}
+    rounding = {"update": "bfloat16:SR", "moment": "float8_e5m2:SRA(4)", "moment2": "float8_e4m3fn:SR"}
+    optimizer = optim.adamw(0.01, 0.5, 0.5, rounding=rounding, seed=9)
+    state = optimizer.init(params)
+    m, v, number = np.float32(0), np.float32(0), np.float32
+    for step in range(2):
+        grads = {name: rng.normal(size=50).astype(np.float32) for name in "ab"}
+        updates, state = optimizer.update(grads, state, params, optim.Place(rank=rank))
+        g = grads["b"]
+        m = qsim.quantize(m / 2 + g / 2, rounding["moment"], key=key(9, 1, 1, step, rank))
+        v = qsim.quantize(v / 2 + g * g / 2, rounding["moment2"], key=key(9, 1, 2, step, rank))
+        assert (state["0"]["moment"]["b"] == m).all()
+        assert (state["0"]["moment2"]["b"] == v).all()
+        u = (m / number(1 - 0.5 ** (step + 1))) / (np.sqrt(v / number(1 - 0.5 ** (step + 1))) + number(1e-8))
+        new = qsim.quantize(params["b"] + u * number(-0.01), "bfloat16:SR", key=key(9, 1, 0, step, rank))
+        assert (updates["b"].value == new).all()
+        params = optim.apply_updates(params, updates)
+
+
+def test_words_of_a_factored_moment_are_two_draws():
+    """Adafactor's row means take draw 0 of the site of the second moment, its column means draw 1."""
+    g = np.random.default_rng(0).normal(size=(30, 30)).astype(np.float32)
+    link = optim.scale_by_factored_rms(rounding="float8_e5m2:SR", seed=4)
+    _, state = link.update({"w": g}, link.init({"w": g}), {"w": g})
+    squares = g * g + np.float32(1e-30)
+    for draw, (name, axis) in enumerate((("rows", 1), ("columns", 0))):
+        expected = qsim.quantize(squares.mean(axis), "float8_e5m2:SR", key=key(4, 0, 2, 0, draw=draw))
+        assert (state["moment2"]["w"][name] == expected).all()
+
+
+def test_gradients_take_words_that_no_micro_batch_takes():
+    """A rounding of whole gradients takes the last draw of the site `grad_acc`, whose first are the micro-batches'."""
+    g = np.random.default_rng(0).normal(size=50).astype(np.float32)
+    link = optim.round_gradients("float8_e5m2:SR", seed=6)
+    rounded, _ = link.update({"w": g}, link.init({"w": g}), {"w": g})
+    assert (rounded["w"] == qsim.quantize(g, "float8_e5m2:SR", key=key(6, 0, 3, 0, draw=2**18 - 1))).all()
+
+
+def test_the_value_itself_is_handed_over():
+    """On a grid of tenths in float32, from 12.7 to 0.3, no difference of the two leads back to the rounded value."""
+    p, u = np.array([12.7], np.float32), np.array([-12.4], np.float32)
+    rounding = qsim.Quantizer("int8", "RNE", scale=0.1)
+    new, _ = step_of(optim.write_back(rounding), {"w": p}, {"w": u})
+    assert new["w"] == np.float32(0.1) * np.float32(3)
+    assert p + (new["w"] - p) != new["w"]
+
+
+# --- BF16 ----------------------------------------------------------------------------------------------------------
+
+
+def test_dead_zone_of_nearest_rounding():
+    """To nearest, an update of at most 2^-9 |w| is lost for every bfloat16 number w, one above 2^-8 |w| for no normal one.
+
+    Float64 parameters hold w and w + u exactly.
+    """
+    w = bf16_values().astype(np.float64)
+    normal = np.abs(w) >= 2.0**-126
+    optimizer = optim.write_back("bfloat16:RNE")
+    for sign in (-1, 1):
+        lost, _ = step_of(optimizer, {"w": w}, {"w": sign * 2.0**-9 * np.abs(w)})
+        assert (lost["w"] == w).all()
+        kept, _ = step_of(optimizer, {"w": w}, {"w": sign * (2.0**-8 + 2.0**-30) * np.abs(w)})
+        assert (kept["w"] != w)[normal].all()
+    # Neither bound can be tightened: between them it depends on w.
+    between, _ = step_of(optimizer, {"w": w}, {"w": (2.0**-9 + 2.0**-30) * -np.abs(w)})
+    assert 0 < (between["w"] != w).sum() < w.size
+    between, _ = step_of(optimizer, {"w": w}, {"w": 2.0**-8 * np.abs(w)})
+    assert (between["w"] == w)[normal].any()
+
+
+def frozen(b2):
+    """Return for each positive bfloat16 number whether a second moment of it stays, without a gradient."""
+    v = (POSITIVE << 16).view(np.float32)
+    adam = optim.scale_by_adam(b2=b2, rounding="bfloat16")
+    params = {"w": np.zeros_like(v)}
+    state = adam.init(params) | {"moment2": {"w": v}}
+    _, state = adam.update(params, state, params)
+    return state["moment2"]["w"] == v
+
+
+def test_second_moment_is_frozen_from_one_minus_2_to_the_minus_9():
+    """Every bfloat16 second moment stays for ever iff b2 >= 1 - 2^-9, to the last float32 below."""
+    edge = 1 - 2.0**-9
+    assert frozen(edge).all()
+    assert frozen(0.999).all()
+    below = float(np.nextafter(np.float32(edge), np.float32(0)))
+    assert not frozen(below).all()
+    normal = POSITIVE >= 0x80
+    # The powers of two, whose lower neighbour is nearest, are the first to move (below 2^-126 neighbours are no nearer), and
+    # at 0.995 every normal number does.
+    moves = (POSITIVE % 128 == 0) & (POSITIVE > 0x80)
+    assert (frozen(below) == ~moves).all()
+    assert not frozen(0.995)[normal].any()
+    shares = [frozen(b2)[normal].mean() for b2 in (0.997, 0.998)]
+    assert [round(100 * share, 1) for share in shares] == [29.7, 95.3]
+
+
+def test_nan_stays_nan():
+    """A NaN parameter or update is written as NaN, whatever the random word: none is added to its pattern."""
+    patterns = np.array([0x7FFFFFFF, 0x7F800001, 0xFFFFFFFF, 0xFF800001, 0x7FC00000], np.uint32)
+    nans = np.repeat(patterns, 1 << 14).view(np.float32)
+    optimizer = optim.write_back("bfloat16:SR")
+    assert np.isnan(step_of(optimizer, {"w": nans}, {"w": np.zeros_like(nans)})[0]["w"]).all()
+    assert np.isnan(step_of(optimizer, {"w": np.zeros_like(nans)}, {"w": nans})[0]["w"]).all()
+
+
+def test_stochastic_write_back_is_unbiased_over_all_words():
+    """Over all 2^16 words the mean of SR's bfloat16 results is w + u exactly, and its distance from w is |u| / gap."""
+    words = np.arange(1 << 16, dtype=np.uint32)
+    for w, u in ((1.0, 2.0**-12), (1.0, -(2.0**-13)), (-1.5, 3 * 2.0**-20), (2.0**-130, 2.0**-140)):
+        x = np.full(words.size, np.float32(w) + np.float32(u), np.float32)
+        y = qsim.quantize(x, "bfloat16", "SRA", sr_bits=16, rbits=words)
+        assert sum(map(Fraction, y.tolist())) / words.size == Fraction(w) + Fraction(u)
+
+
+def test_kahan_recovers_what_nearest_rounding_loses():
+    """1,000 steps of 2^-12 on 1: nearest never moves, with Kahan's compensation the end is within one gap of 1 + 1000/4096."""
+    params, grads = {"w": np.ones(1, np.float32)}, {"w": np.full(1, -(2.0**-12), np.float32)}
+    for kahan in (False, True):
+        optimizer = optim.sgd(1.0, rounding="bfloat16", kahan=kahan)
+        w, state = params, optimizer.init(params)
+        for _ in range(1000):
+            w, state = step_of(optimizer, w, grads, state)
+        # p + c is off by the rounding of c alone, at most 2^-9 |c| a step, |c| <= 2^-8: 1000 * 2^-17 < 2^-7.
+        assert abs(w["w"][0] - (1 + 1000 / 4096)) < 2.0**-7 + 2.0**-7 if kahan else w["w"][0] == 1
+        for tree in (w, state["1"]["compensation"] if kahan else w):
+            assert (tree["w"] == qsim.quantize(tree["w"], "bfloat16")).all()
+
+
+def test_kahan_keeps_the_sum_exactly_where_the_compensation_is_on_the_grid():
+    """While no compensation needs rounding, p + c is the exact sum, after every one of 100 steps."""
+    w = {"w": np.ones(1, np.float32)}
+    optimizer = optim.sgd(1.0, rounding="bfloat16", kahan=True)
+    state = optimizer.init(w)
+    for step in range(100):
+        w, state = step_of(optimizer, w, {"w": np.full(1, -(2.0**-12), np.float32)}, state)
+        assert w["w"][0] + state["1"]["compensation"]["w"][0] == 1 + (step + 1) / 4096
+
+
+ON_GRID = {"sr", "nearest", "kahan", "o2"}
+
+
+@pytest.mark.parametrize("arm", list(optim.ARMS))
+def test_arms_store_what_they_say(arm):
+    """The BF16 arms keep parameters on the bfloat16 grid, with states on it too where no float32 copy is kept."""
+    rng = np.random.default_rng(0)
+    how = optim.bf16_adamw(arm, 1e-2, b2=0.95, weight_decay=0.1, clip=10.0)
+    params = how.begin({"w": rng.normal(size=(8, 8)).astype(np.float32)})
+    state = how.optimizer.init(params)
+    for _ in range(3):
+        params, state = step_of(how.optimizer, params, {"w": rng.normal(size=(8, 8)).astype(np.float32)}, state)
+
+    def on_grid(x):
+        return (x == qsim.quantize(x, "bfloat16")).all()
+
+    assert on_grid(params["w"]) == (arm in ON_GRID)
+    states = [leaf for _, leaf in optim.tree.parameters(state) if isinstance(leaf, np.ndarray)]
+    assert len(states) == {"o2": 3, "kahan": 3}.get(arm, 2)
+    assert all(map(on_grid, states)) == (arm in {"sr", "nearest", "kahan"})
+    assert bool(how.policy) == (arm != "fp32")
+
+
+def test_master_weights_remember_what_the_cast_loses():
+    """O2 steps of 2^-12 on 1: after 32 the bfloat16 copy has moved by one gap, though none of them is visible in it."""
+    how = optim.chain(optim.master_weights(optim.sgd(1.0)))
+    w = {"w": np.ones(1, np.float32)}
+    state = how.init(w)
+    seen = []
+    for _ in range(32):
+        w, state = step_of(how, w, {"w": np.full(1, -(2.0**-12), np.float32)}, state)
+        seen.append(float(w["w"][0]))
+    assert seen[:16] == [1.0] * 16  # 16 steps are half a gap: a tie, to even
+    assert seen[16:] == [1 + 2.0**-7] * 16
+    assert state["0"]["master"]["w"][0] == 1 + 32 / 4096
+
+
+def test_senseless_roundings_are_refused():
+    """A cast without a site takes no random words, and an unknown arm is named with its neighbours."""
+    with pytest.raises(InputError, match="before the first step"):
+        optim.cast({"w": np.ones(1)}, "bfloat16:SR")
+    with pytest.raises(InputError, match="no site of its own"):
+        optim.master_weights(optim.sgd(0.1), "bfloat16:SR")
+    with pytest.raises(InputError, match="no arm is called 'bf16'"):
+        optim.bf16_adamw("bf16", 1e-3)
+
+
+# --- BitNet --------------------------------------------------------------------------------------------------------
+
+
+def test_bitnet_quantizers_are_the_published_formulas():
+    """Weights become s {-1, 0, 1} of their abs-mean s; activations 127ths of each token's abs-max."""
+    w = np.array([[0.5, -1.5], [0.25, 0.75]], np.float32)  # abs-mean 0.75
+    s = np.float32(0.75)
+    assert (qsim.quantize(w, optim.ABSMEAN_TERNARY) == s * np.array([[1, -1], [0, 1]], np.float32)).all()
+    x = np.array([[127.0, 1.4, -2.6], [0.0, 0.0, 0.0], [254.0, 3.0, -254.0]], np.float32)
+    assert (qsim.quantize(x, optim.TOKEN_INT8) == [[127, 1, -3], [0, 0, 0], [254, 4, -254]]).all()
+    # a numerics policy takes both
+    model = qsim.nn.MLP((4, 3, 2))
+    params = model.init(np.random.default_rng(0))
+    with qsim.numerics(optim.BITNET) as context:
+        qsim.value_and_grad(model.loss)(params, (np.ones((2, 4)), np.array([0, 1])))
+    assert context.counts["layer0.fwd_weight"].elements == 12
+
+
+def test_one_policy_serves_the_context_and_the_optimizer():
+    """The context takes the points of layers from a policy, and an optimizer its own roles; both take it whole."""
+    policy = {"bwd_grad": "e4m3:SR", "update": "bfloat16:SR", "layer0.w.moment": "bfloat16"}
+    model = MLP((3, 2))
+    params = model.init(np.random.default_rng(0))
+    optimizer = optim.adamw(0.1, rounding=policy)
+    with qsim.numerics(policy) as context:
+        _, grads = qsim.value_and_grad(model.loss)(params, (np.ones((2, 3)), np.array([0, 1])))
+    assert set(context.counts) == {"layer0.bwd_grad"}
+    updates, state = optimizer.update(grads, optimizer.init(params), params)
+    new = optim.apply_updates(params, updates)
+    assert np.array_equal(new["layer0"]["w"], qsim.quantize(new["layer0"]["w"], "bfloat16"))
+    moments = state["0"]["moment"]["layer0"]
+    assert np.array_equal(moments["w"], qsim.quantize(moments["w"], "bfloat16"))
+    assert not np.array_equal(moments["b"], qsim.quantize(moments["b"], "bfloat16"))
