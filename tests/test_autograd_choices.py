@@ -300,7 +300,10 @@ def test_names_and_numbers_that_do_not_fit_are_refused() -> None:
     with pytest.raises(qsim.InputError, match="two layers of one loss are called 'l'"):
         value_and_grad(twice)(square, X)
     batch = X[None].repeat(3, 0), TARGET[None].repeat(3, 0)
-    with pytest.raises(qsim.InputError, match="its arrays hold 3, not 2"), qsim.numerics(draws=2):
+    with (
+        pytest.raises(qsim.InputError, match="a batch for each of 2 draws: its arrays hold 3 of them"),
+        qsim.numerics(draws=2),
+    ):
         value_and_grad(loss, batch_per_draw=True)(W, batch)
     with pytest.raises(qsim.InputError, match="fwd_act = 3 is no rounding"):
         qsim.numerics(fwd_act=3)  # type: ignore[arg-type]

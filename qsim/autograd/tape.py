@@ -143,7 +143,9 @@ def value_and_grad(
         for first in range(0, draws, together):
             some = slice(first, min(first + together, draws))
             count = some.stop - first
-            data = tree_map(lambda a: np.asarray(a)[some], batch) if batch_per_draw else batch  # noqa: B023
+            data = batch
+            if batch_per_draw:
+                data = tree_map(lambda a: a if len(a) == 1 else np.asarray(a)[some], batch)  # noqa: B023
             with context.some_draws(first, count) as part:
                 out, leaves = _along(loss, part, params, data, batch_per_draw)
             context.take(part, count)
@@ -160,14 +162,15 @@ def value_and_grad(
 
 
 def _draws_of(batch: Any, context: Numerics) -> int:
-    """Return how many draws a batch has that has one for each; refuse another number than that of the context."""
+    """Return how many draws a batch has that has one for each, or one for all; refuse another number than the context's."""
     counts = {len(np.asarray(array)) for array in leaves_of(batch)}
-    if len(counts) != 1 or context.draws not in (None, *counts):
-        wanted = "one number" if context.draws is None else str(context.draws)
+    several = counts - {1}
+    draws = context.draws or max(several, default=1)
+    if not several <= {draws}:
         raise InputError(
-            f"a batch for each draw: its arrays hold {enumerate_names(map(str, sorted(counts)))}, not {wanted}"
+            f"a batch for each of {draws} draws: its arrays hold {enumerate_names(map(str, sorted(counts)))} of them"
         )
-    return counts.pop()
+    return draws
 
 
 def _repeated(array: Array, draws: int) -> Array:

@@ -86,6 +86,7 @@ def _run(argv: Sequence[str]) -> int:
         chosen = subparsers.choices[args.command]
         options = nearest(rest[0], re.findall(r"--[a-z-]+", chosen.format_usage()))
         raise InputError(f"{chosen.prog} does not take {rest[0]!r}; did you mean {options}?")
+    args.argv = argv
     code: int = args.run(args)
     return code
 

@@ -201,7 +201,7 @@ def report(study: Study, folder: Path, executor: Executor, args: argparse.Namesp
             )
             raise
         with told(folder):
-            written = qsim.report.write(finished.result, folder, beside(study, finished, began))
+            written = qsim.report.write(finished.result, folder, beside(study, finished, began, args.argv))
     tell(study, finished, folder, written["report.html"], args)
     return finished.result
 
@@ -217,12 +217,12 @@ def watcher(name: str, args: argparse.Namespace) -> Tally:
     return Bars(name) if sys.stderr.isatty() else Lines(name)
 
 
-def beside(study: Study, finished: Finished, began: float) -> Callable[[], Mapping[str, str]]:
+def beside(study: Study, finished: Finished, began: float, argv: Sequence[str]) -> Callable[[], Mapping[str, str]]:
     """Return what makes the files beside a report that are of this run alone: where it came from, and what failed."""
     from qsim.studies.machine import provenance
 
     def files() -> Mapping[str, str]:
-        facts = provenance(study, finished, shlex.join(["qsim", *sys.argv[1:]]), time.perf_counter() - began)
+        facts = provenance(study, finished, shlex.join(["qsim", *argv]), time.perf_counter() - began)
         return {**finished.traces, "provenance.json": json.dumps(facts, indent=1, allow_nan=False) + "\n"}
 
     return files
