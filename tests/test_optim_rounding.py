@@ -77,6 +77,7 @@ def test_a_site_wins_over_its_kind_and_a_moment_stands_for_both():
             "no parameter has the site 'v.update'; did you mean w.update",
         ),
         ("bfloat17:SR", "bfloat17"),
+        ({3: "bfloat16"}, "3 names no site"),
         ({"updte": "bfloat16"}, "no rounding of an optimizer is called 'updte'; did you mean update?"),
         ({"w.moments": "bfloat16"}, "is called 'w.moments'; did you mean moment"),
         ({"fwd_weights": "bfloat16"}, "no quantization point is called 'fwd_weights'"),

@@ -173,6 +173,8 @@ def note(site: str, x: NDArray[Any], y: NDArray[Any], q: Quantizer) -> None:
 
 def _is_ours(name: str) -> bool:
     """Return whether a name of a policy is that of an optimizer's site or kind; refuse one that only nearly is."""
+    if not isinstance(name, str):
+        raise InputError(f"{name!r} names no site of a rounding; names are strings, as 'update' or 'layer0.w.update'")
     last = name.rpartition(".")[2]
     if last in PARAMETER_ROLES:
         return True
