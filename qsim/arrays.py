@@ -166,13 +166,14 @@ def quantize_draws(
     q: Quantizer,
     seed: int,
     streams: NDArray[np.uint64] | Sequence[int],
-    scale: float | None = None,
+    scale: NDArray[Any] | float | None = None,
 ) -> tuple[NDArray[Any], Counts]:
     """Round `x`, whose first axis is that of draws, and count what broke a hypothesis.
 
     Draw k takes the words of (seed, streams[k]), its elements numbered from 0. A first axis of length 1 stands for all
     draws alike: a stochastic rounding then returns one row a stream, a deterministic one a single row. A re-derived
-    scale is that of each draw, or of its parts that `q.per` names, unless `scale` is given.
+    scale is that of each draw, or of its parts that `q.per` names, unless `scale` is given: a number, or an array with the
+    axes of x.
     """
     if x.dtype not in CARRIERS:
         raise InputError(f"tensors of float32 and float64 can be rounded, not {x.dtype}; convert the model first")
@@ -191,7 +192,8 @@ def quantize_draws(
         flat = y.reshape(draws, -1)
         return y, Counts(y.size, *round_and_count(rows, flat, how, plan, seed, np.asarray(streams, np.uint64)))
     scaled = flush_input(x, q)
-    s = derive_scale(scaled, q, lead=1) if scale is None else given_scale(scale, x, 1)
+    s = scale if isinstance(scale, np.ndarray) else derive_scale(scaled, q, lead=1)
+    s = s if scale is None or isinstance(scale, np.ndarray) else given_scale(scale, x, 1)
     with np.errstate(all="ignore"):
         if s is not None:
             scaled = apply_scale(scaled, s, q, plan.n)

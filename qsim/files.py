@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from qsim.errors import InputError
 
-__all__ = ["hexadecimal", "read_npz", "read_toml", "whole"]
+__all__ = ["hexadecimal", "read_npz", "read_toml", "read_toml_and_text", "whole"]
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -24,6 +24,11 @@ def read_toml(path: Path) -> dict[str, Any]:
 
     A byte order mark at its beginning is passed over.
     """
+    return read_toml_and_text(path)[0]
+
+
+def read_toml_and_text(path: Path) -> tuple[dict[str, Any], str]:
+    """Return what `read_toml` does, and the text it was read from, for whoever needs to know on which line a thing stood."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -31,7 +36,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     except ValueError:  # a null character, or half of a surrogate pair
         raise InputError(f"{str(path)!r} cannot be the name of a file; give another") from None
     try:
-        tables = tomllib.loads(data.decode("utf-8-sig"))
+        text = data.decode("utf-8-sig")
+        tables = tomllib.loads(text)
         repr(tables)  # fails for the same values as reading does, and then so would a sentence that names them
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid TOML: {error}") from None
@@ -44,7 +50,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: has lists or tables nested too deeply to be read; a list of numbers is enough"
         ) from None
-    return tables
+    return tables, text
 
 
 def read_npz(path: Path, expected: str) -> tuple[dict[str, Any], bytes]:
@@ -86,7 +92,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
     # In the same folder, so that the rename stays on one file system and is atomic.
     part = path.with_name(f".qsim-{os.urandom(8).hex()}.part")
     try:
-        with part.open("xb") as file:
+        with part.open("x+b") as file:  # readable too, so that it can be mapped
             with contextlib.suppress(FileNotFoundError):
                 shutil.copymode(path, part)
             yield file

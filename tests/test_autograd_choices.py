@@ -72,6 +72,74 @@ def test_samples_take_words_of_their_own_or_the_first_ones() -> None:
     assert not np.array_equal(seen["per_sample"][0], seen["per_sample"][1])
 
 
+def test_samples_share_words_in_every_draw_and_keep_the_scale_of_their_tensor() -> None:
+    """With several draws each has words of its own, which its samples share; a scale is still that of the whole tensor."""
+    q = Quantizer("int4", "SR", scale="absmax")
+    with qsim.numerics(fwd_act=q, sample_draws="shared", seed=5, draws=3):
+        y = ag.linear(X[None], np.eye(6)[None], name="l")
+    scale = float(qsim.derive_scale(X, q).max())
+    for draw in range(3):
+        for s in range(4):
+            key = qsim.Key(5, stream(site=0, draw=draw))
+            assert np.array_equal(y[draw, s], qsim.quantize(X[s], "int4", "SR", scale=scale, key=key))
+
+
+def test_a_bias_takes_the_error_of_the_weight_gradient() -> None:
+    """With two draws of the error the bias sums the second, as the weight does."""
+
+    def biased(params: Any, batch: Any) -> Any:
+        return ag.mean_squared_error(ag.linear(batch[0], params["w"], params["b"], name="l"), batch[1])
+
+    with qsim.numerics(bwd_grad=SR, error_draws="separate", seed=5):
+        grads = value_and_grad(biased)({"w": W, "b": np.zeros(5)}, (X, TARGET))[1]
+    assert np.array_equal(grads["b"], rounded(ERRORS, 4 + 1024).sum(0) / 4)
+
+
+def test_losses_of_several_means_add() -> None:
+    """A loss of means over five and over one sample, and of a term that is no mean, has the gradient of the sum."""
+
+    @ag.op
+    def penalty(w: Any) -> Any:
+        return (w**2).sum((1, 2)) / 2, lambda g, _: (g[:, None, None] * w,)
+
+    many, few = (RNG.standard_normal((5, 6)), TARGET.repeat(2, 0)[:5]), (X[:1], TARGET[:1])
+
+    def total(w: Any, batch: Any, order: int) -> Any:
+        terms = [
+            ag.mean_squared_error(ag.linear(batch[0][0], w, name="a"), batch[0][1]),
+            ag.mean_squared_error(ag.linear(batch[1][0], w, name="b"), batch[1][1]),
+            penalty(w),
+        ][::order]
+        return ag.add(ag.add(terms[0], terms[1]), terms[2])
+
+    by_hand = sum((x @ W.T - y).T @ x / len(x) for x, y in (many, few)) + W
+    for errors in ("per_sample", "mean"):
+        for order in (1, -1):
+            with qsim.numerics(errors=errors):
+                got = value_and_grad(lambda w, b, order=order: total(w, b, order))(W, (many, few))[1]
+            np.testing.assert_allclose(got, by_hand, rtol=1e-13)
+
+
+def test_a_clamped_derivative_goes_by_the_quotient_that_was_rounded() -> None:
+    """The element that the abs-max scale is made of is not clamped, in any of a thousand tensors, and passes."""
+    for number in range(1000):
+        x = np.random.default_rng(number).standard_normal((1, 1, 7)).astype(np.float32)
+        with qsim.numerics(fwd_act=Quantizer("int4", scale="absmax"), clamp="stop") as context:
+            ag.linear(x, np.eye(7, dtype=np.float32)[None], name="l")
+            assert context.passes("l", "fwd_act", x).all()
+
+
+@pytest.mark.parametrize("kind", [Delayed, Frozen])
+def test_zeros_are_nothing_to_remember(kind: Any) -> None:
+    """A first tensor of zeros leaves no scale behind: the next one takes its own."""
+    memory: dict[str, np.ndarray] = {}
+    q = Quantizer("e4m3", scale="absmax")
+    for step, x in enumerate((np.zeros((4, 6)), X * 1e-9)):
+        with qsim.numerics(fwd_act=kind(q), memory=memory, step=step):
+            y = ag.linear(x[None], np.eye(6)[None], name="l")[0]
+    assert np.array_equal(y, qsim.quantize(X * 1e-9, q))
+
+
 def test_ranks_and_steps_take_words_of_their_own() -> None:
     """The stream is that of site, step, draw and rank; without a rank the words are those shared by all."""
     for choices in ({"rank": 3}, {"step": 7}, {"rank": 3, "step": 7}, {}):
@@ -220,6 +288,38 @@ def test_loss_scaling_moves_errors_and_leaves_gradients() -> None:
     for bad in (0.0, -1.0, 3.0, np.inf, np.nan):
         with pytest.raises(qsim.InputError, match="must be a power of two"):
             qsim.numerics(loss_scale=bad)
+
+
+def test_names_and_numbers_that_do_not_fit_are_refused() -> None:
+    """A layer met twice, a batch of other draws, a rounding of no kind, a loss that is an array: each in a sentence."""
+
+    def twice(w: Any, x: Any) -> Any:
+        return ag.mean_squared_error(ag.linear(ag.linear(x, w, name="l"), w, name="l"), np.zeros((1, 4, 6)))
+
+    square = RNG.standard_normal((6, 6))
+    with pytest.raises(qsim.InputError, match="two layers of one loss are called 'l'"):
+        value_and_grad(twice)(square, X)
+    batch = X[None].repeat(3, 0), TARGET[None].repeat(3, 0)
+    with pytest.raises(qsim.InputError, match="its arrays hold 3, not 2"), qsim.numerics(draws=2):
+        value_and_grad(loss, batch_per_draw=True)(W, batch)
+    with pytest.raises(qsim.InputError, match="fwd_act = 3 is no rounding"):
+        qsim.numerics(fwd_act=3)  # type: ignore[arg-type]
+    with pytest.raises(qsim.InputError, match=r"the loss of each draw is a number, not an array of shape \(4, 5\)"):
+        value_and_grad(lambda w, x: ag.linear(x, w, name="l"))(W, X)
+    with pytest.raises(qsim.InputError, match=r"inputs of shape \(4, 5\) do not fit a weight of shape \(5, 6\)"):
+        value_and_grad(loss)(W, (X[:, :5], TARGET))
+
+
+def test_dropouts_differ_without_a_context() -> None:
+    """Two dropouts of one loss have masks of their own though nobody entered a context."""
+
+    def both(x: Any, _: Any) -> Any:
+        return ag.mean_squared_error(
+            ag.add(ag.dropout(x, rate=0.5, name="a"), ag.dropout(x, rate=0.5, name="b")), np.zeros((1, 20, 20))
+        )
+
+    values = np.unique(np.abs(value_and_grad(both)(np.ones((20, 20)), ())[1] * 20))
+    assert len(values) == 3  # dropped by none, by one, by both
 
 
 @pytest.mark.parametrize("choice", ["errors", "weight_draws", "error_draws", "sample_draws", "clamp"])

@@ -147,6 +147,29 @@ def test_rotations_leave_products_to_the_distance() -> None:
     np.testing.assert_allclose((y**2).sum(-1), (x[0, 0] ** 2).sum(-1), rtol=1e-12)
 
 
+def test_attention_and_rotations_are_their_definitions() -> None:
+    """Position by position and head by head, with the angles and the scale of the papers; 1e-12 covers the order of sums."""
+    q, k, v = (normal(1, 2, 5, 3, 4) for _ in range(3))
+    y = ag.attention(q, k, v)[0]
+    for s, t, h in np.ndindex(2, 5, 3):
+        scores = np.array([q[0, s, t, h] @ k[0, s, u, h] for u in range(t + 1)]) / math.sqrt(4)
+        p = np.exp(scores) / np.exp(scores).sum()
+        np.testing.assert_allclose(y[s, t, h], p @ v[0, s, : t + 1, h], rtol=1e-12, atol=1e-12)
+    turned = ag.rope(q)[0]
+    for s, t, h, j in np.ndindex(2, 5, 3, 2):
+        angle = t * 10000.0 ** (-2 * j / 4)
+        pair = complex(q[0, s, t, h, j], q[0, s, t, h, j + 2]) * complex(math.cos(angle), math.sin(angle))
+        np.testing.assert_allclose([turned[s, t, h, j], turned[s, t, h, j + 2]], [pair.real, pair.imag], rtol=1e-12)
+
+
+def test_pointwise_operations_at_the_ends() -> None:
+    """max(x, 0) of infinities and NaN is what NumPy says, and an infinite error stops at a dead unit."""
+    x = np.array([[-np.inf, np.inf, -1.0, np.nan]])
+    y, vjp = ag.relu.__wrapped__(x)
+    assert np.array_equal(y, [[0, np.inf, 0, np.nan]], equal_nan=True)
+    assert vjp(np.full((1, 4), np.inf), (True,))[0][0, :3].tolist() == [0, np.inf, 0]
+
+
 def test_dropout_keeps_by_words_alone() -> None:
     """A mask is a function of seed, step and draw; the rate is met to 5 standard errors; what stays grows."""
     x = np.ones((1, 40, 100))
@@ -161,7 +184,9 @@ def test_dropout_keeps_by_words_alone() -> None:
     assert set(np.unique(first)) == {0, 1 / 0.75}
     assert abs((first == 0).mean() - 0.25) < 5 * math.sqrt(0.25 * 0.75 / first.size)
     assert mask(seed=1, draws=3).shape == (3, 40, 100)
-    assert np.array_equal(mask(seed=1, draws=3)[0], first[0])
+    several = mask(seed=1, draws=3)
+    assert np.array_equal(several[0], first[0])
+    assert not np.array_equal(several[0], several[1])
 
 
 @pytest.mark.parametrize(
@@ -170,6 +195,11 @@ def test_dropout_keeps_by_words_alone() -> None:
         (lambda: ag.conv2d(normal(1, 2, 3, 3, 4), normal(1, 2, 5, 5, 4), name="c"), "c: kernels of 5x5 pixels and 4 channels"),
         (lambda: ag.conv2d(normal(1, 2, 3, 3, 4), normal(1, 2, 1, 1, 3), name="c"), "do not fit images of 3x3 pixels and 4"),
         (lambda: ag.group_norm(normal(1, 2, 3, 3, 4), normal(1, 4), normal(1, 4), groups=3), "groups = 3 does not divide 4"),
+        (lambda: ag.group_norm(normal(1, 2, 3, 3, 4), normal(1, 2), normal(1, 4), groups=2), "takes 4 numbers a weight"),
+        (lambda: ag.batch_norm(normal(1, 2, 3, 3, 4), normal(1, 1), normal(1, 4), name="n"), r"not shapes \(1,\)"),
+        (lambda: ag.rms_norm(normal(1, 2, 4), normal(1, 1)), "takes 4 numbers"),
+        (lambda: ag.add(normal(1, 5, 4), normal(1, 1, 4)), r"add takes arrays of one shape, not \(5, 4\) and \(1, 4\)"),
+        (lambda: ag.conv2d(normal(2, 3, 3, 4), normal(1, 2, 1, 1, 4), name="c"), "c: images"),
         (lambda: ag.max_pool(normal(1, 2, 3, 4, 4), size=2), "squares of 2x2 pixels do not tile images of 3x4"),
         (lambda: ag.dropout(normal(1, 2), rate=1.0, name="d"), "rate = 1.0 of dropout 'd'"),
         (lambda: ag.embedding(np.array([[4]]), normal(1, 4, 2), name="e"), r"codes of e must be integers in 0 \.\. 3"),

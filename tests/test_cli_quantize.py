@@ -145,7 +145,12 @@ def test_only_given_options_are_passed_on(monkeypatch: pytest.MonkeyPatch, capsy
     np.save("x.npy", X)
     seen: list[dict[str, Any]] = []
     library = qsim.quantize
-    monkeypatch.setattr(qsim, "quantize", lambda x, fmt, **words: (seen.append(words), library(x, fmt, **words))[1])
+
+    def quantize(x: Any, fmt: Any, *, out: Any, **words: Any) -> Any:
+        seen.append(words)
+        return library(x, fmt, out=out, **words)
+
+    monkeypatch.setattr(qsim, "quantize", quantize)
     run(capsys, "x.npy", "-f", "e4m3", "-o", "y.npy")
     assert seen == [{"mode": "RNE"}]
     options = ["--scale", "pow2", "--per", "-1", "--order", "divide", "--ftz-in", "--ftz-out", "--nan", "canonical"]

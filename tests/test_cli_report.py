@@ -11,7 +11,9 @@ import qsim.studies
 from qsim.cli import main
 from qsim.cli.report import as_expected
 from qsim.folders import folder
+from qsim.studies import Finished
 from qsim.studies.result import Claim, Result
+from qsim.studies.source import Source
 from qsim.verdicts import Outcome
 
 CLAIM = Claim(
@@ -34,7 +36,14 @@ def found(monkeypatch) -> list[Result]:
         claims=(CLAIM,), figures=(), tables=(), method=(), cells=(),
     )  # fmt: skip
     results = [result]
-    monkeypatch.setattr(qsim.studies, "run", lambda *_, **__: results[0])
+
+    def run(*_: object, **__: object) -> Finished:
+        return Finished(
+            result=results[0], traces={}, source=Source({}, {}), data={}, executor="none", workers=1, seconds=0.0, memory=0,
+            counts={"planned": 1, "kept": 0, "computed": 1, "failed": 0},
+        )  # fmt: skip
+
+    monkeypatch.setattr(qsim.studies, "run", run)
     return results
 
 

@@ -204,3 +204,99 @@ def test_rows_are_plain() -> None:
     assert {row["site"] for row in rows} == {"all in force", *(f"{layer}.bwd_act" for layer in MODEL.layers)}
     assert all(isinstance(value, str | int | float) for row in rows for value in row.values())
     assert ag.sites(MODEL, PARAMS).keys() >= {row["site"] for row in rows} - {"all in force"}
+
+
+def test_a_loss_scale_changes_no_theory() -> None:
+    """With errors 1024 times as large, on a grid 1024 times as coarse, all numbers are the same."""
+    q, wide = Quantizer("int8", "SR", scale=2.0**-6), Quantizer("int8", "SR", scale=2.0**4)
+    plain = gradient_statistics(MODEL, PARAMS, BATCH, {"bwd_grad": q}, seeds=64).rows()
+    scaled = gradient_statistics(MODEL, PARAMS, BATCH, {"bwd_grad": wide}, seeds=64, loss_scale=1024.0).rows()
+    assert plain == scaled
+
+
+def test_theory_is_silent_where_it_is_not_exact() -> None:
+    """A remembered scale, a forward rounding or dropout beside a site, or in a model that only looks like an MLP."""
+
+    class Other(MLP):
+        """A perceptron with another activation."""
+
+        def logits(self, params: Any, x: Any) -> Any:
+            for name in self.layers:
+                x = ag.silu(ag.linear(x, params[name]["w"], params[name]["b"], name=name))
+            return x
+
+    class Dropping(MLP):
+        """A perceptron with dropout before its last layer."""
+
+        def logits(self, params: Any, x: Any) -> Any:
+            x = ag.relu(ag.linear(x, params["layer0"]["w"], params["layer0"]["b"], name="layer0"))
+            return ag.linear(
+                ag.dropout(x, rate=0.5, name="drop"), params["layer1"]["w"], params["layer1"]["b"], name="layer1"
+            )
+
+    forward = {"fwd_act": Quantizer("int4", scale=0.1), "layer1.bwd_grad": COARSE}
+    assert all(s.theory is None for s in gradient_statistics(MODEL, PARAMS, BATCH, forward, seeds=32).together.values())
+    other = gradient_statistics(Other((8, 7, 6, 4)), PARAMS, BATCH, {"layer2.bwd_grad": COARSE}, seeds=32).together
+    assert other["layer2.w"].theory is not None
+    assert other["layer0.w"].theory is None
+    model = Dropping((8, 7, 4))
+    dropped = gradient_statistics(model, model.init(RNG), BATCH, {"layer1.bwd_grad": COARSE}, seeds=32).together
+    assert all(s.theory is None for s in dropped.values())
+
+
+def test_a_rare_rounding_leaves_no_interval() -> None:
+    """Where errors round up once in many thousands of draws nothing is seen, and nothing is claimed: not held, not refuted."""
+    q = Quantizer("int8", "SR", scale=1e5)
+    found = gradient_statistics(MODEL, PARAMS, BATCH, {"layer2.bwd_grad": q}, seeds=64).together["layer2.w"]
+    for interval in (found.variance, found.bias_squared, found.norm_ratio):
+        assert (interval.low, interval.high) == (-np.inf, np.inf)
+    assert found.theory.variance.value > 0
+    nearest = gradient_statistics(MODEL, PARAMS, BATCH, {"layer2.bwd_grad": Quantizer("int8", scale=1e5)}, seeds=32)
+    assert nearest.together["layer2.w"].variance == nearest.together["layer2.w"].variance.__class__(0.0, 0.0, 0.0)
+
+
+def test_a_remembered_scale_takes_one_draw_at_a_time() -> None:
+    """A scale that comes from earlier tensors belongs to one run of training; many draws of it are refused."""
+    with pytest.raises(qsim.InputError, match="remembers its scale, which belongs to one run of training"):
+        gradient_statistics(
+            MODEL, PARAMS, BATCH, {"bwd_grad": ag.Frozen(Quantizer("int4", "SR", scale="absmax"))}, seeds=32
+        )
+
+
+def test_each_term_of_the_identity_is_needed() -> None:
+    """Rounded inputs meet rounded errors: the variance of their products, v(e) v(x), is in the identity and in the bound.
+
+    One layer of one sample: E |e_hat|^2 = |e|^2 + v(e), in closed form.
+    """
+    model = MLP((3, 2))
+    params, batch = model.init(np.random.default_rng(5)), (np.array([[1.3, 0.4, -2.7]]), np.array([1]))
+    found = gradient_statistics(model, params, batch, {"bwd_grad": COARSE, "bwd_act": COARSE}, seeds=32, alone=False)
+    logits = batch[0] @ params["layer0"]["w"].T
+    e = np.exp(logits) / np.exp(logits).sum() - np.array([[0.0, 1.0]])
+    v_e, v_x = variance_of(e[None], COARSE)[0], variance_of(batch[0][None], COARSE)[0]
+    exact = (e**2).sum() * v_x.sum() + (batch[0] ** 2).sum() * v_e.sum() + v_e.sum() * v_x.sum()
+    theory_of = found.together["layer0.w"].theory
+    assert theory_of.variance.value == pytest.approx(exact, rel=1e-12)
+    c, a = limit_of(COARSE)
+    bounded = c * e**2 + a
+    limit = ((e**2) + bounded).sum() * v_x.sum() + (batch[0] ** 2).sum() * bounded.sum()
+    assert theory_of.bound == pytest.approx(limit, rel=1e-12)
+
+
+def test_all_intervals_share_one_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rate is split over four intervals a parameter and for the whole, together and for each site alone."""
+    families = []
+    real = __import__("qsim.measure.gradients", fromlist=["Family"]).Family
+    monkeypatch.setattr("qsim.measure.gradients.Family", lambda *a: families.append(a) or real(*a))
+    gradient_statistics(MODEL, PARAMS, BATCH, {"bwd_act": COARSE}, seeds=32, rate=0.01)
+    assert families == [(0.01, 4 * 7 * (1 + 3))]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"erors": "mean"}, "no choice of numerics is called 'erors'"), ({"rate": 2.0}, "rate = 2.0 must be above 0 and below 1")],
+)  # fmt: skip
+def test_what_is_no_choice_is_refused(wrong: Any, message: str) -> None:
+    """A misspelt choice and a rate that is none are named."""
+    with pytest.raises(qsim.InputError, match=message):
+        gradient_statistics(MODEL, PARAMS, BATCH, {"bwd_act": COARSE}, seeds=32, **wrong)

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from qsim import report
 from qsim.report import figures, text
-from qsim.studies.result import Claim, Figure, Panel, Result, Series, Table
+from qsim.studies.result import Claim, Failure, Figure, Panel, Result, Series, Table
 from qsim.verdicts import Outcome
 
 NASTY = """<script>alert("1")</script> & 'it' | `code` $x$ *bold* [a](b)"""
@@ -355,10 +355,41 @@ def test_a_quick_run_says_so_everywhere(result: Result) -> None:
         assert text.QUICK not in report.render(result)[name].decode()
 
 
+def test_cells_are_a_table_for_other_programs(result: Result) -> None:
+    """cells.csv has a column for each name and a row for each record, and its numbers read back to the last bit."""
+    import csv
+
+    cells = ({"format": "e4m3fn", "x.y": 0.1 + 0.2}, {"format": 'a "b", c', "z": None, "x.y": 2**60})
+    content = report.render(dataclasses.replace(result, cells=cells))["cells.csv"].decode()
+    head, *rows = csv.reader(io.StringIO(content, newline=""))
+    assert head == ["format", "x.y", "z"]
+    assert rows == [["e4m3fn", "0.30000000000000004", ""], ['a "b", c', str(2**60), ""]]
+    assert float(rows[0][1]) == 0.1 + 0.2
+
+
+def test_failed_cells_are_named_on_every_page(result: Result) -> None:
+    """A cell that raised is on the pages and in the summary with its parameters, its error and its traceback file."""
+    failure = Failure(
+        label=NASTY, parameters={"batch": 3, "what": NASTY}, error=f"ValueError: {NASTY}", trace="failures/1.txt"
+    )
+    failed = dataclasses.replace(result, failures=(failure,) * 12)
+    console = Console(file=io.StringIO(), width=1000)
+    console.print(report.summary(failed))
+    for shown in (console.file.getvalue(), Page(html_of(failed)).words):
+        assert "12 cells failed, and the numbers are of the other 1 alone." in shown
+        assert f"ValueError: {NASTY}" in shown
+        assert "failures/1.txt" in shown
+    assert "and 2 more, in the report" in console.file.getvalue()
+    assert "batch = 3" in html_of(failed)
+    assert r"**12 cells failed, and" in report.render(failed)["report.md"].decode()
+    assert Page(html_of(failed)).tags["script"] == 1
+    assert Result.from_json(failed.to_json()) == failed
+
+
 def test_an_empty_result_renders(result: Result) -> None:
     """A study without claims, figures, tables and cells still gives a page."""
     empty = dataclasses.replace(result, claims=(), figures=(), tables=(), cells=(), method=(), setup=())
-    assert list(report.render(empty)) == ["report.md", "report.html", "result.json"]
+    assert list(report.render(empty)) == ["report.md", "report.html", "cells.csv", "result.json"]
 
 
 def test_write_publishes_what_render_gives(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

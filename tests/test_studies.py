@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +16,14 @@ from qsim.folders import folder
 from qsim.formats import get_format
 from qsim.rounding import Mode
 from qsim.studies import available, find
-from qsim.studies.gradient_variance import pages
+from qsim.studies.executors import Here, Processes
+from qsim.studies.gradient_variance import _format as digests
+from qsim.studies.gradient_variance import pages, reads
 from qsim.studies.gradient_variance.cell import Cell, compute, estimate
 from qsim.studies.gradient_variance.claims import decide
 from qsim.studies.gradient_variance.plan import plan
 from qsim.studies.gradient_variance.point import ModelSpec, point
 from qsim.studies.result import Result
-from qsim.studies.run import run_cells
 from qsim.verdicts import Outcome
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -51,7 +47,7 @@ def test_the_committed_report_is_what_its_result_renders_to(committed, pinned_ma
     """Rendering the committed result.json gives the committed report, byte for byte, and nothing else lies there."""
     rendered = qsim.report.render(committed)
     found = {path.relative_to(RENDERED).as_posix() for path in RENDERED.rglob("*") if path.is_file()}
-    assert found == {*rendered, "study.toml"}
+    assert found - {"cells.sqlite", "provenance.json"} == {*rendered, "study.toml"}
     for name, content in rendered.items():
         assert (RENDERED / name).read_bytes() == content, name
 
@@ -134,13 +130,11 @@ def test_a_cell_does_not_depend_on_how_its_draws_are_chunked(monkeypatch, change
 
 
 def test_a_cell_does_not_depend_on_the_executor():
-    """Two processes return the bytes that this one does, in the order of the cells."""
-    cells = [dataclasses.replace(SMALL, batch=b, batches=32, draws=2) for b in (1, 2, 4)]
-    done: list[float] = []
-    here = run_cells(cells, compute, 1, done.append)
-    there = run_cells(cells, compute, 2)
-    assert json.dumps(here) == json.dumps(there)
-    assert sum(done) == pytest.approx(sum(cell.cost for cell in cells))
+    """Two processes return the bytes that this one does."""
+    cells = list(enumerate(dataclasses.replace(SMALL, batch=b, batches=32, draws=2) for b in (1, 2, 4)))
+    here, there = ({done.index: done.record for done in way.run(compute, cells)} for way in (Here(), Processes(2)))
+    assert here == there
+    assert all(here.values())
 
 
 def test_the_point_is_that_of_the_engine():
@@ -239,7 +233,7 @@ def test_a_quick_run_makes_every_claim(tmp_path):
     )
     path = tmp_path / "study.toml"
     path.write_text(small, encoding="utf-8")
-    result = qsim.studies.run(find(str(path)), "quick", jobs=2)
+    result = qsim.studies.run(find(str(path)), "quick", executor=Processes(2)).result
     planned = plan(find(str(path)), "quick")
     names = {c.id for c in result.claims}
     assert set(planned.margins) <= names
@@ -267,7 +261,7 @@ def test_a_study_of_few_cells_is_reported(tmp_path, cut):
     path = tmp_path / "study.toml"
     one = f'[[arm]]\nname = "one"\ndraws = "coarse"\nscale = "frozen"\n{arm}\n'
     path.write_text("fault = []\n" + text[:head] + one + text[tail:], encoding="utf-8")
-    result = qsim.studies.run(find(str(path)), "quick", jobs=1)
+    result = qsim.studies.run(find(str(path)), "quick").result
     assert Outcome.NOT_TESTABLE in {c.outcome for c in result.claims}
     assert result.study == tmp_path.name
     assert result.command == "qsim report study.toml --quick"
@@ -348,8 +342,40 @@ def test_a_broken_study_is_refused_with_file_and_key(tmp_path, change, message):
     path.write_text(text.replace(*change), encoding="utf-8")
     with pytest.raises(InputError, match=message) as caught:
         plan(find(str(path)), "full")
-    assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    if "not valid TOML" in message:
+        return
+    told = re.match(rf"{re.escape(str(path))}, line (\d+): ", str(caught.value))
+    assert told, str(caught.value)
+    line, first = int(told[1]), text[: text.index(change[0])].count("\n") + 1
+    if "missing" in message or "twice" in message:  # told of the table it belongs to
+        assert line <= first
+    else:  # where it stands, or where a claim is named that is not there
+        assert line == first or '"one-over-b"' in text.split("\n")[line - 1]
+
+
+OWN = '[[format]]\nname = "tiny"\nkind = "float"\nexp_bits = 3\nman_bits = 1\nspecials = "fn"\nsource = "an example"\n'
+
+
+def test_a_format_of_a_file_is_one_of_a_study(here):
+    """A study's format may be an entry of a file of the user's own; its cells go stale when that entry changes."""
+    Path("f.toml").write_text(OWN)
+    text = STUDY.read_text(encoding="utf-8")
+    Path("s.toml").write_text(
+        text.replace('"int4", "int3", "int2"]', '"f.toml#tiny", "int3", "e4m3"]'), encoding="utf-8"
+    )
+    cells = [cell for cell in plan(find("s.toml"), "quick").cells if cell.arm == "few bits"]
+    assert {cell.format for cell in cells} == {"f.toml#tiny", "int3", "float8_e4m3fn"}
+    own, other = cells[0], cells[-1]
+    assert (own.format, other.format) == ("f.toml#tiny", "float8_e4m3fn")
+    before = reads(own), reads(other)
+    digests.cache_clear()
+    Path("f.toml").write_text(OWN.replace("man_bits = 1", "man_bits = 1\nbias = 2"))
+    assert reads(own) != before[0]
+    assert reads(other) == before[1]
+    steps = dataclasses.replace(SMALL, scale="underflow")
+    assert set(reads(steps)) == {"digits", "format e4m0fn", "format float64", "format float8_e4m3fn"}
+    assert compute(dataclasses.replace(SMALL, format="f.toml#tiny", batches=32, draws=2))["format"] == "f.toml#tiny"
 
 
 def test_studies_are_found_by_name_and_unknown_ones_refused():
@@ -357,41 +383,3 @@ def test_studies_are_found_by_name_and_unknown_ones_refused():
     assert "variance-vs-batch" in available()
     with pytest.raises(InputError, match="no study is called 'variance-vs-bach'; did you mean variance-vs-batch"):
         find("variance-vs-bach")
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
-def test_an_ended_run_leaves_no_worker(how):
-    """Within seconds of the end of a run, by whatever signal, its worker processes are gone, all of its group."""
-    program = (
-        "import os, signal, time\nfrom types import SimpleNamespace\nfrom qsim.studies.run import run_cells\n"
-        # A shell that starts the tests in the background has them ignore SIGINT, and a child inherits that.
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "cells = [SimpleNamespace(cost=1.0)] * 4\n"
-        "def compute(cell):\n    os.write(1, b'working\\n')\n    time.sleep(60)\n"
-        "run_cells(cells, compute, 2)\n"
-    )
-    run = subprocess.Popen(
-        [sys.executable, "-c", program],
-        start_new_session=True,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        assert run.stdout is not None
-        assert "working" in run.stdout.readline()
-        run.send_signal(how)
-        run.wait(30)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            try:
-                os.killpg(run.pid, 0)
-            except ProcessLookupError:
-                return
-            time.sleep(0.2)
-        pytest.fail("processes of the run are still there")
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(run.pid, signal.SIGKILL)
-        run.wait(30)
-        run.stdout.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -16,7 +17,7 @@ from qsim.arrays import Counts, quantize_draws
 from qsim.autograd.scaling import Delayed, Frozen, Memory
 from qsim.autograd.sites import PARAMETER_ROLES, POINTS, ROLES, SECOND, check_name
 from qsim.errors import InputError, enumerate_names, integer
-from qsim.rounding import SHARED_RANK, STREAM_FIELDS, Key, Quantizer, stream
+from qsim.rounding import SHARED_RANK, STREAM_FIELDS, Key, Quantizer, number, stream
 from qsim.scales import derive_scale
 
 __all__ = ["Numerics", "Rounding", "current", "in_force", "numerics"]
@@ -104,7 +105,16 @@ class Numerics:
             self.seen[site] = x
         if rounding is None:
             return x if otherwise is None else otherwise
-        q, scale = (rounding, None) if isinstance(rounding, Quantizer) else rounding.at(self.memory, site, self.step, x)
+        scale: Array | float | None = None
+        if isinstance(rounding, Quantizer):
+            q = rounding
+        else:
+            if (self.draws or 1) > 1:
+                raise InputError(
+                    f"{site} remembers its scale, which belongs to one run of training; take its draws one at a time, or give "
+                    "the scale as a number"
+                )
+            q, scale = rounding.at(self.memory, site, self.step, x)
         draws = range(self.first_draw, self.first_draw + (self.draws or 1))
         streams = self.streams(f"{layer}.{words_of or point}", draws, second=second)
         shared = self.sample_draws == "shared" and q.mode.stochastic and not point.endswith("_weight")
@@ -126,17 +136,31 @@ class Numerics:
             q, scale = rounding, derive_scale(x, rounding, lead=1)
         else:
             q, scale = rounding.at(self.memory, f"{layer}.{point}", self.step, x)
-        s = x.dtype.type(1) if scale is None else np.asarray(scale, x.dtype)
-        low, high = (s * x.dtype.type(end) for end in (q.format.min, q.format.max))
-        inside: Array = (x >= low) & (x <= high)
+        scaled = x if scale is None else x / np.asarray(scale, x.dtype)  # what was rounded
+        inside: Array = (scaled >= q.format.min) & (scaled <= q.format.max)
         return inside
 
     def some_draws(self, first: int, count: int) -> Numerics:
         """Return this context for `count` of its draws, from number `first` on; what it counts is counted here."""
         part = copy.copy(self)
-        part.seen = None if self.seen is None else {}
+        part.seen, part.observed = (None if self.seen is None else {}), {}
         part.draws, part.first_draw, part._tokens = count, self.first_draw + first, []  # noqa: SLF001 - its own kind
         return part
+
+    def take(self, part: Numerics, count: int) -> None:
+        """Add what was seen and observed in `count` more draws to that of those before."""
+        kinds: tuple[tuple[Any, Any], ...] = ((self.seen, part.seen), (self.observed, part.observed))
+        for mine, theirs in kinds:
+            for name, some in (theirs or {}).items():
+                several = some if isinstance(some, tuple) else (some,)
+                if not all(isinstance(array, np.ndarray) for array in several):
+                    mine[name] = some
+                    continue
+                whole = [np.broadcast_to(array, (count, *array.shape[1:])) for array in several]
+                if name in mine:
+                    before = mine[name] if isinstance(some, tuple) else (mine[name],)
+                    whole = [np.concatenate(pair) for pair in zip(before, whole, strict=True)]
+                mine[name] = tuple(whole) if isinstance(some, tuple) else whole[0]
 
     def __enter__(self) -> Self:
         self._tokens.append(_CURRENT.set(self))
@@ -158,12 +182,18 @@ class Numerics:
 
 
 def _by_first_words(
-    x: Array, q: Quantizer, seed: int, streams: NDArray[np.uint64], scale: float | None
+    x: Array, q: Quantizer, seed: int, streams: NDArray[np.uint64], scale: Array | float | None
 ) -> tuple[Array, Counts]:
     """Round as `quantize_draws` does, but every sample of a draw takes the words of the first."""
     draws, samples = len(streams), x.shape[1]
-    rows = np.broadcast_to(x, (draws, *x.shape[1:])).reshape(draws * samples, 1, *x.shape[2:])
-    y, counts = quantize_draws(rows, q, seed, np.repeat(streams, samples), scale)
+    scale = derive_scale(x, q, lead=1) if scale is None else scale  # of all samples of a draw together
+
+    def rows(array: Array) -> Array:
+        return np.broadcast_to(array, (draws, samples, *array.shape[2:])).reshape(draws * samples, 1, *array.shape[2:])
+
+    y, counts = quantize_draws(
+        rows(x), q, seed, np.repeat(streams, samples), rows(scale) if isinstance(scale, np.ndarray) else scale
+    )
     return y.reshape(draws, *x.shape[1:]), counts
 
 
@@ -213,14 +243,20 @@ def numerics(
     `loss_scale`: errors are those of this multiple of the loss; gradients are divided by it. A power of two.
 
     `draws`: how many Monte-Carlo draws; gradients then have a leading axis of that length. `None`: one, and no axis.
+    `first_draw`: the number of the first draw. The micro-batches of one step are draws of it: number them, or they share words.
     `rank`: the data-parallel worker whose words are taken; without it, words shared by all.
-    `memory`: what `Delayed` and `Frozen` saw so far; the same dict is given at every step.
+    `memory`: what `Delayed` and `Frozen` saw so far; the same dict is given at every step. They take one draw at a time.
     Raise `InputError` for a point that does not exist, and at the end of the block for a layer that was not met.
     """
     merged = {**(policy or {}), **points}
-    for name in merged:
+    for name, rounding in merged.items():
         check_name(name)
-    if draws is not None and (isinstance(draws, bool) or not isinstance(draws, int) or draws < 1):
+        if not isinstance(rounding, str | Quantizer | Delayed | Frozen | None):
+            raise InputError(
+                f"{name} = {rounding!r} is no rounding: a Quantizer, 'FORMAT:MODE', Delayed, Frozen or None"
+            )
+    draws = draws if draws is None else integer("draws", draws)
+    if draws is not None and draws < 1:
         raise InputError(f"draws = {draws!r} must be an integer of at least 1")
     Key(seed)  # refuses what is no seed
     stream(step=integer("step", step), draw=integer("first_draw", first_draw), rank=integer("rank", rank))
@@ -230,13 +266,14 @@ def numerics(
     ):  # fmt: skip
         if given not in get_args(kind):
             raise InputError(f"{name} = {given!r} must be {enumerate_names(map(repr, get_args(kind)))}")
-    if not (np.isfinite(loss_scale) and loss_scale > 0 and np.frexp(loss_scale)[0] == 0.5):
+    scale = number(loss_scale)
+    if not (0 < scale < math.inf and math.frexp(scale)[0] == 0.5):
         raise InputError(f"loss_scale = {loss_scale!r} must be a power of two: no other leaves the digits as they are")
     parsed = {
         name: q if q is None or isinstance(q, Delayed | Frozen) else Quantizer.parse(q) for name, q in merged.items()
     }
     return Numerics(
         parsed, seed=seed, step=step, draws=draws, first_draw=first_draw, rank=rank, errors=errors, weight_draws=weight_draws,
-        error_draws=error_draws, sample_draws=sample_draws, clamp=clamp, loss_scale=float(loss_scale),
+        error_draws=error_draws, sample_draws=sample_draws, clamp=clamp, loss_scale=scale,
         memory={} if memory is None else memory,
     )  # fmt: skip

@@ -33,13 +33,19 @@ def conv2d(x: Array, w: Array, *, name: str, stride: int = 1, pad: int = 0) -> t
     The points are those of `linear`, the operands being the images, the kernels and the errors.
     Raise `InputError` for kernels that do not fit the images.
     """
+    if x.ndim != 5 or w.ndim != 5 or stride < 1 or pad < 0:
+        raise InputError(
+            f"{name}: images (samples, H, W, C) are convolved with kernels (m, kh, kw, C), stride >= 1 and pad >= 0, "
+            f"not {x.shape[1:]} with {w.shape[1:]}, stride {stride}, pad {pad}"
+        )
     kh, kw, channels = w.shape[2:]
     high, wide = ((size + 2 * pad - k) // stride + 1 for size, k in zip(x.shape[2:4], (kh, kw), strict=True))
-    if x.shape[-1] != channels or high < 1 or wide < 1 or stride < 1 or pad < 0:
+    if x.shape[-1] != channels or high < 1 or wide < 1:
         raise InputError(
             f"{name}: kernels of {kh}x{kw} pixels and {channels} channels, stride {stride}, pad {pad}, do not fit images of "
             f"{x.shape[2]}x{x.shape[3]} pixels and {x.shape[-1]} channels"
         )
+    x = x.astype(np.result_type(x, w), copy=False)
     patches = Patches(x.shape[1:], (kh, kw), stride, pad, (high, wide), x.dtype)
     points = FivePoints(name, x, w, patches.rows)
     y = patches.convolve(points.x_forward, points.w_forward)

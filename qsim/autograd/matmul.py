@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim.autograd.context import Numerics, current
-from qsim.autograd.tape import op
+from qsim.autograd.tape import op, tape
 from qsim.errors import InputError
 
 __all__ = ["FivePoints", "embedding", "linear"]
@@ -22,6 +22,7 @@ class FivePoints:
 
     def __init__(self, name: str, x: Array, w: Array, rows: Callable[[Array], Array] = lambda x: x) -> None:
         self.context: Numerics = current()
+        tape().meet(name)
         self.name, self.x, self.w = name, x, w
         self.context.enrol(name)
         if self.context.seen is not None:
@@ -65,6 +66,9 @@ def linear(x: Array, w: Array, b: Array | None = None, *, name: str) -> tuple[Ar
     the error e = Q(g; bwd_grad): x gets e Q(w; bwd_weight), w gets e^T Q(x; bwd_act), b gets the sum of e.
     """
     middle = x.shape[1:-1]
+    if x.ndim < 3 or w.ndim != 3 or x.shape[-1] != w.shape[-1] or (b is not None and b.shape[1:] != w.shape[1:2]):
+        of_bias = "" if b is None else f" and a bias of shape {b.shape[1:]}"
+        raise InputError(f"{name}: inputs of shape {x.shape[1:]} do not fit a weight of shape {w.shape[1:]}{of_bias}")
     points = FivePoints(name, x.reshape(len(x), -1, x.shape[-1]) if len(middle) != 1 else x, w)
     y = points.x_forward @ points.w_forward.swapaxes(-1, -2)
     if b is not None:
@@ -91,6 +95,7 @@ def embedding(codes: Array, table: Array, *, name: str) -> tuple[Array, Any]:
     if codes.dtype.kind not in "iu" or (codes.size and not 0 <= codes.min() <= codes.max() < table.shape[1]):
         raise InputError(f"codes of {name} must be integers in 0 .. {table.shape[1] - 1}")
     context = current()
+    tape().meet(name)
     context.enrol(name)
     rounded = context.round(name, "fwd_weight", table)
     draws = max(len(codes), len(rounded))

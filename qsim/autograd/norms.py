@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from qsim.autograd.context import current
 from qsim.autograd.tape import op
-from qsim.errors import InputError
+from qsim.errors import InputError, enumerate_names
 from qsim.kernels import normalization
 from qsim.kernels.threads import in_chunks
 
@@ -31,6 +31,7 @@ def group_norm(
     With `relu` the result is max(., 0), in the same pass. Raise `InputError` for groups that do not divide the channels.
     Source: Wu and He, "Group Normalization", ECCV 2018.
     """
+    _check(x, 5, gain, shift)
     channels = x.shape[-1]
     if groups < 1 or channels % groups:
         raise InputError(f"groups = {groups} does not divide {channels} channels")
@@ -90,6 +91,7 @@ def batch_norm(
     divisor n - 1 as running averages want it. With `relu` the result is max(., 0), in the same pass.
     Source: Ioffe and Szegedy, "Batch Normalization", ICML 2015.
     """
+    _check(x, 5, gain, shift, *(np.asarray(s)[None] for s in statistics or ()))
     channels = x.shape[-1]
     draws = max(len(x), len(gain), len(shift))
     images = _images(x, draws)
@@ -151,6 +153,13 @@ def batch_norm(
     return y.reshape(draws, *x.shape[1:]), vjp
 
 
+def _check(x: Array, axes: int, *weights: Array) -> None:
+    """Refuse weights that are not one a channel, and arrays of too few axes."""
+    if x.ndim < axes or any(w.ndim != 2 or w.shape[1] != x.shape[-1] for w in weights):
+        shapes = enumerate_names(str(w.shape[1:]) for w in weights)
+        raise InputError(f"a normalization of {x.shape[1:]} takes {x.shape[-1]} numbers a weight, not shapes {shapes}")
+
+
 def _images(x: Array, draws: int) -> Array:
     """Return `x` as (draws, samples, pixels, C), contiguous."""
     whole = np.broadcast_to(x, (draws, *x.shape[1:])).reshape(draws, x.shape[1], -1, x.shape[-1])
@@ -173,6 +182,7 @@ def layer_norm(x: Array, gain: Array, shift: Array, *, eps: float = EPS) -> tupl
 
     x: (draws, ..., n), gain and shift: (draws, n). Source: Ba, Kiros and Hinton, "Layer Normalization", 2016.
     """
+    _check(x, 2, gain, shift)
     centred = x - x.mean(-1, keepdims=True)
     r = 1 / np.sqrt((centred**2).mean(-1, keepdims=True) + x.dtype.type(eps))
     h = centred * r
@@ -192,6 +202,7 @@ def rms_norm(x: Array, gain: Array, *, eps: float = EPS) -> tuple[Array, Vjp]:
 
     x: (draws, ..., n), gain: (draws, n). Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", NeurIPS 2019.
     """
+    _check(x, 2, gain)
     r = 1 / np.sqrt((x**2).mean(-1, keepdims=True) + x.dtype.type(eps))
     h = x * r
     weight = _like(gain, x)

@@ -11,7 +11,7 @@ from scipy import special
 
 from qsim.arrays import random_words
 from qsim.autograd.context import current
-from qsim.autograd.tape import op
+from qsim.autograd.tape import op, tape
 from qsim.errors import InputError
 from qsim.rounding import Key
 
@@ -30,8 +30,8 @@ def _logistic(x: Array) -> Array:
 @op
 def relu(x: Array) -> tuple[Array, Any]:
     """Return max(x, 0); its derivative at 0 is 0."""
-    mask = x > 0
-    return x * mask, lambda g, _: (g * mask,)
+    zero = x.dtype.type(0)
+    return np.maximum(x, zero), lambda g, _: (np.where(x > 0, g, zero),)
 
 
 @op
@@ -79,12 +79,13 @@ def dropout(x: Array, *, rate: float, name: str) -> tuple[Array, Any]:
     if not 0 <= rate < 1:
         raise InputError(f"rate = {rate!r} of dropout {name!r} must be a number with 0 <= rate < 1")
     context = current()
+    tape().meet(name)
     context.enrol(name, ("mask",))
     draws = range(context.first_draw, context.first_draw + (context.draws or 1))
     size = math.prod(x.shape[1:])
     kept = np.stack(
         [
-            random_words(Key(context.seed, int(stream)), size) >= np.uint32(round(rate * 2**32))
+            random_words(Key(context.seed, int(stream)), size) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))
             for stream in context.streams(f"{name}.mask", draws)
         ]
     ).reshape(-1, *x.shape[1:])

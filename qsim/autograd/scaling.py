@@ -39,7 +39,8 @@ def largest_scale(x: NDArray[Any], q: Quantizer) -> float:
 class Delayed:
     """Round with the largest scale that the last `window` steps would have had, as if the abs-max came a step late.
 
-    The first step, which has none before it, takes its own. A tensor that outgrows its history is clamped: `Counts.saturated`.
+    The first step, which has none before it, takes its own; a tensor of zeros is none to remember. One that outgrows its
+    history is clamped: `Counts.saturated`.
     Source: NVIDIA TransformerEngine, `DelayedScaling`, whose default window is 1,024 and whose choice is the maximum.
     """
 
@@ -55,6 +56,8 @@ class Delayed:
     def at(self, memory: Memory, site: str, step: int, x: NDArray[Any]) -> tuple[Quantizer, float | None]:
         """Return the rounding and its scale for the tensor `x` of a site, whose own scale is noted for later steps."""
         own = largest_scale(x, self.q)
+        if not x.any():  # whose scale of 1 says nothing of those to come
+            return self.q, float(max(memory.get(site, np.array([-1.0]))[1:][-self.window :], default=own))
         # A step is met several times when its draws come in parts: each part sees the steps before it alone.
         seen = memory.get(site, np.array([-1.0]))
         newest, scales = seen[0], seen[1:]
@@ -68,7 +71,7 @@ class Delayed:
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """Round with the scale of the first tensor that the site met, at every later step too."""
+    """Round with the scale of the first tensor that the site met and that is not all zeros, at every later step too."""
 
     q: Quantizer
 
@@ -83,6 +86,8 @@ class Frozen:
         x: NDArray[Any],
     ) -> tuple[Quantizer, float | None]:
         """Return the rounding and its scale for the tensor `x` of a site."""
+        if site not in memory and not x.any():
+            return self.q, 1.0
         if site not in memory:
             memory[site] = np.array([largest_scale(x, self.q)])
         return self.q, float(memory[site][0])

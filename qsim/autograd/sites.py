@@ -77,6 +77,8 @@ def parameter_sites(params: Any) -> dict[str, int]:
 
 def check_name(name: str) -> None:
     """Refuse a name of a policy that spells no point, site or layer: those it might have meant are said."""
+    if not isinstance(name, str):
+        raise InputError(f"{name!r} is the name of no point, layer or site; names are strings")
     last = name.rpartition(".")[2]
     if not name or ("_" in last and last.partition("_")[0] in {"fwd", "bwd"} and last not in POINTS):
         raise InputError(f"no quantization point is called {name!r}; they are {enumerate_names(POINTS)}")

@@ -7,6 +7,7 @@ touched is computed once.
 from __future__ import annotations
 
 import contextvars
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,15 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qsim.autograd.context import Numerics, current
-from qsim.errors import InputError
+from qsim.autograd.context import Numerics, current, in_force
+from qsim.errors import InputError, enumerate_names
 
 __all__ = ["Tape", "Var", "add", "leaves_of", "op", "owe", "tree_map", "value_and_grad"]
 
 Array = NDArray[Any]
 
 CACHE = 1 << 21
-"""Bytes of parameters, over all draws of one pass: as many draws go along the tape at a time as leave it in a cache."""
+"""Bytes of parameters and activations, over all draws of one pass: as many go along the tape at a time as a cache holds."""
+
+ACTIVATIONS = 4
+"""Bytes of activations for one of the batch, about; how many draws go together changes no bit."""
 
 # --- The tape ------------------------------------------------------------------------------------------------
 
@@ -35,27 +39,33 @@ class Var:
     inputs: tuple[Any, ...] = ()
     vjp: Callable[[Array, tuple[bool, ...]], tuple[Array | None, ...]] | None = None
     cotangent: Array | None = None
+    #: What the cotangent is still to be divided by: the b of a mean whose errors are rounded per sample.
+    owed: float = 1.0
+    #: How many operations read the value.
+    uses: int = 0
 
 
 @dataclass(slots=True)
 class Tape:
-    """Hold the operations of one loss in order, and the divisor that its mean over the batch still owes."""
+    """Hold the operations of one loss in order, what the cotangents sent back now owe, and the layers that were met."""
 
     nodes: list[Var] = field(default_factory=list)
-    divisor: float = 1.0
+    owed: float = 1.0
+    layers: set[str] = field(default_factory=set)
+
+    def meet(self, layer: str) -> None:
+        """Note that `layer` was met; refuse a second time, when it would take the same random words for another tensor."""
+        if layer in self.layers:
+            raise InputError(f"two layers of one loss are called {layer!r}; each needs a name, and words, of its own")
+        self.layers.add(layer)
 
 
 _TAPE: contextvars.ContextVar[Tape] = contextvars.ContextVar("tape")
 
 
 def owe(samples: int) -> None:
-    """Say that the gradient is still to be divided by `samples`; the means of one loss must be over equally many."""
-    written = tape()
-    if written.divisor not in (1.0, samples):
-        raise InputError(
-            f"one loss takes means over {written.divisor:g} and over {samples} samples; errors = 'mean' can"
-        )
-    written.divisor = samples
+    """Say, in a vjp, that the cotangents it returns are still to be divided by `samples`, besides what theirs owed."""
+    tape().owed *= samples
 
 
 def tape() -> Tape:
@@ -76,17 +86,22 @@ def op(function: Callable[..., tuple[Array, Any]]) -> Callable[..., Any]:
         if not any(isinstance(arg, Var) for arg in args):
             return y
         out = Var(y, args, vjp)
+        for arg in args:
+            if isinstance(arg, Var):
+                arg.uses += 1
         tape().nodes.append(out)
         return out
 
-    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    functools.update_wrapper(run, function)
     run.is_operation = True  # type: ignore[attr-defined] # a test asks which are checked
     return run
 
 
 @op
 def add(x: Array, y: Array) -> tuple[Array, Any]:
-    """Return x + y, of one shape but for the axis of draws: a residual."""
+    """Return x + y, of one shape but for the axis of draws: a residual. Raise `InputError` for other shapes."""
+    if x.shape[1:] != y.shape[1:]:
+        raise InputError(f"add takes arrays of one shape, not {x.shape[1:]} and {y.shape[1:]}")
     return x + y, lambda g, _: (g, g)
 
 
@@ -102,31 +117,57 @@ def value_and_grad(
 
     def run(params: Any, batch: Any) -> tuple[Any, Any]:
         context = current()
+        if in_force() is None:  # one for the whole pass, so that its sites have numbers of their own
+            with context:
+                return run(params, batch)
+        draws = _draws_of(batch, context) if batch_per_draw else context.draws
         size = sum(np.asarray(array).nbytes for array in leaves_of(params))
+        size += (
+            ACTIVATIONS
+            * sum(np.asarray(array).nbytes for array in leaves_of(batch))
+            // (draws if batch_per_draw and draws else 1)
+        )
         together = max(1, CACHE // max(size, 1))
-        if context.draws is None or context.draws <= together:
-            out, leaves, owed = _along(loss, context, params, batch, batch_per_draw)
-            draws = context.draws or max(len(out), *map(len, leaves))
+        if draws is None or draws <= together:
+            out, leaves = _along(loss, context, params, batch, batch_per_draw)
+            draws = draws or max(len(out), *(len(_cotangent(leaf)) for leaf in leaves))
             one = not context.draws and not batch_per_draw
-            grads = iter([_divided(leaf, owed, draws, one=one) for leaf in leaves])
+            owed = [leaf.owed * context.loss_scale for leaf in leaves]
+            grads = iter(
+                [_divided(_cotangent(leaf), by, draws, one=one) for leaf, by in zip(leaves, owed, strict=True)]
+            )
             value = _repeated(out, draws)[0] if one else _repeated(out, draws)
             return (value if value.ndim else float(value)), tree_map(lambda _: next(grads), params)
         losses: list[Array] = []
-        whole = [np.empty((context.draws, *np.shape(a)), np.asarray(a).dtype) for a in leaves_of(params)]
-        for first in range(0, context.draws, together):
-            some = slice(first, min(first + together, context.draws))
+        whole = [np.empty((draws, *np.shape(a)), np.asarray(a).dtype) for a in leaves_of(params)]
+        for first in range(0, draws, together):
+            some = slice(first, min(first + together, draws))
             count = some.stop - first
             data = tree_map(lambda a: np.asarray(a)[some], batch) if batch_per_draw else batch  # noqa: B023
             with context.some_draws(first, count) as part:
-                out, leaves, owed = _along(loss, part, params, data, batch_per_draw)
-            _put_together(context.seen, part.seen, count)
+                out, leaves = _along(loss, part, params, data, batch_per_draw)
+            context.take(part, count)
             losses.append(_repeated(out, count))
             for array, leaf in zip(whole, leaves, strict=True):
-                np.divide(leaf, leaf.dtype.type(owed), out=array[some])
+                g = _cotangent(leaf)
+                np.divide(g, g.dtype.type(leaf.owed), out=array[some])
+                if context.loss_scale != 1:
+                    array[some] /= g.dtype.type(context.loss_scale)
         grads = iter(whole)
         return np.concatenate(losses), tree_map(lambda _: next(grads), params)
 
     return run
+
+
+def _draws_of(batch: Any, context: Numerics) -> int:
+    """Return how many draws a batch has that has one for each; refuse another number than that of the context."""
+    counts = {len(np.asarray(array)) for array in leaves_of(batch)}
+    if len(counts) != 1 or context.draws not in (None, *counts):
+        wanted = "one number" if context.draws is None else str(context.draws)
+        raise InputError(
+            f"a batch for each draw: its arrays hold {enumerate_names(map(str, sorted(counts)))}, not {wanted}"
+        )
+    return counts.pop()
 
 
 def _repeated(array: Array, draws: int) -> Array:
@@ -136,26 +177,14 @@ def _repeated(array: Array, draws: int) -> Array:
 
 def _divided(leaf: Array, owed: float, draws: int, *, one: bool) -> Array:
     """Return a cotangent less what the tape owes, with all draws or that of the only one."""
-    gradient = leaf if owed == 1 else leaf / leaf.dtype.type(owed)
+    gradient = leaf if owed == 1 else (leaf / leaf.dtype.type(owed)).astype(leaf.dtype, copy=False)
     return _repeated(gradient, draws)[0] if one else _repeated(gradient, draws)
-
-
-def _put_together(seen: dict[str, Any] | None, part: dict[str, Any] | None, count: int) -> None:
-    """Add what the sites were given in `count` more draws to what they were given before."""
-    if seen is None or part is None:
-        return
-    for name, some in part.items():
-        if isinstance(some, np.ndarray):
-            whole = np.broadcast_to(some, (count, *some.shape[1:]))
-            seen[name] = np.concatenate([seen[name], whole]) if name in seen else whole
-        else:
-            seen[name] = some
 
 
 def _along(
     loss: Callable[[Any, Any], Var], context: Numerics, params: Any, batch: Any, batch_per_draw: bool
-) -> tuple[Array, list[Array], float]:
-    """Go along the tape and back: return the loss, the cotangents of the parameters, and what these are to be divided by."""
+) -> tuple[Array, list[Var]]:
+    """Go along the tape and back: return the loss, and the parameters with their cotangents."""
     leaves: list[Var] = []
 
     def lift(array: Array) -> Var:
@@ -170,12 +199,17 @@ def _along(
         out = loss(lifted, data)
         if not isinstance(out, Var):
             raise InputError("the loss does not depend on the parameters; operations of the tape make one that does")
+        if out.value.ndim != 1:
+            raise InputError(
+                f"the loss of each draw is a number, not an array of shape {out.value.shape[1:]}; take a mean"
+            )
         _backward(written, out, context.loss_scale)
     finally:
         _TAPE.reset(token)
     if context.seen is not None:
-        context.seen["divisor"] = written.divisor
-    return out.value, [_cotangent(leaf) for leaf in leaves], written.divisor * context.loss_scale
+        context.seen["divisors"] = [leaf.owed * context.loss_scale for leaf in leaves]
+        context.seen["uses"] = [leaf.uses for leaf in leaves]
+    return out.value, leaves
 
 
 def _cotangent(leaf: Var) -> Array:
@@ -189,11 +223,23 @@ def _backward(written: Tape, out: Var, loss_scale: float) -> None:
         node = written.nodes.pop()
         if node.cotangent is None or node.vjp is None:
             continue
+        written.owed = node.owed
         wanted = tuple(isinstance(arg, Var) for arg in node.inputs)
         for arg, g in zip(node.inputs, node.vjp(node.cotangent, wanted), strict=True):
             if isinstance(arg, Var) and g is not None:
-                arg.cotangent = g if arg.cotangent is None else arg.cotangent + g
+                _receive(arg, g, written.owed)
         node.cotangent = node.vjp = None
+
+
+def _receive(arg: Var, g: Array, owed: float) -> None:
+    """Add a cotangent to what came before: if they owe different amounts, both as owing the larger one."""
+    if arg.cotangent is None:
+        arg.cotangent, arg.owed = g, owed
+        return
+    most = max(arg.owed, owed)
+    before = arg.cotangent if arg.owed == most else arg.cotangent * g.dtype.type(most / arg.owed)
+    arg.cotangent = before + (g if owed == most else g * g.dtype.type(most / owed))
+    arg.owed = most
 
 
 def tree_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:

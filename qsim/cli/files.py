@@ -9,6 +9,7 @@ import os
 import re
 import struct
 import sys
+import tempfile
 import textwrap
 import tokenize
 import warnings
@@ -25,7 +26,7 @@ import qsim.files
 from qsim.cli.text import number
 from qsim.errors import InputError
 
-__all__ = ["check_output", "read_floats", "read_words", "whole", "write"]
+__all__ = ["check_output", "converted", "pieces", "read_floats", "read_words", "scratch", "whole", "write", "writing"]
 
 SEPARATORS = {".txt": " ", ".csv": ","}
 """The suffixes of text, and what is written between the numbers of a row; either may separate them when read."""
@@ -46,12 +47,17 @@ Parse = Callable[[str], Any]
 # --- Reading ---------------------------------------------------------------------------------------------------------
 
 
-def read_floats(path: str, dtype: str | None = None) -> NDArray[Any]:
+Make = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
+"""Makes an array that is not filled: `np.empty`, or one of `scratch`."""
+
+
+def read_floats(path: str, dtype: str | None = None, make: Make = np.empty) -> NDArray[Any]:
     """Return the numbers of the file `path`, or of standard input for "-".
 
     Text is read as `dtype` ("float64" if it is `None`), each number rounded once, to nearest even: shape (rows,) where
-    every line has one number, (rows, columns) otherwise. A `.npy` is mapped, not read, and `dtype` may widen it. Raise
-    `InputError` for what cannot be read, with the line of a text.
+    every line has one number, (rows, columns) otherwise. A `.npy` is mapped, not read, and `dtype` may widen it
+    into an array that `make` makes. Raise `InputError` for what cannot be read, with the line
+    of a text.
     """
     if _is_text(path):
         if dtype == "float32":
@@ -69,8 +75,16 @@ def read_floats(path: str, dtype: str | None = None) -> NDArray[Any]:
     wanted = np.dtype(dtype or native)
     if not np.can_cast(native, wanted):
         raise InputError(f"{path} holds {array.dtype}, which --dtype {dtype} would round once more; leave --dtype out")
+    return array if wanted == native else converted(array, wanted, make)
+
+
+def converted(array: NDArray[Any], dtype: np.dtype[Any], make: Make) -> NDArray[Any]:
+    """Return `array` in another type or order of bytes, a piece at a time, in an array that `make` makes."""
+    into = make(array.shape, dtype)
     with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
-        return array if wanted == native else array.astype(wanted)
+        for place in pieces(array.shape):
+            into[place] = array[place]
+    return into
 
 
 def read_words(path: str, bits: int) -> NDArray[Any]:
@@ -80,9 +94,13 @@ def read_words(path: str, bits: int) -> NDArray[Any]:
     array = _map(path)
     if array.dtype.kind not in "iu":
         raise InputError(f"{path} holds {array.dtype}; random words are integers")
-    wrong = np.flatnonzero((array < 0) | (array > (1 << bits) - 1))
-    if wrong.size:
-        raise InputError(f"{path}, index {wrong[0]}: {array.flat[wrong[0]]} is not in 0 .. {(1 << bits) - 1}")
+    begin = 0
+    for place in pieces(array.shape):
+        part = np.asarray(array[place]).reshape(-1)
+        wrong = np.flatnonzero((part < 0) | (part > (1 << bits) - 1))
+        if wrong.size:
+            raise InputError(f"{path}, index {begin + wrong[0]}: {part[wrong[0]]} is not in 0 .. {(1 << bits) - 1}")
+        begin += part.size
     return array
 
 
@@ -223,22 +241,95 @@ def _followed(path: str | Path) -> Path:
     return target
 
 
-def write(path: str, array: NDArray[Any]) -> None:
-    """Write `array` to `path`, whole or not at all, or as text to standard output for "-".
+MAPPED = 1 << 24
+"""Bytes from which on an array that is made lies in a file, mapped: it may be larger than memory."""
 
-    Text has a line a row, or a line a number for fewer than two axes, in decimals that read back exactly. Raise
-    `InputError` for an array of more axes, and for a file that cannot be written.
+
+@contextlib.contextmanager
+def writing(path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+    """Hold an array to be filled, which is written to `path` after the body, whole or not at all.
+
+    "-" is text on standard output. A large array of a `.npy` lies in the file itself. Text has a line a row, or a line a
+    number for fewer than two axes, in decimals that read back exactly. Raise `InputError` for an array of more axes, and for a
+    file that cannot be written.
     """
-    if path == "-":
-        print(_text(path, array, " "), end="")
+    separator = " " if path == "-" else SEPARATORS.get(Path(path).suffix.lower())
+    nbytes = math.prod(shape) * dtype.itemsize
+    if separator is None and nbytes > MAPPED:
+        with whole(path) as file:
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            array = _mapped(file, shape, dtype)
+            yield np.asarray(array)
+            array.flush()
         return
-    separator = SEPARATORS.get(Path(path).suffix.lower())
-    text = None if separator is None else _text(path, array, separator)
+    small = np.empty(shape, dtype)
+    yield small
+    text = None if separator is None else _text(path, small, separator)
+    if path == "-":
+        print(text, end="")
+        return
     with whole(path) as file:
         if text is None:
-            np.save(file, array, allow_pickle=False)
+            np.save(file, small, allow_pickle=False)
         else:
             file.write(text.encode())
+
+
+def write(path: str, array: NDArray[Any]) -> None:
+    """Write `array` to `path`, as `writing` does."""
+    with writing(path, array.shape, array.dtype) as out:
+        out[...] = array
+
+
+@contextlib.contextmanager
+def scratch(path: str) -> Iterator[Make]:
+    """Hold what makes arrays that are needed for a while; large ones lie in files without a name in the folder of `path`."""
+    folder = None if path == "-" else _followed(path).parent
+
+    def make(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        if math.prod(shape) * dtype.itemsize <= MAPPED:
+            return np.empty(shape, dtype)
+        with _said(path):
+            file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - the stack closes it
+            files.callback(file.close)
+            return np.asarray(_mapped(file, shape, dtype))
+
+    with contextlib.ExitStack() as files:
+        yield make
+
+
+def _mapped(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """Return an array in a file, from where this stands, on disk that is there: a full one would end a process that maps it."""
+    begin, nbytes = file.tell(), math.prod(shape) * dtype.itemsize
+    file.flush()
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), begin, nbytes)
+    else:
+        file.writelines(bytes(min(MAPPED, nbytes - at)) for at in range(0, nbytes, MAPPED))
+        file.flush()
+    return np.memmap(file, dtype, "r+", begin, shape)
+
+
+PIECE = 1 << 18
+"""Elements of an array that are looked at in one go."""
+
+
+def pieces(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Yield where pieces of at most `PIECE` elements lie that make up an array, in C order."""
+    most, below = PIECE, math.prod(shape[1:])
+    if not math.prod(shape):
+        return
+    if not shape or below * shape[0] <= most:
+        yield tuple(slice(0, size) for size in shape)
+    elif below <= most:
+        for begin in range(0, shape[0], max(most // below, 1)):
+            rows = slice(begin, min(begin + most // below, shape[0]))
+            yield (rows, *(slice(0, size) for size in shape[1:]))
+    else:
+        for row in range(shape[0]):
+            for inner in pieces(shape[1:]):
+                yield (slice(row, row + 1), *inner)
 
 
 @contextlib.contextmanager
@@ -247,9 +338,15 @@ def whole(path: str | Path) -> Iterator[BinaryIO]:
 
     A link stays one. Raise `InputError` for a file that cannot be written.
     """
+    with _said(path), qsim.files.whole(_followed(path)) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _said(path: str | Path) -> Iterator[None]:
+    """Say in a sentence that a file could not be written."""
     try:
-        with qsim.files.whole(_followed(path)) as file:
-            yield file
+        yield
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another file with -o") from None
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import qsim
-from qsim.cli.files import check_output, read_floats, read_words, write
+from qsim.cli.files import check_output, converted, pieces, read_floats, read_words, scratch, writing
 from qsim.cli.show import HELP, entries
 from qsim.cli.text import as_json, number
 from qsim.errors import InputError
@@ -106,26 +106,38 @@ def run(args: argparse.Namespace) -> int:
     if args.pack and not args.codes:
         raise InputError("--pack packs codes; give --codes too")
     check_output(args.output)
-    x = read_floats(args.input, args.dtype)
-    words: dict[str, Any] = {} if key is None else {"key": key}
-    if args.rbits is not None:
-        words["rbits"] = read_words(args.rbits, n or 0)
-    rounded = values = (qsim.encode if args.codes else qsim.quantize)(x, q.format, **given, **words)
-    if args.codes or q.scale != "none":
-        codes = rounded if args.codes else qsim.encode(x, q.format, **given, **words)
-        values = qsim.decode(codes, q.format, np.float64)
-    s, counts = count(x, q, values)
-    if args.pack:
-        rounded = qsim.pack(rounded, q.format, order=args.pack)
-    write(args.output, rounded)
+    from qsim.rounder import code_dtype  # which brings the kernels, that a refusal does without
+
+    with scratch(args.output) as make:
+        given_x = read_floats(args.input, args.dtype, make)
+        swapped = not given_x.dtype.isnative
+        x = converted(given_x, given_x.dtype.newbyteorder("="), make) if swapped else given_x
+        words: dict[str, Any] = {} if key is None else {"key": key}
+        if args.rbits is not None:
+            words["rbits"] = read_words(args.rbits, n or 0)
+        with writing(args.output, *form(given_x, q, codes=args.codes, packed=bool(args.pack))) as written:
+            out = written if written.dtype.isnative else make(written.shape, x.dtype)
+            codes = None
+            if not args.codes:
+                qsim.quantize(x, q.format, **given, **words, out=out)
+            if args.codes or q.scale != "none":
+                codes = out if args.codes and not args.pack else make(x.shape, code_dtype(q.format))
+                qsim.encode(x, q.format, **given, **words, out=codes)
+            if args.pack and codes is not None:
+                pack(codes, q, args.pack, out)
+            s, counts = count(x, q, out if codes is None else codes, coded=codes is not None)
+            if out is not written:
+                for place in pieces(x.shape):
+                    written[place] = out[place]
+            shaped, dtype = list(written.shape), str(written.dtype)
     facts = {
-        "input": args.input, "dtype": str(x.dtype), "shape": list(x.shape), "elements": x.size,
+        "input": args.input, "dtype": str(given_x.dtype), "shape": list(x.shape), "elements": x.size,
         **q.describe(), "random_bits": random_bits(q.mode, n, x),
         "key": dataclasses.asdict(key) if key else None, "rbits": args.rbits,
         "scale_value": None if s is None else s.item() if s.size == 1 else s.tolist(),
         "counts": dataclasses.asdict(counts),
         "output": args.output, "holds": "codes" if args.codes else "values", "packed": args.pack,
-        "output_dtype": str(rounded.dtype), "output_shape": list(rounded.shape),
+        "output_dtype": dtype, "output_shape": shaped,
     }  # fmt: skip
     print(as_json(facts) if args.json else summary(facts, q, s), file=sys.stderr if args.output == "-" else None)
     return 0
@@ -171,26 +183,57 @@ def random_bits(mode: Mode, n: int | None, x: NDArray[Any]) -> int | None:
     return 8 * max(x.dtype.itemsize, 4) if n is None else n
 
 
+def form(x: NDArray[Any], q: Quantizer, *, codes: bool, packed: bool) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return the shape and type of the result."""
+    from qsim.rounder import code_dtype
+
+    if not codes:
+        return x.shape, x.dtype
+    if not packed or not x.ndim:  # of a single number there is no row to pack, and packing says so
+        return x.shape, code_dtype(q.format)
+    return (*x.shape[:-1], -(-x.shape[-1] * q.format.bits // 8)), np.dtype(np.uint8)
+
+
+def pack(codes: NDArray[Any], q: Quantizer, order: Any, out: NDArray[Any]) -> None:
+    """Pack the codes of each row into `out`, a piece at a time: pieces of a row begin with a whole byte."""
+    for place in pieces(codes.shape):
+        packed = qsim.pack(codes[place], q.format, order=order)
+        begin = place[-1].start * q.format.bits // 8
+        out[(*place[:-1], slice(begin, begin + packed.shape[-1]))] = packed
+
+
 @np.errstate(over="ignore", invalid="ignore")  # infinities and NaNs are results like any other
-def count(x: NDArray[Any], q: Quantizer, values: NDArray[Any]) -> tuple[NDArray[Any] | None, Counts]:
-    """Return the scale s, if there is one, and the counts of the rounding of x / s, computed as for it, to `values`."""
+def count(x: NDArray[Any], q: Quantizer, found: NDArray[Any], *, coded: bool) -> tuple[NDArray[Any] | None, Counts]:
+    """Return the scale s, if there is one, and the counts of the rounding of x / s, computed as for it, to `found`.
+
+    `found` are values, or codes. Both arrays are looked at in pieces, for they may be larger than memory.
+    """
     from qsim.arrays import Counts, quantize
     from qsim.scales import apply_scale, derive_scale
 
-    y = quantize(x, x.dtype.name, ftz_in=True) if q.ftz_in else x  # to its own type: flushed, and nothing else
-    s = derive_scale(y, q)
-    if s is not None:
-        y = apply_scale(y, s, q, 0)  # what it refuses, the rounding refused before
-    y = y.astype(np.float64)
-    finite = np.isfinite(x)
-    underflowed = finite & (x != 0) & (values == 0)
-    return s, Counts(
-        elements=x.size,
-        saturated=int(np.count_nonzero(finite & ((y > q.format.max) | (y < q.format.min)))),
-        underflowed=int(np.count_nonzero(underflowed)),
-        nan=int(np.count_nonzero(np.isnan(x))),
-        on_grid=int(np.count_nonzero(finite & (y == values) & ~underflowed)),
-    )
+    s = derive_scale(x, q)
+    scales = None if s is None else np.broadcast_to(s, x.shape)
+    total = Counts()
+    for place in pieces(x.shape):
+        part, values = np.asarray(x[place]), np.asarray(found[place])
+        if coded:
+            values = qsim.decode(values, q.format, np.float64)
+        y = (
+            quantize(part, x.dtype.name, ftz_in=True) if q.ftz_in else part
+        )  # to its own type: flushed, and nothing else
+        if scales is not None:
+            y = apply_scale(y, scales[place], q, 0)  # what it refuses, the rounding refused before
+        y = y.astype(np.float64)
+        finite = np.isfinite(part)
+        underflowed = finite & (part != 0) & (values == 0)
+        total += Counts(
+            elements=part.size,
+            saturated=int(np.count_nonzero(finite & ((y > q.format.max) | (y < q.format.min)))),
+            underflowed=int(np.count_nonzero(underflowed)),
+            nan=int(np.count_nonzero(np.isnan(part))),
+            on_grid=int(np.count_nonzero(finite & (y == values) & ~underflowed)),
+        )
+    return s, total
 
 
 def summary(facts: Mapping[str, Any], q: Quantizer, s: NDArray[Any] | None) -> str:

@@ -1,13 +1,16 @@
-"""`qsim report [STUDY]`: run a study, render what it found, and print a short summary."""
+"""`qsim report [STUDY]`: run a study, render what it found, and print a short summary; list and compare reports."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,29 +18,66 @@ from qsim.errors import InputError
 from qsim.verdicts import Outcome
 
 if TYPE_CHECKING:
-    from qsim.studies import Result, Study
+    from qsim.cli.progress import Tally
+    from qsim.studies import Executor, Finished, Result, Study
     from qsim.studies.result import Claim
 
 __all__ = ["add", "run"]
+
+REPORTS = Path("qsim-reports")
+STORE = "cells.sqlite"
+"""Where finished cells are kept, in the folder of the report."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.description = (
-        "Run a study and write its report: report.html, report.md, result.json and figures. "
+        "Run a study and write its report: report.html, report.md, figures, result.json, cells.csv and provenance.json. "
+        "Finished cells are kept in cells.sqlite beside them, and the same command goes on from there. "
         "Without a study, list those that there are."
     )
     parser.add_argument("study", nargs="*", metavar="STUDY", help="a study's name, or the path of a study.toml")
     parser.add_argument("--quick", action="store_true", help="a smaller grid and fewer draws: does it run?")
-    parser.add_argument("--jobs", type=int, metavar="N", help="processes to use (default: one a core)")
+    parser.add_argument("--fresh", action="store_true", help="forget the cells that are kept, and start again")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--jobs", type=int, metavar="N", help="processes to use (default: one a core)")
+    where.add_argument(
+        "--dask", metavar="ADDRESS", help="compute on the Dask cluster whose scheduler is at tcp://HOST:PORT"
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write (default: qsim-reports/STUDY)")
-    parser.add_argument("--json", action="store_true", help="print the verdicts as JSON instead of a summary")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print a JSON object a cell, and the verdicts at the end")
+    how.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--list", action="store_true", help="list the studies that come with qsim")
+    instead.add_argument(
+        "--diff", nargs=2, metavar=("A", "B"), type=Path,
+        help="compare two results of a study, folders or result.json; exit 1 if a verdict differs",
+    )  # fmt: skip
+    instead.add_argument(
+        "--index", type=Path, metavar="DIR", help="write DIR/index.html over the reports in the folders of DIR"
+    )
+    instead.add_argument("--schema", action="store_true", help="print the JSON Schema of result.json")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the studies of the command line; return 1 if a verdict is other than expected."""
-    from qsim.studies import available, check, find
+    """Run the studies of the command line; return 1 if a verdict is other than expected, or a cell failed."""
+    began = time.perf_counter()
+    other = next((name for name in ("list", "diff", "index", "schema") if getattr(args, name)), "")
+    if other and args.study:
+        raise InputError(f"--{other} takes no study; leave {args.study[0]!r} out")
+    if other == "diff":
+        return compare(*args.diff, as_json=args.json)
+    if other == "index":
+        return index(args.index)
+    if other == "schema":
+        from qsim.studies.schema import schema
+
+        print(json.dumps(schema(), indent=1))
+        return 0
+    from qsim.processes import cores
+    from qsim.studies import available, find
 
     if not args.study:
         return list_studies({name: find(name).title for name in available()}, as_json=args.json)
@@ -46,14 +86,48 @@ def run(args: argparse.Namespace) -> int:
     if args.output and len(args.study) > 1:
         raise InputError("-o names the folder of one report; give one study, or leave it out")
     studies = [find(name) for name in args.study]
+    jobs = 0 if args.dask else args.jobs or cores()
+    with warmed(studies, jobs):
+        results = run_all(studies, jobs, args, began)
+    if not args.output:
+        import qsim.report
+
+        with told(REPORTS):
+            qsim.report.write_index(REPORTS)
+    expected = all(as_expected(claim, quick=args.quick) for result in results for claim in result.claims)
+    return 0 if expected and not any(result.failures for result in results) else 1
+
+
+def run_all(studies: Sequence[Study], jobs: int, args: argparse.Namespace, began: float) -> list[Result]:
+    """Run studies one after another, once all of them can be planned, and return what each found."""
+    from qsim.studies import check, needs
+
     for study in studies:
         check(study)
-    folders = [prepared(args.output or Path("qsim-reports") / study.name) for study in studies]
-    results = [
-        report(study, folder, quick=args.quick, jobs=args.jobs, as_json=args.json)
-        for study, folder in zip(studies, folders, strict=True)
-    ]
-    return 0 if all(as_expected(claim, quick=args.quick) for result in results for claim in result.claims) else 1
+    memory = max(needs(study, "quick" if args.quick else "full") for study in studies) if jobs else 0
+    results = []
+    with executor(args.dask, jobs, memory, quiet=args.quiet) as chosen:
+        folders = [prepared(args.output or REPORTS / study.name) for study in studies]
+        for study, folder in zip(studies, folders, strict=True):
+            results.append(report(study, folder, chosen, args, began))
+            began = time.perf_counter()
+    return results
+
+
+def warmed(studies: Sequence[Study], jobs: int) -> contextlib.AbstractContextManager[None]:
+    """Let processes start while this one plans, and let a thread load what draws the report while they compute."""
+    from qsim.studies import Processes
+    from qsim.studies.study import KINDS
+
+    threading.Thread(target=load_what_draws, daemon=True).start()
+    return Processes(jobs).warm(KINDS[studies[0].kind]) if jobs > 1 else contextlib.nullcontext()
+
+
+def load_what_draws() -> None:
+    """Import what is slow to import and needed at the end."""
+    import jinja2  # noqa: F401
+    import matplotlib.backends.backend_svg
+    import matplotlib.figure  # noqa: F401
 
 
 def as_expected(claim: Claim, *, quick: bool) -> bool:
@@ -85,50 +159,134 @@ def prepared(folder: Path) -> Path:
     return folder
 
 
-def report(study: Study, folder: Path, *, quick: bool, jobs: int | None, as_json: bool) -> Result:
+@contextlib.contextmanager
+def executor(dask: str | None, jobs: int, memory: int, *, quiet: bool) -> Iterator[Executor]:
+    """Hold what computes the cells: a cluster, or as many processes as are wanted and as there is memory for."""
+    from qsim.studies import Dask, Here, Processes
+    from qsim.studies.machine import memory as available
+
+    if dask:
+        cluster = Dask(dask)
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+        return
+    fit = int(max(1, min(jobs, available().free // max(memory, 1))))
+    if fit < jobs and not quiet:
+        print(f"{fit} processes of {jobs}, for a cell may need {memory / 2**30:.1f} GiB of memory", file=sys.stderr)
+    yield Processes(fit) if fit > 1 else Here()
+
+
+def report(study: Study, folder: Path, executor: Executor, args: argparse.Namespace, began: float) -> Result:
     """Run one study, write its report to `folder`, and print the verdicts."""
     import qsim.report
     import qsim.studies
 
-    with progress(study.name) as start:
-        result = qsim.studies.run(study, "quick" if quick else "full", jobs=jobs, start=start)
-    try:
-        written = qsim.report.write(result, folder)
-    except OSError as error:
-        raise InputError(f"{folder}: the report cannot be written ({error.strerror}); name another with -o") from None
-    if as_json:
+    watch = watcher(study.name, args)
+    with qsim.studies.Store(folder / STORE) as store:
+        for part in folder.glob("**/.qsim-*"):  # of a run that was killed: this one alone is in the folder now
+            part.unlink(missing_ok=True)
+        if args.fresh:
+            store.clear()
+        try:
+            finished = qsim.studies.run(
+                study, "quick" if args.quick else "full", executor=executor, store=store, watch=watch
+            )
+        except KeyboardInterrupt:
+            print(
+                f"qsim: stopped; {watch.finished} of {watch.cells} cells are kept in {folder / STORE}, and the same "
+                "command goes on from them",
+                file=sys.stderr,
+            )
+            raise
+        with told(folder):
+            written = qsim.report.write(finished.result, folder, beside(study, finished, began))
+    tell(study, finished, folder, written["report.html"], args)
+    return finished.result
+
+
+def watcher(name: str, args: argparse.Namespace) -> Tally:
+    """Return what tells how the run goes on."""
+    from qsim.cli.progress import Bars, JsonLines, Lines, Tally
+
+    if args.json:
+        return JsonLines()
+    if args.quiet:
+        return Tally()
+    return Bars(name) if sys.stderr.isatty() else Lines(name)
+
+
+def beside(study: Study, finished: Finished, began: float) -> Callable[[], Mapping[str, str]]:
+    """Return what makes the files beside a report that are of this run alone: where it came from, and what failed."""
+    from qsim.studies.machine import provenance
+
+    def files() -> Mapping[str, str]:
+        facts = provenance(study, finished, shlex.join(["qsim", *sys.argv[1:]]), time.perf_counter() - began)
+        return {**finished.traces, "provenance.json": json.dumps(facts, indent=1, allow_nan=False) + "\n"}
+
+    return files
+
+
+def tell(study: Study, finished: Finished, folder: Path, page: Path, args: argparse.Namespace) -> None:
+    """Print what was found."""
+    result = finished.result
+    if args.json:
         verdicts = {claim.id: {"expected": claim.expected, "outcome": claim.outcome} for claim in result.claims}
-        print(json.dumps({"study": study.name, "run": result.run, "folder": str(folder), "claims": verdicts}, indent=1))
-        return result
+        told = {"study": study.name, "run": result.run, "folder": str(folder), "claims": verdicts}
+        print(json.dumps({**told, "failed": [failure.label for failure in result.failures]}))
+        return
+    if args.quiet:
+        return
     from rich.console import Console
+
+    import qsim.report
 
     Console().print(qsim.report.summary(result))
-    print(f"\n{written['report.html']}")
-    return result
+    print(f"\n{page}")
 
 
-@contextmanager
-def progress(name: str) -> Iterator[Callable[[float], Callable[[float], None]]]:
-    """Show a progress bar with the time left on stderr while the body runs; a line at either end if it is no terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+@contextlib.contextmanager
+def told(folder: Path) -> Iterator[None]:
+    """Say in a sentence that a file could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the report cannot be written ({error.strerror}); the cells are kept, and the same command writes it "
+            "once there is room"
+        ) from None
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-               TextColumn("left:"), TimeRemainingColumn())  # fmt: skip
-    if not console.is_terminal:
-        print(f"{name}: running", file=sys.stderr)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
 
-        def start(total: float) -> Callable[[float], None]:
-            task = bar.add_task(name, total=total)
-            return lambda done: bar.advance(task, done)
+def compare(a: Path, b: Path, *, as_json: bool) -> int:
+    """Print what differs between two results of one study; return 1 if a verdict does."""
+    import qsim.report
 
-        yield start
+    found = qsim.report.difference(loaded(a), loaded(b))
+    print(json.dumps(found.plain(), indent=1) if as_json else found.text(str(a), str(b)))
+    return 1 if found.verdicts else 0
+
+
+def loaded(path: Path) -> Result:
+    """Return the result in a folder, or in a file; raise `InputError` if there is none."""
+    from qsim.studies import Result
+
+    file = path / "result.json" if path.is_dir() else path
+    try:
+        return Result.from_json(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); give the folder of a report") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file} holds no result of a study ({reason}); give the folder of a report") from None
+
+
+def index(folder: Path) -> int:
+    """Write an index over the reports in the folders of `folder`."""
+    import qsim.report
+
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; give the one that holds the folders of reports")
+    with told(folder):
+        print(qsim.report.write_index(folder))
+    return 0

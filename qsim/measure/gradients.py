@@ -15,7 +15,8 @@ from qsim import theory
 from qsim.arrays import Counts
 from qsim.autograd import Numerics, Rounding, leaves_of, numerics, tree_map, value_and_grad
 from qsim.autograd.sites import paths
-from qsim.errors import InputError, integer
+from qsim.autograd.tape import ACTIVATIONS
+from qsim.errors import InputError, enumerate_names, integer
 from qsim.formats import Grid
 from qsim.kernels.threads import one_blas_thread
 from qsim.measure.estimates import Estimate, Family, GroupedBias, Interval, sample_mean
@@ -30,10 +31,15 @@ Floats = NDArray[np.float64]
 ALL = "all"
 """The name under which the statistics of all parameters together stand."""
 
+CHOICES = {"step", "rank", "errors", "weight_draws", "error_draws", "sample_draws", "clamp", "loss_scale"}
+
 CHUNK_BYTES = 1 << 21
 """Bytes of gradients of the draws that are taken at a time. The draws do not depend on it."""
 
 GROUPS = 16
+
+LEAST = 64
+"""Pairs of draws that must make up a variance before Student's t is trusted with it, or a quarter of all if these are fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +133,11 @@ def gradient_statistics(
     on alone, on the same words. `rate` is that at which any interval of all may miss, together (Bonferroni; Student's t over
     draws). No gradient is kept: a few draws at a time go into running sums, whatever their number.
 
-    What theory says (`Prediction`) is exact for a point switched on alone: `bwd_act` and `bwd_grad` at their own layer in any
-    model, and in an `MLP` also below it; for `bwd_act` and `bwd_grad` of an `MLP` all together it is the martingale identity:
-    the backward pass is linear in the error, so the variance is the sum over layers of E sum_i v(e_i) |J_i|^2, J_i what error
-    i leads to, plus the parts of rounded inputs. Everywhere else there is none.
+    What theory says (`Prediction`) is exact for a point switched on alone: `bwd_act` and `bwd_grad` at their own layer, in a
+    model that uses each parameter once and has no dropout, and in an `MLP` also below it. For `bwd_act` and `bwd_grad` of an
+    `MLP` all together it is the martingale identity: the backward pass is linear in the error, so the variance is the sum over
+    layers of E sum_i v(e_i) |J_i|^2, J_i what error i leads to, plus the parts of rounded inputs. Everywhere else there is
+    none. An interval is infinite where a few of the draws make up all of the variance that was seen.
     Raise `InputError` for a number of draws that makes no groups.
     """
     draws = seeds if isinstance(seeds, range) else range(integer("seeds", seeds))
@@ -139,6 +146,11 @@ def gradient_statistics(
     for name in ("draws", "first_draw"):
         if name in choices:
             raise InputError(f"{name} is said by seeds here")
+    wrong = choices.keys() - CHOICES
+    if wrong:
+        raise InputError(f"no choice of numerics is called {min(wrong)!r}; they are {enumerate_names(sorted(CHOICES))}")
+    if not 0 < rate < 1:
+        raise InputError(f"rate = {rate!r} must be above 0 and below 1")
     step = value_and_grad(model.loss)
     exact = tree_map(lambda array: np.asarray(array, np.float64), params)
     seen: dict[str, Any] = {}
@@ -154,7 +166,7 @@ def gradient_statistics(
         known = Known(model, exact, seen, some, plain)
         sums = Sums(names, [np.ravel(leaf) for leaf in leaves_of(reference)], len(draws))
         counts: dict[str, Counts] = {}
-        size = sum(np.asarray(leaf).nbytes for leaf in leaves_of(params))
+        size = sum(np.asarray(leaf).nbytes for leaf in (*leaves_of(params), *ACTIVATIONS * leaves_of(batch)))
         together = max(2, CHUNK_BYTES // max(size, 1) // 2 * 2)
         for first in range(draws.start, draws.stop, together):
             count = min(together, draws.stop - first)
@@ -170,7 +182,7 @@ def gradient_statistics(
                 counts[site] = counts.get(site, Counts()) + number
         saturated = sum(number.saturated for number in counts.values())
         said = {name: dataclasses.replace(p, saturated=saturated) for name, p in known.predictions().items()}
-        return sums.statistics(family, said), counts
+        return sums.statistics(family, said, stochastic=known.stochastic), counts
 
     whole, counts = measured(policy)
     each = {site: measured({site: context.rounding(*site.rsplit(".", 1))})[0] for site in sites} if alone else {}
@@ -200,10 +212,13 @@ class Sums:
             self.pairs[j, first // 2 : (first + len(g)) // 2] = (half**2).sum(1) / 2
             self.products[j, where], self.squares[j, where] = (g * ref).sum(1), (g**2).sum(1)
 
-    def statistics(self, family: Family, predictions: Mapping[str, Prediction]) -> dict[str, ParameterStatistics]:
+    def statistics(
+        self, family: Family, predictions: Mapping[str, Prediction], *, stochastic: bool
+    ) -> dict[str, ParameterStatistics]:
         """Return what the sums say, for every parameter and for all together.
 
-        The variance is the mean over pairs of draws of |g_k - g_l|^2 / 2, independent numbers whatever the bias.
+        The variance is the mean over pairs of draws of |g_k - g_l|^2 / 2, independent numbers whatever the bias. Where a few of
+        them make up the sum, as where a rounding rarely goes the other way, no interval is known: it is infinite.
         """
         for array in (self.pairs, self.products, self.squares):
             array[-1] = array[:-1].sum(0)
@@ -216,11 +231,14 @@ class Sums:
             length = np.sqrt(self.squares[j])
             with np.errstate(all="ignore"):
                 cosine, ratio = self.products[j] / (length * norms[j]), length / norms[j]
+            said = predictions.get(name)
+            settled = not stochastic or (said is not None and said.by == "untouched")
+            known = settled or effective(self.pairs[j]) >= min(LEAST, len(self.pairs[j]) / 4)
             bias, variance, along, longer = (
-                family.interval(e)
-                for e in (squared[j], sample_mean(self.pairs[j]), sample_mean(cosine), sample_mean(ratio))
+                family.interval(e if known else dataclasses.replace(e, error=math.inf))
+                for e in (squared[j], sample_mean(self.pairs[j]), mean_where_there_is_one(cosine), sample_mean(ratio))
             )
-            found[name] = ParameterStatistics(norms[j], bias, variance, along, longer, predictions.get(name))
+            found[name] = ParameterStatistics(norms[j], bias, variance, along, longer, said)
         return found
 
     def _whole_bias(self) -> Estimate:
@@ -228,6 +246,22 @@ class Sums:
         whole.sums = np.concatenate([bias.sums for bias in self.bias], axis=1)
         whole.counts = self.bias[0].counts
         return whole.squared()
+
+
+def effective(samples: Floats) -> float:
+    """Return (sum)^2 / sum of squares of positive numbers: how many of them make up the sum; 0 where all are 0."""
+    squares = float((samples**2).sum())
+    return float(samples.sum()) ** 2 / squares if squares else 0.0
+
+
+def mean_where_there_is_one(cosine: Floats) -> Estimate:
+    """Return the mean cosine; nothing is known of it where a gradient has no direction."""
+    there = np.isfinite(cosine)
+    return (
+        sample_mean(cosine)
+        if there.all()
+        else Estimate(float(cosine[there].mean()) if there.any() else math.nan, math.inf)
+    )
 
 
 # --- What theory says ----------------------------------------------------------------------------------------
@@ -245,6 +279,11 @@ class Known:
     chain: Chain | None = field(init=False)
     martingale: bool = field(init=False)
     sites: dict[str, Quantizer] = field(init=False)
+    stochastic: bool = field(init=False)
+    #: Whether all that is in force is known to be unbiased, and nothing else draws.
+    covered: bool = field(init=False)
+    #: What a gradient is divided by that the errors are not: b and the loss scale.
+    divisor: float = field(init=False)
     samples: dict[str, list[Floats]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -253,19 +292,23 @@ class Known:
         )
         in_force = {site: asked.rounding(*site.rsplit(".", 1)) for site in self.plain.numbers}
         self.sites = {site: q for site, q in in_force.items() if isinstance(q, Quantizer)}
-        known = all(q is None or exactly_unbiased(q, self.params) for q in in_force.values())
+        self.stochastic = any((q if isinstance(q, Quantizer) else q.q).mode.stochastic for q in in_force.values() if q)
         usual = self.plain.error_draws == "shared" and self.plain.sample_draws == "per_sample"
-        self.chain = Chain.of(self.model, self.params, self.seen) if known and usual else None
+        masked = any(site.endswith(".mask") for site in in_force)  # dropout draws too
+        divisors = set(self.seen["divisors"])
+        self.covered = (
+            usual
+            and not masked
+            and len(divisors) == 1
+            and all(q is None or exactly_unbiased(q, self.params) for q in in_force.values())
+        )
+        self.divisor = divisors.pop()
+        self.chain = Chain.of(self.model, self.params, self.seen) if self.covered else None
         points = {site.rpartition(".")[2] for site in self.sites}
         self.martingale = (
             self.chain is not None and bool(points) and points <= {"bwd_act", "bwd_grad"} and len(self.sites) > 1
         )
         self.samples = {}
-
-    @property
-    def divisor(self) -> float:
-        """What a gradient is divided by that the errors are not: b, or 1 where they have it already."""
-        return float(self.seen["divisor"])
 
     def look(self, context: Numerics) -> None:
         """Note, draw by draw, the sum that the martingale identity takes the mean of, parameter by parameter."""
@@ -279,8 +322,7 @@ class Known:
 
     def predictions(self) -> dict[str, Prediction]:
         """Return what theory says, by parameter; nothing where it has no exact answer."""
-        usual = self.plain.error_draws == "shared" and self.plain.sample_draws == "per_sample"
-        if not usual or not all(exactly_unbiased(q, self.params) for q in self.sites.values()):
+        if not self.covered:
             return {}
         if self.martingale:
             assert self.chain is not None
@@ -293,7 +335,8 @@ class Known:
             found = self._alone(*next(iter(self.sites.items())))
         else:
             return {}
-        return found
+        uses = dict(zip(paths(self.params), self.seen["uses"], strict=True))  # a shared weight has other gradients too
+        return {name: p for name, p in found.items() if (uses[name] == 1 if name != ALL else set(uses.values()) == {1})}
 
     def _alone(self, site: str, q: Quantizer) -> dict[str, Prediction]:
         """Return what is exact when one site rounds alone."""
@@ -362,7 +405,7 @@ class Chain:
     @classmethod
     def of(cls, model: Any, params: Any, seen: Mapping[str, Any]) -> Chain | None:
         """Return the chain that an `MLP` is; `None` for another model."""
-        if not isinstance(model, MLP):
+        if type(model) is not MLP:  # a subclass may compute something else
             return None
         weights = [params[name]["w"] for name in model.layers]
         inputs = [seen[f"{name}.bwd_act"][0] for name in model.layers]
@@ -426,6 +469,11 @@ class Chain:
 
     def bounds(self, sites: Mapping[str, Quantizer], divisor: float) -> dict[str, float]:
         """Return upper bounds on the same variances, without a draw."""
+        derived = any(
+            q.scale in {"absmax", "absmean", "pow2"} for site, q in sites.items() if site.endswith(".bwd_grad")
+        )
+        if derived:
+            return dict.fromkeys([*(f"{layer}.{part}" for layer in self.layers for part in ("w", "b")), ALL], math.inf)
         limits: list[tuple[float, float] | None] = []
         for layer in self.layers:
             q = sites.get(f"{layer}.bwd_grad")
@@ -443,10 +491,8 @@ class Chain:
 
 
 def limit_of(q: Quantizer) -> tuple[float, float]:
-    """Return (c, a) with v(e) <= c e^2 + a for a rounding; infinite where the scale is derived from what is rounded."""
+    """Return (c, a) with v(e) <= c e^2 + a for a rounding whose scale is a number."""
     assert isinstance(q.format, Grid)
-    if isinstance(q.scale, str) and q.scale != "none":
-        return math.inf, math.inf
     scale = 1.0 if q.scale == "none" else float(q.scale)
     if q.format.even:
         return 0.0, (scale * q.format.smallest_subnormal) ** 2 / 4

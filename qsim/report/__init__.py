@@ -1,4 +1,4 @@
-"""Turn one `Result` into a folder a reader can open: report.html, report.md, its figures and result.json.
+"""Turn one `Result` into a folder a reader can open: report.html, report.md, its figures, cells.csv and result.json.
 
 This floor knows nothing of how the data were made. The same result renders to the same bytes.
 """
@@ -6,15 +6,21 @@ This floor knows nothing of how the data were made. The same result renders to t
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from qsim.files import whole
 from qsim.report import figures, html, markdown, text
+from qsim.report.difference import Difference, difference
+from qsim.report.index import write_index
 from qsim.report.text import summary
 from qsim.studies.result import Result
 
-__all__ = ["render", "summary", "write"]
+__all__ = ["Difference", "difference", "render", "summary", "write", "write_index"]
 
 
 def render(result: Result) -> dict[str, bytes]:
@@ -28,17 +34,41 @@ def render(result: Result) -> dict[str, bytes]:
     files = {f"figures/{name}.svg": drawing for name, drawing in drawings.items()}
     files["report.md"] = markdown.page(result)
     files["report.html"] = html.page(result, drawings)
+    files["cells.csv"] = cells_csv(result.cells)
     files["result.json"] = result.to_json()
     return {name: content.encode() for name, content in files.items()}
 
 
-def write(result: Result, folder: str | os.PathLike[str]) -> dict[str, Path]:
+def cells_csv(cells: Iterable[Mapping[str, Any]]) -> str:
+    """Return the records as comma-separated values (RFC 4180): a column for each key, empty where a record has not the key.
+
+    Numbers have the digits that read back as the same float64.
+    """
+    records = list(cells)
+    names = list(dict.fromkeys(name for record in records for name in record))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([record.get(name, "") for name in names] for record in records)
+    return text.getvalue()
+
+
+def nothing() -> Mapping[str, str]:
+    """Return no files."""
+    return {}
+
+
+def write(
+    result: Result, folder: str | os.PathLike[str], others: Callable[[], Mapping[str, str]] = nothing
+) -> dict[str, Path]:
     """Write the report on `result` into `folder`, made if missing, and return relative name to path.
 
-    Every file appears whole or not at all, and none before all are on disk; `result.json` comes
-    last, so that a folder that holds it holds the rest. Raises `OSError` if that fails.
+    `others()`, asked once all is rendered, gives further files as name to content. Every file appears whole or not at all,
+    and none before all are on disk; `result.json` comes last, so that a folder that holds it holds the rest. Tracebacks of
+    an earlier run go. Raises `OSError` if that fails.
     """
     files = render(result)
+    files = {**{name: content.encode() for name, content in others().items()}, **files}
     with contextlib.ExitStack() as unfinished:
         for name, content in reversed(files.items()):  # what is opened last takes its place first
             target = Path(folder, name)
@@ -46,4 +76,7 @@ def write(result: Result, folder: str | os.PathLike[str]) -> dict[str, Path]:
             file = unfinished.enter_context(whole(target))
             file.write(content)
             file.flush()  # on disk before any takes its place
+    for old in Path(folder).glob("failures/*.txt"):
+        if old.relative_to(folder).as_posix() not in files:
+            old.unlink()
     return {name: Path(folder, name) for name in files}

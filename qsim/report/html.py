@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qsim.report import text
 from qsim.studies.result import Result, Table
 
-__all__ = ["page"]
+__all__ = ["index", "page"]
 
 
 def page(result: Result, drawings: Mapping[str, str]) -> str:
     """Return the page on `result`, with `drawings` (figure id to SVG text) set into it."""
-    # jinja2 is slow to import, and only this file needs it.
-    import jinja2
     import markupsafe
 
-    environment = jinja2.Environment(
+    # What matplotlib wrote is markup already: it escaped the texts in it.
+    inline = {name: markupsafe.Markup(drawing) for name, drawing in drawings.items()}  # noqa: S704
+    words = _template("report.html.jinja").render(
+        result=result, order=text.order(result), drawings=inline, body=_body, text=text
+    )
+    return str(words)
+
+
+def index(rows: Sequence[Any]) -> str:
+    """Return the page over several reports, a row each."""
+    return str(_template("index.html.jinja").render(rows=rows, text=text))
+
+
+def _template(name: str) -> Any:
+    import jinja2  # slow, and only this file needs it
+
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("qsim.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    # What matplotlib wrote is markup already: it escaped the texts in it.
-    inline = {name: markupsafe.Markup(drawing) for name, drawing in drawings.items()}  # noqa: S704
-    return environment.get_template("report.html.jinja").render(
-        result=result, order=text.order(result), drawings=inline, body=_body, text=text
-    )
+    ).get_template(name)
 
 
 def _body(table: Table) -> list[list[dict[str, Any]]]:

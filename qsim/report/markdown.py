@@ -28,6 +28,8 @@ def _blocks(result: Result) -> Iterator[str]:
     yield f"**Answer.** {_plain(result.answer)}"
     if order.lead:
         yield _figure(order.lead, order)
+    if result.failures:
+        yield f"> **{_plain(text.failed(result))}**"
     yield f"**Verdicts.** {text.tally(result.claims)}"
     if order.claims:
         yield _verdicts(order.claims, "As expected?")
@@ -40,6 +42,10 @@ def _blocks(result: Result) -> Iterator[str]:
             yield f"## {title}"
         for entry in entries:
             yield from _entry(entry, order)
+    if result.failures:
+        yield "## Failed cells"
+        rows = [(f.label, f.error, text.parameters(f), f.trace) for f in result.failures]
+        yield _grid(("Cell", "Error", "Parameters", "Traceback"), rows)
     if order.figures:
         yield "## Further figures"
         for figure in order.figures:
@@ -55,7 +61,8 @@ def _blocks(result: Result) -> Iterator[str]:
     yield "## The data, and how to make them again"
     yield (
         f"`result.json` beside this page holds every number above and one record for each of the "
-        f"{len(result.cells):,} cells of the run. This command makes it again:"
+        f"{len(result.cells):,} cells of the run (`qsim report --schema` describes it), `cells.csv` the records as a table. "
+        "This command makes it again:"
     )
     yield "\n".join(f"    {line}" for line in result.command.splitlines())
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qsim.studies.result import Cell, Claim, Figure, Result, Table
+from qsim.studies.result import Cell, Claim, Failure, Figure, Result, Table
 from qsim.verdicts import Outcome
 
 if TYPE_CHECKING:  # slow to import, and only a terminal needs it
     from rich.console import RenderableType
 
-__all__ = ["Entry", "Order", "check", "column", "number", "numeric", "order", "standing", "summary", "tally", "verdict"]
+__all__ = [
+    "Entry", "Order", "check", "column", "failed", "number", "numeric", "order", "parameters", "standing", "summary",
+    "tally", "verdict",
+]  # fmt: skip
 
 SYMBOLS = {Outcome.HELD: "✓", Outcome.REFUTED: "✗", Outcome.NOT_DECIDED: "?", Outcome.NOT_TESTABLE: "∅"}
 """One sign an outcome, so that no outcome is told by colour alone."""
@@ -30,6 +34,9 @@ FAULTS = (
     "Each of these puts a claim on arithmetic that was broken on purpose. Here “refuted” is the good outcome: "
     "it shows that the check notices when a claim of this kind is false."
 )
+SHOWN = 10
+"""Failed cells that a terminal names."""
+
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -107,6 +114,20 @@ def tally(claims: Iterable[Claim]) -> str:
             words = (FAULT_STANDINGS if fault else STANDINGS).values()
             sentences.append(f"{len(group)} {noun}: " + ", ".join(f"{counts[w]} {w}" for w in words if counts[w]) + ".")
     return " ".join(sentences)
+
+
+def failed(result: Result) -> str:
+    """Return the sentence that warns of cells that failed."""
+    n = len(result.failures)
+    return (
+        f"{n:,} cell{'s' * (n != 1)} failed, and the numbers are of the other {len(result.cells):,} alone. "
+        "No claim is held, since a cell that is missing might have refuted it."
+    )
+
+
+def parameters(failure: Failure) -> str:
+    """Return the parameters of a cell that failed, in a line."""
+    return ", ".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in failure.parameters.items())
 
 
 def number(value: Cell, form: str = ".4g", *, group: bool = False) -> str:
@@ -191,4 +212,9 @@ def summary(result: Result) -> RenderableType:
                 grid.add_row(Text(outcome, colour, no_wrap=True), statement)
             parts += [Padding(Text(title, "bold"), (1, 0, 0, 0)), grid]
     parts.append(Padding(Text(tally(result.claims), "bold"), (1, 0, 0, 0)))
+    if result.failures:
+        parts.append(Padding(Text(failed(result), "bold red"), (1, 0, 0, 0)))
+        parts += [Text(f"  {f.label}: {f.error} ({f.trace})") for f in result.failures[:SHOWN]]
+        if len(result.failures) > SHOWN:
+            parts.append(Text(f"  and {len(result.failures) - SHOWN:,} more, in the report"))
     return Group(*parts)

@@ -15,9 +15,9 @@ from typing import Any, Literal, TypeVar
 
 from qsim.verdicts import Outcome
 
-__all__ = ["Claim", "Figure", "Panel", "Result", "Series", "Table", "json_lines"]
+__all__ = ["Claim", "Failure", "Figure", "Panel", "Result", "Series", "Table", "json_lines"]
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised whenever a reader of an older `result.json` would misread a newer one."""
 
 Cell = str | int | float | None
@@ -35,9 +35,13 @@ class Series:
     kind: Literal["measured", "theory"]
     """Measured points are drawn as markers with bars, theory as a line."""
     x: tuple[float, ...]
+    """Where the points stand across: a quantity, or the number of a category."""
     y: tuple[float, ...]
+    """What was measured or predicted there."""
     low: tuple[float, ...] | None = None
+    """The lower ends of the simultaneous intervals, or null."""
     high: tuple[float, ...] | None = None
+    """The upper ends; given with the lower ones."""
 
     def __post_init__(self) -> None:
         lengths = {len(values) for values in (self.x, self.y, self.low, self.high) if values is not None}
@@ -50,11 +54,17 @@ class Panel:
     """Hold one set of axes: titles with units, scales, curves."""
 
     title: str
+    """What is above the axes."""
     xlabel: str
+    """What x is, with its unit."""
     ylabel: str
+    """What y is, with its unit."""
     xscale: Literal["linear", "log2", "log10"]
+    """How x is spaced."""
     yscale: Literal["linear", "log2", "log10"]
+    """How y is spaced."""
     series: tuple[Series, ...]
+    """The curves, in the order of the legend."""
     categories: tuple[str, ...] = ()
     """Where x numbers categories 0, 1, ..., what each is called; empty where x is a quantity."""
 
@@ -64,10 +74,15 @@ class Figure:
     """Hold a figure as numbers: panels side by side, the sentence it shows, a text alternative."""
 
     id: str
+    """The name of its file, without the suffix."""
     title: str
+    """What it shows, in a few words."""
     caption: str
+    """What it shows, and how it was made."""
     alt: str
+    """What it shows, for those who cannot see it."""
     panels: tuple[Panel, ...]
+    """The axes, side by side."""
 
     def __post_init__(self) -> None:
         if not self.panels:
@@ -79,10 +94,15 @@ class Table:
     """Hold a table: column names with units, rows of texts and numbers."""
 
     id: str
+    """What claims call it."""
     title: str
+    """What it holds."""
     columns: tuple[str, ...]
+    """The names of the columns, with units."""
     rows: tuple[tuple[Cell, ...], ...]
+    """The entries; null where there is no such number."""
     note: str = ""
+    """How to read it."""
 
     def __post_init__(self) -> None:
         for number, row in enumerate(self.rows, 1):
@@ -95,13 +115,17 @@ class Claim:
     """State one claim, the margin it was given before the run, and what became of it."""
 
     id: str
+    """What it is called in `study.toml`; a planted fault has the fault's name behind it."""
     statement: str
+    """The claim, in a sentence."""
     margin: str
     """The margin from `study.toml`, in words and numbers."""
     theorem: str
     """What the claim rests on: a theorem, a definition, a paper's section."""
     expected: Outcome
+    """What it should come to: held, or refuted for a planted fault."""
     outcome: Outcome
+    """What it came to."""
     covered: str
     """How many cells, at which simultaneous level."""
     evidence: str
@@ -115,29 +139,53 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Name a cell that raised, and is missing from the result."""
+
+    label: str
+    """The words that tell the cell from the others."""
+    parameters: dict[str, Any]
+    """The fields of the cell."""
+    error: str
+    """What it raised, in a line."""
+    trace: str
+    """The file with the traceback, relative to the report's folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """Hold what one run of a study found; `to_json` and `from_json` are inverse."""
 
     study: str
+    """The name of the study."""
     title: str
+    """The title of the report."""
     question: str
+    """What was asked."""
     answer: str
     """A few sentences, made from the numbers, that answer the question."""
     lead: str
     """The id of the figure that is shown beside the answer, or empty."""
     run: Literal["full", "quick"]
+    """A quick run has a smaller grid and fewer draws."""
     command: str
     """The command that makes this result again."""
     setup: tuple[tuple[str, str], ...]
     """What was in force, as label and value: data with its SHA-256, model, formats, scales, seeds."""
     claims: tuple[Claim, ...]
+    """The verdicts, in the order in which they are reported."""
     figures: tuple[Figure, ...]
+    """The figures as numbers."""
     tables: tuple[Table, ...]
+    """The tables."""
     method: tuple[str, ...]
     """Paragraphs on how the numbers and their intervals were made."""
     cells: tuple[dict[str, Any], ...]
-    """One flat record a cell: its parameters, its numbers, its counts of broken hypotheses."""
+    """One flat record a cell: its parameters (names without a dot), its numbers and counts (names with one)."""
+    failures: tuple[Failure, ...] = ()
+    """The cells that raised; then no claim is held."""
     schema: int = SCHEMA
+    """Which form of this file it is."""
 
     def to_json(self) -> str:
         """Return the result as JSON, a line for each small thing; NaN and infinity refused, same bytes for same data."""

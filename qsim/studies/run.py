@@ -1,81 +1,260 @@
-"""How the cells of a study are run: in this process or in several, with the same numbers."""
+"""From a study to its result: the cells that are kept are taken, the others are computed and kept, and claims are made."""
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+import contextlib
+import dataclasses
+import hashlib
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
-from qsim.processes import cores, workers
+from qsim.errors import InputError
+from qsim.studies import machine
+from qsim.studies.executors import Done, Executor, Here
+from qsim.studies.result import Claim, Failure, Result
+from qsim.studies.source import Source, source_of
+from qsim.studies.store import Store
+from qsim.studies.study import KINDS, Study
+from qsim.verdicts import Outcome
 
-__all__ = ["cores", "run_cells"]
+__all__ = ["Cell", "Finished", "Kind", "Plan", "Size", "Step", "Watch", "check", "kind_of", "needs", "run"]
 
-C = TypeVar("C", bound="Costed")
+Size = Literal["full", "quick"]
+Record = dict[str, Any]
 
 
-class Costed(Protocol):
-    """A cell that can say how long it will take, in any unit."""
+class Cell(Protocol):
+    """What a cell says of itself: a frozen dataclass, whose fields are all that its record depends on in the study."""
+
+    @property
+    def label(self) -> str:
+        """The words that tell it from the others of the study."""
+        ...
 
     @property
     def cost(self) -> float:
-        """How much work the cell is, relative to the others."""
+        """How much work it is, relative to the others."""
+        ...
+
+    @property
+    def memory(self) -> int:
+        """How many bytes a process needs that computes it, at most."""
         ...
 
 
-def run_cells(
-    cells: Sequence[C],
-    compute: Callable[[C], dict[str, Any]],
-    jobs: int,
-    advance: Callable[[float], None] = lambda _: None,
-) -> list[dict[str, Any]]:
-    """Return the records of `cells`, in order, computed by `jobs` processes; `advance` is told each finished cost.
+class Plan(Protocol):
+    """What a kind of study makes of a file."""
 
-    BLAS runs on one thread in a cell, whatever the executor, so that no sum depends on it. The longest cells start
-    first. Worker processes are ended before this returns, also on Ctrl-C.
+    @property
+    def cells(self) -> Sequence[Cell]:
+        """The cells, in the order in which they are reported."""
+        ...
+
+
+class Kind(Protocol):
+    """What the module of a kind of study offers."""
+
+    def plan(self, study: Study, size: Size) -> Plan:
+        """Plan the cells; raise `InputError` naming what is wrong in the file."""
+        ...
+
+    def compute(self, cell: Any) -> Record:
+        """Return the record of a cell, plain and flat: a pure function of its fields and of what it reads."""
+        ...
+
+    def reads(self, cell: Any) -> Mapping[str, str]:
+        """Return all that a cell reads beside its fields and its source: what it is, and its SHA-256."""
+        ...
+
+    def claims(self, plan: Any, records: Sequence[Record]) -> Sequence[Claim]:
+        """Return what becomes of the claims by these records, perhaps not yet all."""
+        ...
+
+    def result(self, study: Study, size: Size, plan: Any, records: Sequence[Record]) -> Result:
+        """Return what the study found."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Tell what became of one cell."""
+
+    label: str
+    key: str
+    state: Literal["kept", "computed", "failed"]
+    cost: float
+    #: That the computation took, now or when it was kept.
+    seconds: float
+    error: str = ""
+
+
+class Watch:
+    """Be told how a run goes on; this one says nothing."""
+
+    def start(self, cells: int, cost: float, claims: Callable[[], Sequence[Claim]]) -> None:
+        """Hear how many cells there are and their cost together; `claims()` says what the finished ones decide so far."""
+
+    def step(self, step: Step) -> None:
+        """Hear of a cell."""
+
+    def stop(self) -> None:
+        """Hear that no cell is left, or that the run was stopped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """Hold what a run found and how it went."""
+
+    result: Result
+    #: By name below the folder of the report: the tracebacks of cells that failed.
+    traces: Mapping[str, str]
+    source: Source
+    #: What the cells read, and its SHA-256.
+    data: Mapping[str, str]
+    executor: str
+    workers: int
+    #: How many cells were kept, computed and failed.
+    counts: Mapping[str, int]
+    #: In the cells that were computed now, all workers together.
+    seconds: float
+    #: The most that a cell needs, in bytes.
+    memory: int
+
+
+def kind_of(study: Study) -> Kind:
+    """Return the module of a study's kind."""
+    kind: Kind = importlib.import_module(KINDS[study.kind])
+    return kind
+
+
+def check(study: Study) -> None:
+    """Raise `InputError` if the study cannot be planned, naming the file, the line, the table and the key that is wrong."""
+    for size in ("full", "quick"):
+        kind_of(study).plan(study, size)
+
+
+def needs(study: Study, size: Size) -> int:
+    """Return how many bytes a process needs for the largest cell; raise `InputError` if this machine has not as many."""
+    cells = kind_of(study).plan(study, size).cells
+    largest = max(cells, key=lambda cell: cell.memory)
+    total = machine.memory().total
+    if largest.memory > total:
+        raise InputError(
+            f"{study.path}: the cell {largest.label} needs {largest.memory / 2**30:.1f} GiB of memory, and there are "
+            f"{total / 2**30:.1f}; make it smaller, or run it elsewhere with --dask"
+        )
+    return largest.memory
+
+
+def run(
+    study: Study,
+    size: Size = "full",
+    *,
+    executor: Executor | None = None,
+    store: Store | None = None,
+    watch: Watch | None = None,
+) -> Finished:
+    """Run `study`, taking from `store` the cells that it keeps, and return what it found.
+
+    `executor` computes the others, in this process by default, the longest first. A cell that raises is left out and
+    named in the result; then no claim is held, since a cell that is missing might have refuted it.
     """
-    order = sorted(range(len(cells)), key=lambda i: -cells[i].cost)
-    records: list[dict[str, Any]] = [{}] * len(cells)
-    results = _here(cells, compute, order) if jobs == 1 else _processes(cells, compute, order, jobs)
-    for i, record in results:
-        records[i] = record
-        advance(cells[i].cost)
-    return records
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed arrays, rather than give their pages back and fault them in again at the next step.
-
-    Elsewhere than on glibc nothing happens.
-    """
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    for parameter, size in ((trim_threshold, 1 << 30), (top_pad, 1 << 26), (mmap_threshold, 1 << 25)):
-        mallopt(parameter, size)
-
-
-def _one(compute: Callable[[C], dict[str, Any]], i: int, cell: C) -> tuple[int, dict[str, Any]]:
     from threadpoolctl import threadpool_limits
 
-    keep_freed_memory()
-    with threadpool_limits(1):
-        return i, compute(cell)
+    watch, executor = watch or Watch(), executor or Here()
+    kind = kind_of(study)
+    plan = kind.plan(study, size)
+    cells = plan.cells
+    source = source_of(kind.compute.__module__)
+    read = [kind.reads(cell) for cell in cells]
+    keys = [_key(study.kind, cell, what, source.digest) for cell, what in zip(cells, read, strict=True)]
+    records: dict[int, Record] = {}
+    failed: dict[int, Done] = {}
+    seconds = 0.0
+
+    def so_far() -> Sequence[Claim]:
+        with threadpool_limits(1):
+            return kind.claims(plan, [records[i] for i in sorted(records)])
+
+    watch.start(len(cells), sum(cell.cost for cell in cells), so_far)
+    try:
+        known = dict(store.kept(frozenset(keys))) if store else {}
+        for i, key in enumerate(keys):
+            if key in known:
+                record, took = known[key]
+                records[i] = json.loads(record)
+                watch.step(Step(label=cells[i].label, key=key, state="kept", cost=cells[i].cost, seconds=took))
+        kept = len(records)
+        order = sorted((i for i in range(len(cells)) if i not in records), key=lambda i: -cells[i].cost)
+        with contextlib.closing(executor.run(kind.compute, [(i, cells[i]) for i in order])) as finished:
+            for done in finished:
+                i, seconds = done.index, seconds + done.seconds
+                if done.error:
+                    failed[i] = done
+                else:
+                    if store:
+                        store.put(keys[i], cells[i].label, done.record, done.seconds)
+                    records[i] = json.loads(done.record)  # as it will be read back, to the last bit
+                watch.step(
+                    Step(
+                        label=cells[i].label, key=keys[i], state="failed" if done.error else "computed",
+                        cost=cells[i].cost, seconds=done.seconds, error=done.error,
+                    )
+                )  # fmt: skip
+    finally:
+        watch.stop()
+    with threadpool_limits(1):  # so that claims, too, have the same bytes wherever they are made
+        result = _concluded(study, size, kind, plan, [records[i] for i in sorted(records)], bool(failed))
+    failures = [_failure(cells[i], keys[i], failed[i]) for i in sorted(failed)]
+    return Finished(
+        result=dataclasses.replace(result, failures=tuple(failures)),
+        traces={
+            failure.trace: f"{failure.label}\n{json.dumps(failure.parameters, indent=1)}\n\n{failed[i].trace}"
+            for i, failure in zip(sorted(failed), failures, strict=True)
+        },
+        source=source,
+        data={name: digest for what in read for name, digest in what.items()},
+        executor=executor.name,
+        workers=executor.workers,
+        counts={"planned": len(cells), "kept": kept, "computed": len(records) - kept, "failed": len(failed)},
+        seconds=seconds,
+        memory=max(cell.memory for cell in cells),
+    )
 
 
-def _here(
-    cells: Sequence[C], compute: Callable[[C], dict[str, Any]], order: Sequence[int]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    for i in order:
-        yield _one(compute, i, cells[i])
+def _key(kind: str, cell: Any, read: Mapping[str, str], source: str) -> str:
+    """Return the SHA-256 of all that a record depends on."""
+    parts = [kind, dataclasses.asdict(cell), sorted(read.items()), source]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _processes(
-    cells: Sequence[C], compute: Callable[[C], dict[str, Any]], order: Sequence[int], jobs: int
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    from concurrent.futures import as_completed
+def _concluded(
+    study: Study, size: Size, kind: Kind, plan: Plan, records: Sequence[Record], some_failed: bool
+) -> Result:
+    if not records:
+        return Result(
+            study=study.name, title=study.title, question=study.question, answer="No cell of this run finished.", lead="",
+            run=size, command=study.command + (" --quick" if size == "quick" else ""), setup=(), claims=(), figures=(),
+            tables=(), method=(), cells=(),
+        )  # fmt: skip
+    result = kind.result(study, size, plan, records)
+    if not some_failed:
+        return result
+    claims = [
+        dataclasses.replace(
+            claim, outcome=Outcome.NOT_DECIDED, evidence=f"{claim.evidence}; cells failed that might have refuted it"
+        )
+        if claim.outcome is Outcome.HELD
+        else claim
+        for claim in result.claims
+    ]
+    return dataclasses.replace(result, claims=tuple(claims))
 
-    with workers(jobs) as executor:
-        for future in as_completed([executor.submit(_one, compute, i, cells[i]) for i in order]):
-            yield future.result()
+
+def _failure(cell: Any, key: str, done: Done) -> Failure:
+    return Failure(
+        label=cell.label, parameters=dataclasses.asdict(cell), error=done.error, trace=f"failures/{key[:16]}.txt"
+    )

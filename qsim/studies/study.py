@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qsim.errors import InputError, enumerate_names, nearest
-from qsim.files import read_toml
+from qsim.files import read_toml_and_text
 from qsim.folders import folder
+from qsim.studies.lines import Place, lines_of
 
 __all__ = ["KINDS", "Study", "available", "find", "load"]
 
-KINDS: Mapping[str, str] = {"gradient_variance": "qsim.studies.gradient_variance"}
+KINDS: dict[str, str] = {"gradient_variance": "qsim.studies.gradient_variance"}
 """The kinds of study, and the module that plans the cells of each and makes claims of their records."""
 
 
@@ -27,11 +29,13 @@ class Study:
     kind: str
     question: str
     tables: Mapping[str, Any]
+    place: Place
+    """The file, for errors that name the line of a table or key."""
 
     @property
     def command(self) -> str:
         """The command that runs it again: by name if it comes with qsim, else by its file."""
-        return f"qsim report {self.name if available().get(self.name) == self.path else self.path.name}"
+        return f"qsim report {self.name if available().get(self.name) == self.path else shlex.quote(self.path.name)}"
 
 
 def available() -> dict[str, Path]:
@@ -56,31 +60,31 @@ def find(name: str) -> Study:
 
 def load(path: Path, name: str) -> Study:
     """Read a study file."""
-    tables = read_toml(path)
+    tables, written = read_toml_and_text(path)
+    place = Place(path, lines_of(written))
     header = {}
     for key in ("title", "kind", "question"):
         header[key] = tables.pop(key, None)
         if not isinstance(header[key], str) or not header[key].strip():
-            raise InputError(f"{path}: key {key!r} is missing or not a text")
+            raise place.refuse(f"key {key!r} is missing or not a text", key)
     if header["kind"] not in KINDS:
-        raise InputError(f"{path}: kind is {header['kind']!r}; it must be {enumerate_names(map(repr, KINDS))}")
+        raise place.refuse(f"kind is {header['kind']!r}; it must be {enumerate_names(map(repr, KINDS))}", "kind")
     text = {key: " ".join(value.split()) for key, value in header.items()}
-    return Study(name=name, path=path, tables=tables, **text)
+    return Study(name=name, path=path, tables=tables, place=place, **text)
 
 
-def expect(where: str, table: Any, keys: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
-    """Return `table` if it has exactly `keys`, each of its type; raise `InputError` naming the place and the key."""
+def expect(place: Place, table: Any, keys: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
+    """Return `table` if it has exactly `keys`, each of its type; raise `InputError` naming the line, the table and the key."""
     if not isinstance(table, dict):
-        raise InputError(f"{where} is missing or not a table")
+        raise place.refuse("it is missing or not a table")
     for key, value in table.items():
         if key not in keys:
-            raise InputError(f"{where}: unknown key {key!r}; did you mean {nearest(key, keys)}?")
+            raise place.refuse(f"unknown key {key!r}; did you mean {nearest(key, keys)}?", key)
         kinds = keys[key] if isinstance(keys[key], tuple) else (keys[key],)
         if type(value) not in kinds:  # type: ignore[operator]
-            raise InputError(
-                f"{where}: {key} = {value!r} must be of type {enumerate_names(k.__name__ for k in kinds)}"  # type: ignore[union-attr]
-            )
+            names = enumerate_names(k.__name__ for k in kinds)  # type: ignore[union-attr]
+            raise place.refuse(f"{key} = {value!r} must be of type {names}", key)
     for key in keys:
         if key not in table:
-            raise InputError(f"{where}: key {key!r} is missing")
+            raise place.refuse(f"key {key!r} is missing")
     return table

@@ -5,28 +5,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-from qsim.studies.gradient_variance.cell import compute
+from qsim.data import digits
+from qsim.formats import get_format
+from qsim.studies.gradient_variance import pages
+from qsim.studies.gradient_variance.cell import Cell, compute
 from qsim.studies.gradient_variance.claims import decide
-from qsim.studies.gradient_variance.pages import result
-from qsim.studies.gradient_variance.plan import plan
+from qsim.studies.gradient_variance.plan import Plan, plan
 from qsim.studies.gradient_variance.point import point
-from qsim.studies.result import Result
-from qsim.studies.run import run_cells
+from qsim.studies.result import Claim, Result
 from qsim.studies.study import Study
 
-__all__ = ["plan", "run"]
+__all__ = ["claims", "compute", "plan", "reads", "result"]
 
 
-def run(
-    study: Study, size: Literal["full", "quick"], jobs: int, start: Callable[[float], Callable[[float], None]]
-) -> Result:
-    """Run the study and return what it found."""
-    planned = plan(study, size)
-    advance = start(sum(cell.cost for cell in planned.cells))
-    records = run_cells(planned.cells, compute, jobs, advance)
-    at = point(planned.model)
-    claims, judged, family = decide(planned, records, at)
-    return result(study, size, planned, at, records, claims, judged, family)
+def reads(cell: Cell) -> Mapping[str, str]:
+    """Return the data set and the formats that a cell reads, with the SHA-256 of each.
+
+    Its scales are numbers of float64, and "underflow" is told in steps of E4M3.
+    """
+    names = [cell.format, "float64", *(["float8_e4m3fn"] if cell.scale == "underflow" else [])]
+    return {"digits": _digits(), **{f"format {name}": _format(name) for name in names}}
+
+
+def claims(plan: Plan, records: Sequence[dict[str, Any]]) -> list[Claim]:
+    """Return what becomes of the claims by these records."""
+    return decide(plan, records, point(plan.model))[0]
+
+
+def result(study: Study, size: Literal["full", "quick"], plan: Plan, records: Sequence[dict[str, Any]]) -> Result:
+    """Return what the study found."""
+    at = point(plan.model)
+    decided, judged, family = decide(plan, records, at)
+    return pages.result(study, size, plan, at, records, decided, judged, family)
+
+
+@functools.cache
+def _digits() -> str:
+    return digits().sha256
+
+
+@functools.cache
+def _format(name: str) -> str:
+    """Return the SHA-256 of what defines a format, and not of where it was written down."""
+    fmt = get_format(name)
+    facts = [(field.name, getattr(fmt, field.name)) for field in dataclasses.fields(fmt) if field.compare]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,6 +77,19 @@ class Cell:
         """Return the work of the cell in sample-draws, about: a draw of a small batch costs as much as 30 samples."""
         shared = 0.25 if self.points.startswith(LAST) else 1.0
         return self.batches * (self.draws + 1) * (30 + self.batch * shared)
+
+    @property
+    def memory(self) -> int:
+        """Return the bytes that a process needs for the cell, at most: the libraries, a chunk of draws, what is kept of each.
+
+        A chunk has its tensors forward, backward, rounded and as gradients, some eight times its size (`CHUNK_BYTES`, or that
+        of one draw where this is larger).
+        """
+        widths = self.model.widths
+        weights = sum(n * m for n, m in itertools.pairwise(widths))
+        chunk = max(CHUNK_BYTES, 8 * (self.batch * sum(widths) + 2 * weights))
+        kept = 8 * (len(widths) * self.batches * (2 * self.draws + 4) + 2 * self.groups * weights)
+        return (400 << 20) + 8 * chunk + kept + 8 * self.batches * self.batch
 
     @property
     def key(self) -> int:

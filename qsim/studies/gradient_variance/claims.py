@@ -6,6 +6,7 @@ checks of the report, planted faults included, before any is judged.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,11 +88,11 @@ def series(records: Iterable[Record], **where: Any) -> list[Record]:
 
 def families(records: Iterable[Record], points: Iterable[str], **where: Any) -> Iterator[tuple[str, list[Record]]]:
     """Return, for each arm, format and point set of `points`, a label and its records by batch size."""
-    found = series(records, **where)
-    keys = dict.fromkeys((r["arm"], r["format"], r["mode"], r["points"], r["fault"]) for r in found)
-    for arm, name, mode, point, fault in keys:
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for r in series(records, **where):
+        groups.setdefault((r["arm"], r["format"], r["mode"], r["points"], r["fault"]), []).append(r)
+    for (_, name, mode, point, _), group in groups.items():
         if point in points:
-            group = series(found, arm=arm, format=name, mode=mode, points=point, fault=fault)
             yield f"{name} {mode}, {point}", group
 
 
@@ -118,6 +119,7 @@ def predicted_noise(at: Point, record: Record) -> float:
     return float(theory.per_sample_variance(at.errors[layer], at.inputs[layer], v[0], v[1]).mean())
 
 
+@functools.lru_cache(maxsize=4)
 def gradient_norm(at: Point) -> float:
     """Return |g|, the norm of the whole set's gradient, all weights."""
     return math.sqrt(sum(float((at.gradient(layer) ** 2).sum()) for layer in at.model.layers))
@@ -175,9 +177,8 @@ def sr_unbiased(records: Sequence[Record], at: Point, margin: Mapping[str, Any])
 
 def nearest_biased(records: Sequence[Record], at: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
     """Check that |bias|^2 / |g|^2 of nearest backward roundings exceeds the margin, for the formats it names."""
-    names = [get_format(name).name for name in margin["formats"]]
     for label, group in families(records, ("bwd_act", "bwd_grad"), mode="RNE"):
-        if group[0]["format"] in names:
+        if group[0]["format"] in margin["formats"]:
             yield Check(label=label, estimate=bias(group, at), low=margin["bias"] ** 2, write=as_bias)
 
 
@@ -216,8 +217,7 @@ def bit_ratio(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) ->
 
 def pairs(records: Sequence[Record], margin: Mapping[str, Any]) -> Iterator[tuple[str, list[Record], list[Record]]]:
     """Return, for each pair of the margin, a label and the last layer's records at k-1 and at k bits."""
-    for arm, *names in margin["pairs"]:
-        more, fewer = (get_format(name).name for name in names)
+    for arm, more, fewer in margin["pairs"]:
         points = f"{LAST}bwd_grad" if arm == "underflow" else BOTH
         groups = [series(records, arm=arm, format=name, points=points, mode="SR") for name in (fewer, more)]
         if all(groups):

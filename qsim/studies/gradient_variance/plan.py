@@ -12,6 +12,7 @@ from qsim.formats import get_format
 from qsim.rounding import STREAM_FIELDS
 from qsim.studies.gradient_variance.cell import ALL, LAST, Cell
 from qsim.studies.gradient_variance.point import ModelSpec
+from qsim.studies.lines import Place
 from qsim.studies.study import Study, expect
 
 __all__ = ["CLAIMS", "Plan", "plan"]
@@ -51,39 +52,39 @@ class Plan:
 
 
 def plan(study: Study, run: Literal["full", "quick"]) -> Plan:
-    """Return the cells of a run; raise `InputError` naming the file, the table and the key that is wrong."""
-    where = str(study.path)
-    tables = expect(where, dict(study.tables), {
+    """Return the cells of a run; raise `InputError` naming the file, the line, the table and the key that is wrong."""
+    place = study.place
+    tables = expect(place, dict(study.tables), {
         "model": dict, "statistics": dict, "full": dict, "quick": dict, "arm": list, "fault": list, "claims": dict,
     })  # fmt: skip
-    model = _model(f"{where}: [model]", tables["model"])
-    statistics = expect(f"{where}: [statistics]", tables["statistics"], {
-        "false_alarm_rate": float, "groups": int, "seed": int,
-    })  # fmt: skip
+    model = _model(place.at("model", label="[model]"), tables["model"])
+    where = place.at("statistics", label="[statistics]")
+    statistics = expect(where, tables["statistics"], {"false_alarm_rate": float, "groups": int, "seed": int})
     for key, low, high in (("groups", 3, 1 << 16), ("seed", 0, (1 << 64) - 1)):
-        _within(f"{where}: [statistics]", key, statistics[key], low, high)
+        _within(where, key, statistics[key], low, high)
     if not 0 < statistics["false_alarm_rate"] < 1:
-        raise InputError(
-            f"{where}: [statistics]: false_alarm_rate = {statistics['false_alarm_rate']} must be between 0 and 1"
-        )
-    sizes = expect(f"{where}: [{run}]", tables[run], {"batch_sizes": list, **dict.fromkeys(DRAWS, dict)})
+        rate = statistics["false_alarm_rate"]
+        raise where.refuse(f"false_alarm_rate = {rate} must be between 0 and 1", "false_alarm_rate")
+    where = place.at(run, label=f"[{run}]")
+    sizes = expect(where, tables[run], {"batch_sizes": list, **dict.fromkeys(DRAWS, dict)})
     for name in DRAWS:
-        counts = expect(
-            f"{where}: [{run}] {name}", sizes[name], {"samples": int, "fewest": int, "most": int, "draws": int}
-        )
+        spot = where.at(name, label=f"[{run}] {name}")
+        counts = expect(spot, sizes[name], {"samples": int, "fewest": int, "most": int, "draws": int})
         for key, number in counts.items():
-            _within(f"{where}: [{run}] {name}", key, number, 1, 1 << 32)
-    make = _Maker(model=model, groups=statistics["groups"], seed=statistics["seed"], sizes=sizes)
+            _within(spot, key, number, 1, 1 << 32)
+    make = _Maker(model=model, groups=statistics["groups"], seed=statistics["seed"], sizes=sizes, default=where)
     cells: list[Cell] = []
-    for number, arm in enumerate(tables["arm"], 1):
+    for number, arm in enumerate(tables["arm"]):
+        spot = place.at("arm", number)
         if not isinstance(arm, dict):
-            raise InputError(f"{where}: arm {number} is not a table of keys; write [[arm]] above its keys")
-        cells += make.arm(f"{where}: [[arm]] {arm.get('name', '?')}", arm)
+            raise spot.refuse(f"arm {number + 1} is not a table of keys; write [[arm]] above its keys")
+        cells += make.arm(spot.at(label=_called("[[arm]]", arm)), arm)
     faults: dict[str, tuple[str, ...]] = {}
-    for number, fault in enumerate(tables["fault"], 1):
+    for number, fault in enumerate(tables["fault"]):
+        spot = place.at("fault", number)
         if not isinstance(fault, dict):
-            raise InputError(f"{where}: fault {number} is not a table of keys; write [[fault]] above its keys")
-        spot = f"{where}: [[fault]] {fault.get('name', '?')}"
+            raise spot.refuse(f"fault {number + 1} is not a table of keys; write [[fault]] above its keys")
+        spot = spot.at(label=_called("[[fault]]", fault))
         expect(spot, fault, {"name": str, "claims": list, "formats": list, "points": str, "batch_sizes": list})
         _among(spot, "name", fault["name"], FAULTS)
         for claim in fault["claims"]:
@@ -92,65 +93,91 @@ def plan(study: Study, run: Literal["full", "quick"]) -> Plan:
         cells += make.fault(spot, fault)
     margins = {}
     for name, margin in tables["claims"].items():
-        _among(f"{where}: [claims]", "a claim", name, CLAIMS)
-        margins[name] = _margins(f"{where}: [claims.{name}]", expect(f"{where}: [claims.{name}]", margin, CLAIMS[name]))
+        if name not in CLAIMS:
+            raise place.at("claims", label="[claims]").refuse(
+                f"a claim = {name!r} must be one of {enumerate_names(CLAIMS)}", name
+            )
+        spot = place.at("claims", name, label=f"[claims.{name}]")
+        margins[name] = _margins(spot, expect(spot, margin, CLAIMS[name]))
     labels = [cell.label for cell in cells]
     twice = next((label for label in labels if labels.count(label) > 1), "") if len(set(labels)) < len(labels) else ""
     if twice or not cells:
-        raise InputError(f"{where}: " + (f"the cell {twice} is asked for twice" if twice else "no arm asks for a cell"))
+        raise place.refuse(f"the cell {twice} is asked for twice" if twice else "no arm asks for a cell", "arm")
     return Plan(
         model=model, rate=statistics["false_alarm_rate"], cells=tuple(cells), margins=margins, faults=faults
     )  # fmt: skip
 
 
-def _model(where: str, table: Any) -> ModelSpec:
-    expect(where, table, {
+def _called(heading: str, table: Mapping[str, Any]) -> str:
+    """Return what a reader calls a table of several."""
+    name = table.get("name", "?")
+    return f"{heading} {name if isinstance(name, str) and name.isprintable() else repr(name)}"
+
+
+def _model(place: Place, table: Any) -> ModelSpec:
+    expect(place, table, {
         "widths": list, "train_steps": int, "train_batch": int, "learning_rate": float, "seed": int,
     })  # fmt: skip
     for key, low in (("train_steps", 0), ("train_batch", 1), ("seed", 0)):
-        _within(where, key, table[key], low, (1 << 63) - 1)
+        _within(place, key, table[key], low, (1 << 63) - 1)
     if not 0 <= table["learning_rate"] < float("inf"):
-        raise InputError(f"{where}: learning_rate = {table['learning_rate']} must be a number of at least 0")
+        raise place.refuse(f"learning_rate = {table['learning_rate']} must be a number of at least 0", "learning_rate")
     widths = table["widths"]
     if len(widths) < 3 or widths[0] != 64 or widths[-1] != 10 or not all(type(w) is int and w > 0 for w in widths):
-        raise InputError(
-            f"{where}: widths = {widths} must be three or more positive integers, from 64 (pixels) to 10 (digits)"
+        raise place.refuse(
+            f"widths = {widths} must be three or more positive integers, from 64 (pixels) to 10 (digits)", "widths"
         )
     return ModelSpec(**{**table, "widths": tuple(widths)})
 
 
-def _within(where: str, key: str, number: int, low: int, high: int) -> None:
+def _within(place: Place, key: str, number: int, low: int, high: int) -> None:
     if not low <= number <= high:
-        raise InputError(f"{where}: {key} = {number} must be in {low} .. {high}")
+        raise place.refuse(f"{key} = {number} must be in {low} .. {high}", key)
 
 
-def _margins(where: str, margin: dict[str, Any]) -> dict[str, Any]:
+def _margins(place: Place, margin: dict[str, Any]) -> dict[str, Any]:
     """Return the margins of a claim if their lists are what they should be: ends of an interval, formats, pairs."""
     for key in ("half_width", "share", "bias"):
         if not 0 < margin.get(key, 1) < float("inf"):
-            raise InputError(f"{where}: {key} = {margin[key]} must be positive")
+            raise place.refuse(f"{key} = {margin[key]} must be positive", key)
     for key in ("slope", "ratio"):
         ends = margin.get(key, [0, 1])
-        if len(ends) != 2 or not all(type(end) in (int, float) for end in ends) or ends[0] >= ends[1]:
-            raise InputError(f"{where}: {key} = {ends} must be two numbers, the lower first")
-    for pair in margin.get("pairs", []):
-        if not isinstance(pair, list) or len(pair) != 3:
-            raise InputError(f"{where}: pair {pair!r} must be an arm and two formats, the one of more bits first")
-    for name in [*margin.get("formats", []), *(name for pair in margin.get("pairs", []) for name in pair[1:])]:
-        _format(where, name)
-    return margin
+        if len(ends) != 2 or not all(type(end) in (int, float) for end in ends) or not ends[0] < ends[1]:
+            raise place.refuse(f"{key} = {ends} must be two numbers, the lower first", key)
+    found = dict(margin)
+    for number, pair in enumerate(margin.get("pairs", [])):
+        if not isinstance(pair, list) or len(pair) != 3 or not isinstance(pair[0], str):
+            raise place.refuse(
+                f"pair {pair!r} must be an arm and two formats, the one of more bits first", "pairs", number
+            )
+    for key in ("pairs", "formats"):  # in the names that the cells have
+        if key in margin:
+            found[key] = [_named(place, entry, key, number) for number, entry in enumerate(margin[key])]
+    return found
 
 
-def _format(where: str, name: Any) -> str:
+def _named(place: Place, entry: Any, key: str, number: int) -> Any:
+    """Return a format, or a pair with its two formats, by the names that get_format takes."""
+    if key == "formats":
+        return _format(place, entry, key, number)
+    return [entry[0], *(_format(place, entry[at], key, number, at) for at in (1, 2))]
+
+
+def _format(place: Place, name: Any, *keys: str | int) -> str:
+    """Return the one name of a format: its own, or, for an entry of a file, the spelling that finds it there."""
     try:
-        return get_format(name).name
+        fmt = get_format(name)
     except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+        raise place.refuse(str(error), *keys) from None
+    try:
+        return fmt.name if get_format(fmt.name) == fmt else str(name)
+    except InputError:
+        return str(name)
 
 
-def _among(where: str, key: str, value: Any, known: Any) -> None:
-    if value not in known:
-        raise InputError(f"{where}: {key} = {value!r} must be one of {enumerate_names(known)}")
+def _among(place: Place, key: str, value: Any, known: Any) -> None:
+    if not isinstance(value, str) or value not in known:
+        raise place.refuse(f"{key} = {value!r} must be one of {enumerate_names(known)}", key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,58 +186,69 @@ class _Maker:
     groups: int
     seed: int
     sizes: Mapping[str, Any]
+    #: Where `sizes` stand.
+    default: Place
 
-    def arm(self, where: str, arm: Mapping[str, Any]) -> Iterator[Cell]:
+    def arm(self, place: Place, arm: Mapping[str, Any]) -> Iterator[Cell]:
         sizes = arm.get("batch_sizes", self.sizes["batch_sizes"])  # an arm may have batch sizes of its own
-        expect(where, {**arm, "batch_sizes": sizes}, {
+        whole = {**arm, "batch_sizes": sizes}
+        expect(place, whole, {
             "name": str, "draws": str, "formats": list, "modes": list, "points": list, "scale": str, "batch_sizes": list,
         })  # fmt: skip
-        _among(where, "draws", arm["draws"], DRAWS)
+        _among(place, "draws", arm["draws"], DRAWS)
         for key in ("formats", "modes", "points", "batch_sizes"):
-            if not {**arm, "batch_sizes": sizes}[key]:
-                raise InputError(f"{where}: {key} is an empty list")
-        for name in arm["formats"]:
+            if not whole[key]:
+                raise place.refuse(f"{key} is an empty list", key)
+        for number, name in enumerate(arm["formats"]):
+            fmt = _format(place, name, "formats", number)
             for mode in arm["modes"]:
                 for points in arm["points"]:
                     for batch in sizes:
-                        yield self.cell(where, arm["draws"], arm["name"], name, mode, points, arm["scale"], batch)
+                        yield self.cell(
+                            place, arm["draws"], arm["name"], fmt, mode, points, arm["scale"], batch,
+                            own="batch_sizes" in arm,
+                        )  # fmt: skip
 
-    def fault(self, where: str, fault: Mapping[str, Any]) -> Iterator[Cell]:
-        for name in fault["formats"]:
+    def fault(self, place: Place, fault: Mapping[str, Any]) -> Iterator[Cell]:
+        for number, name in enumerate(fault["formats"]):
+            fmt = _format(place, name, "formats", number)
             for batch in fault["batch_sizes"]:
                 yield self.cell(
-                    where, "medium", "fault", name, "SR", fault["points"], "frozen", batch, fault=fault["name"]
+                    place, "medium", "fault", fmt, "SR", fault["points"], "frozen", batch, fault=fault["name"]
                 )  # fmt: skip
 
     def cell(
         self,
-        where: str,
+        place: Place,
         draws: str,
         arm: str,
-        name: str,
+        fmt: str,
         mode: str,
         points: str,
         scale: str,
         batch: Any,
         fault: str = "",
+        *,
+        own: bool = True,
     ) -> Cell:
         if not isinstance(points, str):
-            raise InputError(f"{where}: points = {points!r} must be a list of texts")
-        _among(where, "modes", mode, ("SR", "RNE"))
-        _among(where, "scale", scale, ("frozen", "underflow", "absmax"))
+            raise place.refuse(f"points = {points!r} must be a list of texts", "points")
+        _among(place, "modes", mode, ("SR", "RNE"))
+        _among(place, "scale", scale, ("frozen", "underflow", "absmax"))
         for site in [] if points.removeprefix(LAST) == ALL else points.removeprefix(LAST).split("+"):
-            _among(where, "points", site, POINTS)
+            _among(place, "points", site, POINTS)
         if type(batch) is not int or not 1 <= batch <= 1 << 16:
-            raise InputError(f"{where}: batch size {batch!r} must be a positive integer of at most 65536")
+            raise (place if own else self.default).refuse(
+                f"batch size {batch!r} must be a positive integer of at most 65536", "batch_sizes"
+            )
         size = self.sizes[draws]
         batches = min(max(size["samples"] // batch, size["fewest"]), size["most"])
         batches -= batches % self.groups  # as many in each group
         batches = max(batches, self.groups)
         each = max(2, -(-size["draws"] // batches)) if mode == "SR" else 1
         each += -each % 4 if each > 4 else 0  # so that draws can be taken a few at a time
-        fmt = _format(where, name)
         if each * batches > 1 << STREAM_FIELDS["draw"]:
-            raise InputError(f"{where}: {each * batches} draws do not fit the {STREAM_FIELDS['draw']} bits of a stream")
+            raise place.refuse(f"{each * batches} draws do not fit the {STREAM_FIELDS['draw']} bits of a stream")
         kinds: Any = {"mode": mode, "scale": scale, "fault": fault}
         return Cell(
             model=self.model, arm=arm, format=fmt, points=points, batch=batch, batches=batches,

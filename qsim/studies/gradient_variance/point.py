@@ -33,7 +33,7 @@ class ModelSpec:
     seed: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # one a model, told apart by being another
 class Point:
     """Hold the parameters and, over the whole data set and unrounded, what each layer reads and which errors it gets."""
 

@@ -1,0 +1,44 @@
+"""One page over several reports: what each asks, what became of its claims, and where it is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from qsim.files import whole
+from qsim.report import html, text
+from qsim.studies.result import Result
+
+__all__ = ["write_index"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Hold what the page says of one report."""
+
+    link: str
+    result: Result
+    standings: dict[str, int]
+    """How many claims, faults included, are good, open and bad."""
+
+
+def write_index(folder: str | os.PathLike[str]) -> Path:
+    """Write `index.html` over the reports in the folders of `folder`, by name, and return its path.
+
+    A folder without a `result.json` that this version reads is passed over. Raises `OSError` if that fails.
+    """
+    rows = []
+    for path in sorted(Path(folder).glob("*/result.json")):
+        try:
+            result = Result.from_json(path.read_text(encoding="utf-8"))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            continue
+        found = [text.standing(claim) for claim in result.claims]
+        link = f"{quote(path.parent.name)}/report.html"
+        rows.append(Row(link, result, {name: found.count(name) for name in text.STANDINGS}))
+    target = Path(folder, "index.html")
+    with whole(target) as file:
+        file.write(html.index(rows).encode())
+    return target

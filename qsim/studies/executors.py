@@ -1,0 +1,322 @@
+"""Where cells are computed: in this process, in several of this machine, or on a Dask cluster; with the same bytes.
+
+BLAS runs on one thread in a cell, wherever it is, so that no sum depends on it; a process that works beside others shares
+no array among threads either.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from qsim.errors import InputError
+from qsim.kernels.threads import set_threads
+from qsim.processes import end_with
+from qsim.studies.source import source_of
+
+__all__ = ["Compute", "Dask", "Done", "Executor", "Here", "Processes"]
+
+Compute = Callable[[Any], dict[str, Any]]
+"""Takes a cell and returns its record."""
+
+Task = tuple[int, Any]
+"""The number of a cell, and the cell."""
+
+LOST = "the process that computed it ended without a word, killed or out of memory"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """Say what became of a cell: a record as JSON, or an error in a line with its traceback."""
+
+    index: int
+    record: str = ""
+    error: str = ""
+    trace: str = ""
+    seconds: float = 0.0
+
+
+class Executor(Protocol):
+    """What computes cells."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in a report of the run."""
+        ...
+
+    @property
+    def workers(self) -> int:
+        """How many cells it computes at a time."""
+        ...
+
+    def run(self, compute: Compute, tasks: Sequence[Task]) -> Generator[Done, None, None]:
+        """Yield what becomes of each task, as they end; leave no process behind, also when closed early."""
+        ...
+
+
+def attempt(compute: Compute, index: int, cell: Any) -> Done:
+    """Compute a cell, and catch what it raises."""
+    started = time.perf_counter()
+    try:
+        record = json.dumps(compute(cell), ensure_ascii=False, allow_nan=False)
+    except Exception as error:  # noqa: BLE001 - whatever a cell raises, the others go on
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        return Done(index=index, error=line, trace=traceback.format_exc(), seconds=time.perf_counter() - started)
+    return Done(index=index, record=record, seconds=time.perf_counter() - started)
+
+
+Pooled = Callable[[Compute, Sequence[Task], int, list[Task]], Generator[Done, None, None]]
+"""Computes tasks, so many at a time, and adds to a list those whose process died, or another's beside them."""
+
+
+def patiently(pooled: Pooled, compute: Compute, tasks: Sequence[Task], width: int) -> Generator[Done, None, None]:
+    """Yield what becomes of each task: one whose process died is tried twice more, alone, and lost if it dies again."""
+    suspects: list[Task] = []
+    yield from pooled(compute, tasks, width, suspects)
+    for task in suspects:
+        waiting = [task]
+        for _ in range(2):
+            again: list[Task] = []
+            if waiting:
+                yield from pooled(compute, waiting, 1, again)
+            waiting = again
+        yield from (Done(index=index, error=LOST, trace=LOST + "\n") for index, _ in waiting)
+
+
+# --- Here ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """Compute cells one after another in this process."""
+
+    name: str = "this process"
+    workers: int = 1
+
+    def run(self, compute: Compute, tasks: Sequence[Task]) -> Generator[Done, None, None]:
+        """Yield what becomes of each task, in order."""
+        from threadpoolctl import threadpool_limits
+
+        keep_freed_memory()
+        for index, cell in tasks:
+            with threadpool_limits(1):
+                done = attempt(compute, index, cell)
+            yield done
+
+
+# --- In several processes --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Compute cells in `workers` processes of this machine, kept by joblib's loky."""
+
+    workers: int
+
+    @property
+    def name(self) -> str:
+        """What it is called in a report of the run."""
+        return f"{self.workers} processes"
+
+    def run(self, compute: Compute, tasks: Sequence[Task]) -> Generator[Done, None, None]:
+        """Yield what becomes of each task, as they end.
+
+        When a process dies, those that were under way are computed again, each alone (`patiently`).
+        """
+        yield from patiently(self._pooled, compute, tasks, 2 * self.workers)
+
+    @contextlib.contextmanager
+    def warm(self, module: str) -> Iterator[None]:
+        """Let the processes start, and import `module`, while the body plans; end them with it."""
+        pool = self._pool()
+        futures = [pool.submit(imported, module) for _ in range(self.workers)]
+        try:
+            yield
+        finally:
+            kill(pool, futures)
+
+    def _pool(self) -> Any:
+        from joblib.externals.loky import get_reusable_executor
+
+        return get_reusable_executor(max_workers=self.workers, initializer=begin_worker, initargs=(os.getpid(),))
+
+    def _pooled(
+        self, compute: Compute, tasks: Sequence[Task], width: int, suspects: list[Task]
+    ) -> Generator[Done, None, None]:
+        """Yield what becomes of tasks, `width` of them at a time; add to `suspects` those under way when a process died."""
+        waiting = collections.deque(tasks)
+        under_way: dict[Future[Done], Task] = {}
+        pool = None
+        finished = False
+        try:
+            while waiting or under_way:
+                try:
+                    pool = pool or self._pool()
+                    while waiting and len(under_way) < width:
+                        under_way[pool.submit(attempt, compute, *waiting[0])] = waiting[0]
+                        waiting.popleft()
+                    for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                        done = future.result()
+                        del under_way[future]
+                        yield done
+                except BrokenProcessPool:
+                    suspects += under_way.values()
+                    under_way.clear()
+                    pool = None  # the next one is made anew
+            finished = True
+        finally:
+            if pool is not None and finished:
+                pool.shutdown(wait=True)
+            elif pool is not None:
+                kill(pool, list(under_way))
+
+
+def kill(pool: Any, futures: Sequence[Future[Any]]) -> None:
+    """End the processes of a pool at once.
+
+    Its thread stumbles, aloud, over a task that was handed over a moment ago and is not yet under way; so it is waited for.
+    """
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline and not all(future.running() or future.done() for future in futures):
+        time.sleep(0.001)
+    pool.shutdown(wait=True, kill_workers=True)
+
+
+def imported(module: str) -> None:
+    """Import a module, which takes seconds where it brings compiled code."""
+    importlib.import_module(module)
+
+
+def begin_worker(parent: int) -> None:
+    """Prepare a worker process for cells: one thread, deaf to Ctrl-C, gone when `parent` is."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a terminal sends to all; the parent ends its workers
+    end_with(parent)
+    single()
+
+
+def single() -> None:
+    """Let this process compute on one thread from now on, in BLAS and in our own loops: others take the other cores."""
+    global limits  # noqa: PLW0603 - a process has one BLAS
+    from threadpoolctl import threadpool_limits
+
+    keep_freed_memory()
+    set_threads(1)
+    # Never undone: a cell of another thread of this process might be in the middle of a sum.
+    limits = threadpool_limits(1)
+
+
+limits: object = None
+"""What holds BLAS to one thread in a worker process."""
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed arrays, rather than give their pages back and fault them in again at the next step.
+
+    Elsewhere than on glibc nothing happens.
+    """
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    for parameter, size in ((trim_threshold, 1 << 30), (top_pad, 1 << 26), (mmap_threshold, 1 << 25)):
+        mallopt(parameter, size)
+
+
+# --- On a cluster ----------------------------------------------------------------------------------------------------
+
+PATIENCE = 10.0
+"""Seconds within which a scheduler must answer, and have a worker."""
+
+
+class Dask:
+    """Compute cells on the cluster whose scheduler is at `address`, tcp://HOST:PORT."""
+
+    def __init__(self, address: str) -> None:
+        try:
+            from distributed import Client
+        except ImportError:
+            raise InputError('--dask needs dask.distributed; pip install "qsim-numerics[cluster]"') from None
+        try:
+            self._client = Client(address, timeout=PATIENCE, set_as_default=False)
+            self._client.wait_for_workers(1, timeout=PATIENCE)
+        except (OSError, ValueError, TimeoutError) as error:
+            with contextlib.suppress(AttributeError):
+                self._client.close()
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(
+                f"no Dask scheduler with a worker answers at {address!r} ({reason}); start `dask scheduler` and "
+                "`dask worker ADDRESS`, and give --dask tcp://HOST:PORT"
+            ) from None
+        self.workers = sum(self._client.nthreads().values())
+        self.name = f"a Dask cluster of {self.workers} threads"
+
+    def run(self, compute: Compute, tasks: Sequence[Task]) -> Generator[Done, None, None]:
+        """Yield what becomes of each task, as they end.
+
+        The scheduler gives the tasks of a dead worker to another one; those that it gives up, since several workers died with
+        them, are computed again, each alone (`patiently`). Raise `InputError` where a worker has another
+        source than this process.
+        """
+        yield from patiently(self._pooled, compute, tasks, 4 * self.workers)
+
+    def _pooled(
+        self, compute: Compute, tasks: Sequence[Task], width: int, suspects: list[Task]
+    ) -> Generator[Done, None, None]:
+        """Yield what becomes of tasks, `width` of them at a time; add to `suspects` those that the scheduler gives up."""
+        from distributed import KilledWorker, as_completed
+
+        wanted = source_of(compute.__module__).digest
+        waiting = collections.deque(tasks)
+        under_way: dict[Any, Task] = {}
+
+        def submit() -> Any:
+            task = waiting.popleft()
+            future = self._client.submit(attempt_there, wanted, compute, *task, pure=False)
+            under_way[future] = task
+            return future
+
+        futures = as_completed([submit() for _ in range(min(len(waiting), width))], loop=self._client.loop)
+        try:
+            for future in futures:
+                task = under_way.pop(future)
+                try:
+                    done = future.result()
+                except KilledWorker:
+                    suspects.append(task)
+                else:
+                    if done is None:
+                        raise InputError(
+                            "a worker of the cluster has another qsim, or other libraries, than this process, and would give "
+                            "other bits; install the same there"
+                        )
+                    yield done
+                if waiting:
+                    futures.add(submit())
+        finally:
+            self._client.cancel(list(under_way))
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        self._client.close()
+
+
+def attempt_there(wanted: str, compute: Compute, index: int, cell: Any) -> Done | None:
+    """Compute a cell in a worker of a cluster; `None` if its source is not the one with the digest `wanted`."""
+    if source_of(compute.__module__).digest != wanted:
+        return None
+    if limits is None:
+        single()
+    return attempt(compute, index, cell)
