@@ -102,10 +102,11 @@ def sgd(
     if nesterov and not momentum:
         raise InputError("nesterov needs a momentum above 0")
     if not momentum and isinstance(rounding, Mapping):
-        for name in (name for name, q in rounding.items() if name.rpartition(".")[2] == "moment" and q is not None):
-            raise InputError(
-                f"rounding {name!r} without a momentum has nothing to round; leave it out, or give a momentum"
-            )
+        for name, q in Roundings.parse(rounding, ("moment",), seed).policy.items():
+            if q is not None:
+                raise InputError(
+                    f"rounding {name!r} without a momentum has nothing to round; leave it out, or give a momentum"
+                )
     links = [trace(momentum, nesterov=nesterov, rounding=rounding, seed=seed)] if momentum else []
     return finish(
         *links,
