@@ -401,6 +401,21 @@ def test_shuffling_is_a_permutation_of_its_seed_and_epoch():
     assert (first != data.shuffled(1000, seed=1, epoch=1)).any()
     with pytest.raises(InputError, match="64 bits"):
         data.shuffled(3, seed=-1, epoch=0)
+    with pytest.raises(InputError, match="count = -1 must be at least 0"):
+        data.shuffled(-1, seed=0, epoch=0)
+    with pytest.raises(InputError, match=r"count = 2\.5 must be an integer"):
+        data.shuffled(2.5, seed=0, epoch=0)
+
+
+def test_order_and_augmentation_share_no_words():
+    """Of one seed and step the order takes words whose counter ends in 1, augmentation those that end in 0."""
+    words = [
+        np.random.Philox(key=np.array([3, 9], np.uint64), counter=np.array([0, 0, 0, use], np.uint64)).random_raw(200)
+        for use in range(2)
+    ]
+    assert (data.shuffled(200, 3, 9) == np.argsort(words[1])).all()
+    assert (data.shuffled(200, 3, 9) != np.argsort(words[0])).any()
+    assert not set(words[0].tolist()) & set(words[1].tolist())
 
 
 def test_standardized_pixels_have_mean_0_and_deviation_1():
@@ -411,6 +426,14 @@ def test_standardized_pixels_have_mean_0_and_deviation_1():
     np.testing.assert_allclose(found.mean((0, 1, 2)), 0, atol=1e-14)
     np.testing.assert_allclose(found.std((0, 1, 2)), [1, 1, 0], rtol=1e-14)
     assert data.standardize(x, x).dtype == np.float32
+    for bad, found in ((x / 255, "float64"), (x.tolist(), "list")):
+        with pytest.raises(InputError, match=f"x is {found}; standardize takes pixels as arrays of uint8"):
+            data.standardize(bad, x)
+        with pytest.raises(InputError, match=f"like is {found}"):
+            data.standardize(x, bad)
+    for like in (x[..., :2], x[:0]):
+        with pytest.raises(InputError, match="the same channels"):
+            data.standardize(x, like)
 
 
 # --- The real ones -------------------------------------------------------------------------------------------------

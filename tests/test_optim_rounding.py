@@ -9,6 +9,7 @@ import pytest
 
 import qsim
 from qsim import optim
+from qsim.arrays import quantize_draws
 from qsim.autograd import PARAMETER_ROLES, parameter_site, parameter_sites
 from qsim.errors import InputError
 from qsim.nn import MLP
@@ -76,6 +77,14 @@ def test_a_site_wins_over_its_kind_and_a_moment_stands_for_both():
             "no parameter has the site 'v.update'; did you mean w.update",
         ),
         ("bfloat17:SR", "bfloat17"),
+        ({3: "bfloat16"}, "3 names no site"),
+        ({"updte": "bfloat16"}, "no rounding of an optimizer is called 'updte'; did you mean update?"),
+        ({"w.moments": "bfloat16"}, "is called 'w.moments'; did you mean moment"),
+        ({"fwd_weights": "bfloat16"}, "no quantization point is called 'fwd_weights'"),
+        ({"layer0.bwd_gard": "bfloat16"}, "no quantization point is called 'layer0.bwd_gard'"),
+        ({"update": qsim.autograd.Frozen(qsim.Quantizer("int8", scale="absmax"))}, "'update' has a Frozen scale"),
+        ({"moment": "bfloat16"}, "rounding 'moment' without a momentum has nothing to round"),
+        ({"w.moment": "bfloat16"}, "rounding 'w.moment' without a momentum"),
     ],
 )
 def test_misspelt_sites_are_refused(rounding, sentence):
@@ -318,3 +327,74 @@ def test_one_policy_serves_the_context_and_the_optimizer():
     moments = state["0"]["moment"]["layer0"]
     assert np.array_equal(moments["w"], qsim.quantize(moments["w"], "bfloat16"))
     assert not np.array_equal(moments["b"], qsim.quantize(moments["b"], "bfloat16"))
+
+
+def test_an_optimizer_leaves_to_the_context_what_is_the_context_s():
+    """Remembered scales and unrounded points, layers and their formats are no business of an optimizer."""
+    q = qsim.Quantizer("int8", scale="absmax")
+    policy = {
+        "fwd_act": qsim.autograd.Delayed(q),
+        "layer0.fwd_weight": qsim.autograd.Frozen(q),
+        "bwd_grad": None,
+        "layer0": "e4m3",
+        "update": "bfloat16",
+    }
+    qsim.numerics(policy)
+    assert set(Roundings.parse(policy, ("update",)).policy) == {"update"}
+    optim.adamw(0.1, rounding=policy)
+    optim.sgd(0.1, rounding=policy | {"moment": None})
+
+
+# --- Counts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "q",
+    [
+        "float8_e4m3fn:SR",
+        "float8_e5m2:RNE",
+        "uint4:SRA(6)",
+        "ternary:RTZ",
+        qsim.Quantizer("int8sym", "SR", scale="absmax"),
+        qsim.Quantizer("float6_e2m3fn", "RTZ", scale=0.75),
+        qsim.Quantizer("float8_e4m3fn", "RNE", scale="pow2", per="channel", ftz_in=True, ftz_out=True),
+        qsim.Quantizer("int4", "SR", scale="absmean", order="exact"),
+    ],
+    ids=str,
+)
+def test_sites_of_an_optimizer_count_as_those_of_layers_do(q):
+    """A context in force counts at "w.update" what `quantize_draws` counts of the same tensor and the same words."""
+    q = qsim.Quantizer.parse(q)
+    rng = np.random.default_rng(3)
+    x = (rng.normal(size=(6, 50)) * np.exp(rng.normal(size=(6, 50)) * 6)).astype(np.float32)
+    x[0, :8] = [np.nan, np.inf, -np.inf, 0, -0.0, 1e-45, 1, -1]
+    optimizer = optim.write_back(q, seed=5)
+    state = optimizer.init({"w": x})
+    with qsim.numerics() as context:
+        for _ in range(2):
+            written, _ = optimizer.update({"w": np.zeros_like(x)}, state, {"w": x})
+    y, expected = quantize_draws(x[None], q, 5, [stream(site=2048)])
+    assert np.array_equal(written["w"].value, y[0], equal_nan=True)
+    assert context.counts == {"w.update": expected * 2}
+
+
+def test_every_site_of_an_optimizer_counts_its_elements():
+    """Moments, micro-batches, messages, shards and codes count under their own names; without a context nothing does."""
+    params = {"a": np.ones(5, np.float32), "w": np.ones((2, 3), np.float32)}
+    adam = optim.sharded(optim.adamw(0.1, rounding="bfloat16:SR", kahan=True), 2)
+    accumulator, dqt = optim.Accumulator("bfloat16"), optim.DQT()
+    coded = dqt.optimizer(optim.scale(-1.0))
+    with qsim.numerics() as context:
+        adam.update(params, adam.init(params), params)
+        accumulator.add(params, accumulator.init(params))
+        optim.all_reduce([params] * 2, "bfloat16")
+    kinds = {"update": 1, "moment": 1, "moment2": 1, "grad_acc": 1, "comm": 2}  # of two ranks a chunk is sent twice
+    sizes = {"a": 5, "w": 6}
+    found = {site: counts.elements for site, counts in context.counts.items()}
+    assert found == {f"{name}.{kind}": sizes[name] * n for name in sizes for kind, n in kinds.items()}
+    stored = dqt.store(params)
+    with qsim.numerics() as context:  # codes 1, moved to 1 - 1/2, and in the last row beyond the end
+        u = np.array([[0.5, 0.5, 1], [-1, -1, -1]], np.float32)
+        coded.update(params | {"w": u}, coded.init(stored), stored)
+    counts = context.counts["w.update"]
+    assert (counts.elements, counts.saturated, counts.on_grid) == (6, 3, 1)

@@ -1,7 +1,8 @@
 """Order and augmentation of images by a counter-based generator: the same for a seed and a step, whoever asks and when.
 
 Words are raw 64-bit words of NumPy's Philox4x64-10 with key (seed, step), whose stream is fixed, unlike that of
-`numpy.random.Generator`'s methods.
+`numpy.random.Generator`'s methods. The last word of the counter says what they are for: 0 augmentation, 1 order; so both may
+have one seed and one step.
 """
 
 from __future__ import annotations
@@ -16,19 +17,25 @@ from qsim.errors import InputError, integer
 __all__ = ["augment", "shuffled", "standardize"]
 
 
-def _words(seed: int, step: int, count: int) -> NDArray[np.uint64]:
-    """Return the first `count` words of (seed, step)."""
+AUGMENTATION, ORDER = 0, 1
+
+
+def _words(seed: int, step: int, count: int, use: int) -> NDArray[np.uint64]:
+    """Return the first `count` words of (seed, step) for this use."""
     numbers = {"seed": integer("seed", seed), "step": integer("step", step)}
     for name, number in numbers.items():
         if not 0 <= number < 1 << 64:
             raise InputError(f"{name} = {number} must be an integer of 64 bits")
-    words: NDArray[np.uint64] = np.random.Philox(key=np.array(list(numbers.values()), np.uint64)).random_raw(count)
+    key, counter = np.array(list(numbers.values()), np.uint64), np.array([0, 0, 0, use], np.uint64)
+    words: NDArray[np.uint64] = np.random.Philox(key=key, counter=counter).random_raw(count)
     return words
 
 
 def shuffled(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """Return the numbers 0 ... count - 1 in the order of their words of (seed, epoch)."""
-    return np.argsort(_words(seed, epoch, count), kind="stable")
+    if integer("count", count) < 0:
+        raise InputError(f"count = {count} must be at least 0: so many samples are put in order")
+    return np.argsort(_words(seed, epoch, count, ORDER), kind="stable")
 
 
 def augment(x: NDArray[Any], seed: int, step: int, *, pad: int = 4, flip: bool = True) -> NDArray[Any]:
@@ -39,10 +46,10 @@ def augment(x: NDArray[Any], seed: int, step: int, *, pad: int = 4, flip: bool =
     The remainder favours no outcome by more than 2^-64.
     Source: Lee et al., "Deeply-Supervised Nets", AISTATS 2015, section 4; He et al. 2016.
     """
-    if x.ndim != 4 or pad < 0:
+    if x.ndim != 4 or integer("pad", pad) < 0:
         raise InputError(f"augment takes images (n, height, width, channels) and pad >= 0, not {x.shape} and {pad}")
     reach = 2 * pad + 1
-    k = (_words(seed, step, len(x)) % np.uint64(2 * reach * reach)).astype(np.int64)
+    k = (_words(seed, step, len(x), AUGMENTATION) % np.uint64(2 * reach * reach)).astype(np.int64)
     height, width = x.shape[1:3]
     padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     rows = (k % reach)[:, None] + np.arange(height)
@@ -59,6 +66,14 @@ def standardize(x: NDArray[np.uint8], like: NDArray[np.uint8], dtype: Any = np.f
 
     Both are computed in float64 from exact integer sums of bytes, then rounded to `dtype`, in which the result is computed.
     """
+    for name, pixels in (("x", x), ("like", like)):
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or not pixels.ndim:
+            found = pixels.dtype if isinstance(pixels, np.ndarray) else type(pixels).__name__
+            raise InputError(f"{name} is {found}; standardize takes pixels as arrays of uint8, channels last")
+    if x.shape[-1] != like.shape[-1] or not like.size:
+        raise InputError(
+            f"x of shape {x.shape} has no channel means in `like` of shape {like.shape}; both have the same channels, last"
+        )
     axes = tuple(range(like.ndim - 1))
     count = like.size // like.shape[-1]
     total = like.sum(axes, dtype=np.int64)

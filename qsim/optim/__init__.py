@@ -14,7 +14,7 @@ from qsim.optim.parallel import all_reduce, sharded, update_replicas
 from qsim.optim.rounding import Place, cast
 from qsim.optim.schedules import constant, cosine, scale_by_learning_rate, warmup
 from qsim.optim.sgd import add_decayed_weights, sgd, trace
-from qsim.optim.writeback import master_weights, round_gradients, skip_nonfinite, write_back
+from qsim.optim.writeback import all_finite, master_weights, round_gradients, skip_nonfinite, write_back
 
 __all__ = [
     "ABSMEAN_TERNARY",
@@ -31,6 +31,7 @@ __all__ = [
     "adafactor",
     "adamw",
     "add_decayed_weights",
+    "all_finite",
     "all_reduce",
     "apply_updates",
     "bf16_adamw",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from qsim.errors import InputError
+from qsim.errors import InputError, enumerate_names
+from qsim.optim.checks import next_step
 from qsim.optim.rounding import WHOLE, Place, Roundings, Spelling
-from qsim.optim.tree import check_params, tree_map
+from qsim.optim.tree import tree_map
 
 __all__ = ["Accumulator"]
 
@@ -30,16 +32,24 @@ class Accumulator:
     def __post_init__(self) -> None:
         if self.rounds not in ("sum", "gradient"):
             raise InputError(f"rounds = {self.rounds!r} must be 'sum' or 'gradient'")
+        if isinstance(self.rounding, Mapping) and self.rounding and not self._roundings().policy:
+            raise InputError(
+                f"the rounding of an Accumulator names {enumerate_names(map(repr, self.rounding))} and no grad_acc, so "
+                "nothing would be rounded"
+            )
 
     def init(self, params: Any) -> dict[str, Any]:
         """Return the empty sum, at step 0."""
-        check_params(params)
         self._roundings().check(params)
         return {"sum": tree_map(lambda _, p: np.zeros_like(p), params), "count": 0, "step": 0}
 
     def add(self, grads: Any, state: Any, place: Place = WHOLE) -> dict[str, Any]:
         """Return the state with one more micro-batch in it; a rank that has batches of its own says so by `place`."""
-        roundings, step, count = self._roundings(), int(state["step"]), int(state["count"])
+        roundings, step, count = (
+            self._roundings(),
+            next_step("an Accumulator", state, "sum", "count"),
+            int(state["count"]),
+        )
 
         def added(name: Any, s: Any, g: Any) -> Any:
             if self.rounds == "gradient":
@@ -51,12 +61,12 @@ class Accumulator:
 
     def mean(self, state: Any) -> tuple[Any, dict[str, Any]]:
         """Return the mean of the micro-batches, in the type of the sum, and the state that the next step begins with."""
-        count = int(state["count"])
+        step, count = next_step("an Accumulator", state, "sum", "count"), int(state["count"])
         if not count:
             raise InputError("no micro-batch has been added, so there is no mean of gradients")
         grads = tree_map(lambda _, s: s / s.dtype.type(count), state["sum"])
         empty = tree_map(lambda _, s: np.zeros_like(s), state["sum"])
-        return grads, {"sum": empty, "count": 0, "step": int(state["step"]) + 1}
+        return grads, {"sum": empty, "count": 0, "step": step + 1}
 
     def _roundings(self) -> Roundings:
         return Roundings.parse(self.rounding, ("grad_acc",), self.seed)

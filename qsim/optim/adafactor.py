@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim.errors import InputError
-from qsim.optim.chain import Transform, differences, next_step, stateless
+from qsim.optim.chain import Transform, differences, stateless
+from qsim.optim.checks import at_least_zero, check_parts, next_step
 from qsim.optim.rounding import WHOLE, Place, Roundings, Spelling
 from qsim.optim.schedules import Schedule
 from qsim.optim.sgd import Mask, finish, trace
@@ -34,25 +35,34 @@ def scale_by_factored_rms(
     """
     if not 0 < decay < 1:
         raise InputError(f"Adafactor's decay = {decay} must be above 0 and below 1: b is 1 - t^-decay")
+    at_least_zero("eps", eps)
     roundings = Roundings.parse(rounding, ("moment2",), seed)
+
+    def shapes(p: Any) -> dict[str, tuple[int, ...]]:
+        if p.ndim < 2:
+            return {"whole": p.shape}
+        return {"rows": p.shape[:-1], "columns": (*p.shape[:-2], p.shape[-1])}
 
     def init(params: Any) -> dict[str, Any]:
         roundings.check(params)
 
         def zeros(_: Any, p: Any) -> dict[str, Any]:
-            if p.ndim < 2:
-                return {"whole": np.zeros_like(p)}
-            rows, columns = p.shape[:-1], (*p.shape[:-2], p.shape[-1])
-            return {"rows": np.zeros(rows, p.dtype), "columns": np.zeros(columns, p.dtype)}
+            return {name: np.zeros(shape, p.dtype) for name, shape in shapes(p).items()}
 
         return {"step": 0, "moment2": tree_map(zeros, params)}
 
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:
-        step = next_step(state)
+        step = next_step("Adafactor", state, "moment2")
         beta = 1 - (step + 1) ** -decay
 
         def factored(name: Any, p: Any, g: Any, moment: Any) -> tuple[Any, Any]:
             number, g = p.dtype.type, differences(g)
+            check_parts(f"Adafactor for {name.path}", moment, *shapes(p))
+            for part, shape in shapes(p).items():
+                if np.shape(moment[part]) != shape:
+                    raise InputError(
+                        f"{name.path}: the state has {part} of shape {np.shape(moment[part])}, not {shape}; begin with init"
+                    )
             squares = g * g + number(eps)
 
             def average(old: Any, new: Any, draw: int) -> Any:
@@ -67,19 +77,22 @@ def scale_by_factored_rms(
             share = rows / rows.mean(-1, keepdims=True)
             return g / np.sqrt(share)[..., None] / np.sqrt(columns)[..., None, :], {"rows": rows, "columns": columns}
 
-        new, moments = unzip(tree_map(factored, params, updates, state["moment2"]), 2)
+        new, moments = unzip(tree_map(factored, params, updates, state["moment2"], deep=True), 2)
         return new, {"step": step + 1, "moment2": moments}
 
-    return Transform(init, update, elementwise=False)
+    return Transform(init, update, elementwise=False, rounds=(roundings,))
 
 
 def clip_by_rms(most: float = 1.0) -> Transform:
     """Return the link that divides the update of each parameter by max(1, RMS(u) / most) (Adafactor, algorithm 4, line 8)."""
+    if not most > 0:
+        raise InputError(f"clip_by_rms({most}): the largest RMS allowed is a positive number")
     return stateless(lambda _, u, p: u / max(p.dtype.type(1), _rms(u) / p.dtype.type(most)), elementwise=False)
 
 
 def scale_by_parameter_rms(least: float = 1e-3) -> Transform:
     """Return the link that multiplies the update of each parameter by max(least, RMS(p)) (Adafactor, algorithm 4, line 4)."""
+    at_least_zero("the least RMS", least)
     return stateless(lambda _, u, p: u * max(p.dtype.type(least), _rms(p)), elementwise=False)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from qsim.errors import InputError
-from qsim.optim.chain import Transform, differences, next_step
+from qsim.optim.chain import Transform, differences
+from qsim.optim.checks import at_least_zero, next_step
 from qsim.optim.rounding import WHOLE, Place, Roundings, Spelling
 from qsim.optim.schedules import Schedule
 from qsim.optim.sgd import Mask, finish
@@ -28,6 +29,7 @@ def scale_by_adam(
     for name, beta in (("b1", b1), ("b2", b2)):
         if not 0 <= beta < 1:
             raise InputError(f"{name} = {beta} must be at least 0 and below 1")
+    at_least_zero("eps", eps)
     roundings = Roundings.parse(rounding, ("moment", "moment2"), seed)
 
     def init(params: Any) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def scale_by_adam(
         return {"step": 0, "moment": first, "moment2": second}
 
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:
-        step = next_step(state)
+        step = next_step("Adam", state, "moment", "moment2")
         correction, correction2 = 1 - b1 ** (step + 1), 1 - b2 ** (step + 1)
 
         def adam(name: Any, p: Any, g: Any, m: Any, v: Any) -> tuple[Any, Any, Any]:
@@ -48,7 +50,7 @@ def scale_by_adam(
         new, first, second = unzip(tree_map(adam, params, updates, state["moment"], state["moment2"]), 3)
         return new, {"step": step + 1, "moment": first, "moment2": second}
 
-    return Transform(init, update, roundings.elementwise)
+    return Transform(init, update, roundings.elementwise, (roundings,))
 
 
 def adamw(

@@ -11,15 +11,19 @@ the type of the parameters, also that of coefficients such as beta and 1 - beta,
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
 
 from qsim.errors import InputError
-from qsim.optim.rounding import WHOLE, Place
-from qsim.optim.tree import check_params, tree_map
+from qsim.optim.checks import check_parts
+from qsim.optim.rounding import WHOLE, Place, Roundings
+from qsim.optim.tree import ARRAYS, Written, check_params, tree_map
 
 __all__ = ["Transform", "Written", "apply_updates", "chain", "scale", "stateless"]
 
@@ -38,54 +42,73 @@ class Transform:
     update: Update
     elementwise: bool = True
     """Whether an element's update depends on no other element, so that parameters may be cut into shards."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """Hold the new value of a parameter, where a link wrote it back rounded.
-
-    A difference would not do: fl(p + fl(new - p)) need not be `new` (p = 12.7, new = 0.3, float32).
-    """
-
-    value: Any
+    rounds: tuple[Roundings, ...] = ()
+    """The roundings of its sites: two links of a chain must not take the same words."""
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
-    """Return the new parameters: p + u in the type of p, or what a link has written."""
+    """Return the new parameters: p + u in the type of p, or what a link has written.
 
-    def applied(p: Any, u: Any) -> Any:
-        if isinstance(u, Written):
-            return u.value
-        if isinstance(u, dict):
-            return {name: applied(p[name], below) for name, below in u.items()}
-        return (p + u).astype(p.dtype, copy=False)
+    Raise `InputError` for updates of other names or shapes than the parameters'.
+    """
+
+    def applied(path: str, p: Any, u: Any) -> Any:
+        new = u.value if isinstance(u, Written) else u
+        if isinstance(p, dict) or isinstance(new, dict):
+            if not (isinstance(p, dict) and isinstance(new, dict) and p.keys() == new.keys()):
+                raise InputError(f"{path or 'the updates'}: {_named(new)} goes with {_named(p)} of the parameters")
+            if isinstance(u, Written):
+                return new
+            return {name: applied(f"{path}.{name}" if path else name, below, u[name]) for name, below in p.items()}
+        if not all(isinstance(x, ARRAYS) for x in (p, new)) or p.shape != new.shape:
+            raise InputError(f"{path or 'the updates'}: {_named(new)} goes with {_named(p)} of the parameters")
+        return new if isinstance(u, Written) else (p + u).astype(p.dtype, copy=False)
 
     with np.errstate(all="ignore"):
-        return applied(params, updates)
+        return applied("", params, updates)
+
+
+def _named(x: Any) -> str:
+    """Return what an `InputError` calls a branch or a leaf."""
+    if isinstance(x, dict):
+        return f"the names {sorted(map(str, x))}"
+    return f"an array of shape {x.shape}" if isinstance(x, ARRAYS) else type(x).__name__
 
 
 def chain(*links: Transform) -> Transform:
-    """Return the transform that passes updates through `links` in turn; its state is {"0": ..., "1": ...}."""
+    """Return the transform that passes updates through `links` in turn; its state is {"0": ..., "1": ...}.
+
+    Raise `InputError` for two links that round stochastically in one role with one seed: they would take the same words.
+    """
     if not links:
         raise InputError("chain takes at least one link; scale(-learning_rate) is the smallest optimizer")
+    for (first, one), (second, other) in itertools.combinations(enumerate(links), 2):
+        for kind in (kind for a in one.rounds for b in other.rounds for kind in a.shared_words(b)):
+            raise InputError(
+                f"links {first} and {second} of a chain both round {kind} stochastically with the same seed, hence with "
+                "the same words; give one of them another seed"
+            )
 
     def init(params: Any) -> dict[str, Any]:
         check_params(params)
         return {str(k): link.init(params) for k, link in enumerate(links)}
 
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:
+        check_parts("a chain", state, *map(str, range(len(links))))
         new = {}
         for k, link in enumerate(links):
             updates, new[str(k)] = link.update(updates, state[str(k)], params, place)
         return updates, new
 
-    return Transform(init, update, all(link.elementwise for link in links))
+    elementwise = all(link.elementwise for link in links)
+    return Transform(init, update, elementwise, tuple(itertools.chain.from_iterable(link.rounds for link in links)))
 
 
 def stateless(function: Callable[..., Any], *, elementwise: bool = True) -> Transform:
     """Return the link without a state whose updates are function(parameter, u, p)."""
 
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:  # noqa: ARG001
+        check_parts("a link without one", state)
         return tree_map(lambda parameter, p, u: function(parameter, differences(u), p), params, updates), state
 
     return Transform(lambda _: {}, update, elementwise)
@@ -99,10 +122,7 @@ def differences(u: Any) -> Any:
 
 
 def scale(factor: float) -> Transform:
-    """Return the link that multiplies updates by `factor`."""
+    """Return the link that multiplies updates by `factor`, a finite number."""
+    if not isinstance(factor, Real) or not math.isfinite(factor):
+        raise InputError(f"scale({factor!r}): updates are multiplied by a finite number")
     return stateless(lambda _, u, p: u * p.dtype.type(factor))
-
-
-def next_step(state: Any) -> int:
-    """Return the number of the step that a state is at, from 0."""
-    return int(np.asarray(state["step"]))

@@ -9,6 +9,7 @@ import numpy as np
 
 from qsim.errors import InputError
 from qsim.optim.chain import Transform
+from qsim.optim.checks import check_parts
 from qsim.optim.rounding import WHOLE, Place
 from qsim.optim.tree import parameters, tree_map
 
@@ -31,6 +32,7 @@ def clip_by_global_norm(most: float) -> Transform:
         raise InputError(f"clip_by_global_norm({most}): the largest norm allowed is a positive number")
 
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:  # noqa: ARG001
+        check_parts("a link without one", state)
         norm = global_norm(updates)
         if norm <= most:
             return updates, state

@@ -25,10 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim.arrays import decode, encode, quantize
+from qsim.autograd.context import in_force
 from qsim.errors import InputError, enumerate_names
 from qsim.formats import Format, get_format
-from qsim.optim.chain import Transform, Written, next_step
-from qsim.optim.rounding import WHOLE, Place, Roundings
+from qsim.optim.chain import Transform, Written
+from qsim.optim.checks import check_parts, next_step
+from qsim.optim.rounding import WHOLE, Place, Roundings, note
 from qsim.optim.tree import Parameter, check_params, parameters, tree_map
 from qsim.packing import pack, unpack
 from qsim.rounding import Key, Quantizer
@@ -156,7 +158,9 @@ class DQT:
             weights = self.weights(stored)
             roundings.check(weights)
             paths: list[str] = []
-            tree_map(lambda name, _, kept: paths.append(name.path) if is_coded(kept) else None, weights, stored)
+            tree_map(
+                lambda name, _, kept: paths.append(name.path) if is_coded(kept) else None, weights, stored, deep=True
+            )
             return {
                 "step": 0,
                 "changed": dict.fromkeys(paths, 0),
@@ -166,7 +170,7 @@ class DQT:
             }
 
         def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:
-            step = next_step(state)
+            step = next_step("DQT", state, "changed", "changed_so_far", "expected", "inner")
             updates, inside = inner.update(updates, state["inner"], self.weights(params), place)
             changed: dict[str, int] = {}
             expected: dict[str, Any] = {}
@@ -182,7 +186,8 @@ class DQT:
                 new, changed[parameter.path], expected[parameter.path] = self._rewritten(parameter.path, weight, u, key)
                 return Written(new)
 
-            new = tree_map(rewritten, updates, params)
+            new = tree_map(rewritten, updates, params, deep=True)
+            check_parts("DQT, codes changed so far", state["changed_so_far"], *changed)
             so_far = {path: int(before) + changed[path] for path, before in state["changed_so_far"].items()}
             after = {
                 "step": step + 1,
@@ -193,7 +198,7 @@ class DQT:
             }
             return new, after
 
-        return Transform(init, update, elementwise=False)
+        return Transform(init, update, elementwise=False, rounds=(roundings, *inner.rounds))
 
     def _rewritten(self, path: str, weight: Any, u: Array, key: Key) -> tuple[Any, int, Any]:
         """Return the stored weight after an update, the number of codes that changed, and that expected."""
@@ -212,6 +217,8 @@ class DQT:
                 f"the update of {path} holds an infinity or NaN, which no code stands for; see skip_nonfinite"
             )
         written = encode(moved, q, key=key if q.mode.stochastic else None)
+        if in_force() is not None:
+            note(f"{path}.update", moved, decode(written, q.format, np.float64), q)
         before = encode(codes, self._quantizer("RNE"))
         gap = 2.0 if q.format.name == "binary" else 1.0
         within = np.clip(codes + delta, q.format.min, q.format.max)  # beyond the range nothing changes
@@ -232,6 +239,8 @@ class DQT:
 
     def _step(self, path: str, w: Array, scale: str) -> Array:
         """Return the step that `scale` derives from weights, an array without axes in their type."""
+        if not w.size:
+            raise InputError(f"{path} is empty, so there is no scale for its codes; leave it out by `select`")
         fmt, number = get_format(self.format), w.dtype.type
         if scale == "absmean":
             largest, top = max(np.abs(w).mean(dtype=np.float64), SMALLEST_MEAN), fmt.max

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qsim.errors import InputError
 from qsim.optim.chain import Transform, Written, apply_updates
+from qsim.optim.checks import check_parts
 from qsim.optim.rounding import WHOLE, Place, Roundings, Spelling
 from qsim.optim.tree import Parameter, parameters, tree_map
 from qsim.rounding import SHARED_RANK
@@ -107,6 +108,8 @@ def update_replicas(
     """
     if draws not in DRAWS:
         raise InputError(f"draws = {draws!r}; it is {' or '.join(DRAWS)}")
+    if len(states) != len(replicas):
+        raise InputError(f"{len(states)} states go with {len(replicas)} replicas; each replica has one")
     new_params, new_states = [], []
     for rank, (state, params) in enumerate(zip(states, replicas, strict=True)):
         place = Place(SHARED_RANK if draws == "shared" else rank)
@@ -143,6 +146,7 @@ def sharded(inner: Transform, ranks: int) -> Transform:
         return {f"rank{rank}": inner.init(part(params, rank)) for rank in range(ranks)}
 
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:
+        check_parts("sharded", state, *(f"rank{rank}" for rank in range(ranks)))
         pieces, new = [], {}
         for rank in range(ranks):
             begins = {name.path: cuts(p.size, ranks)[rank][0] for name, p in parameters(params)}
@@ -157,7 +161,7 @@ def sharded(inner: Transform, ranks: int) -> Transform:
         joined = (_join(parts) for parts in zip(*names, strict=True))
         return tree_map(lambda _, p: _shaped(next(joined), p.shape), params), new
 
-    return Transform(init, update)
+    return Transform(init, update, rounds=inner.rounds)
 
 
 def _join(parts: Sequence[Any]) -> Any:

@@ -7,21 +7,26 @@ on how the parameters are cut into shards.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
-from qsim.arrays import quantize
-from qsim.autograd import PARAMETER_ROLES, ROLES, parameter_site, parameter_sites
-from qsim.errors import InputError, enumerate_names, nearest
-from qsim.optim.tree import Parameter, tree_map
+from qsim.arrays import Counts, quantize
+from qsim.autograd import PARAMETER_ROLES, POINTS, Delayed, Frozen, Rounding, parameter_site, parameter_sites
+from qsim.autograd.context import in_force
+from qsim.autograd.sites import check_name
+from qsim.errors import InputError, nearest
+from qsim.optim.tree import Parameter, check_params, tree_map
 from qsim.rounding import SHARED_RANK, Key, Quantizer, stream
+from qsim.scales import apply_scale, derive_scale, flush_input
 
 __all__ = ["WHOLE", "Place", "Roundings", "Spelling", "cast"]
 
-Spelling = str | Quantizer | Mapping[str, str | Quantizer | None] | None
+Spelling = str | Quantizer | Mapping[str, str | Rounding | None] | None
 """One rounding for all sites that a link has, or roundings by kind ("update") or by site ("layer0.w.update")."""
 
 
@@ -56,19 +61,23 @@ class Roundings:
     def parse(cls, spelling: Spelling, kinds: tuple[str, ...], seed: int = 0) -> Self:
         """Return the roundings that `spelling` says for `kinds`; "moment" also stands for "moment2" where that is not named.
 
-        A mapping may name other kinds, which are other links' business, and the points of layers, which are the context's.
-        Raise `InputError` for a kind that does not exist.
+        A mapping may name other kinds, which are other links' business, and layers and their points, which are the context's
+        (`qsim.numerics`), whatever they say.
+        Raise `InputError` for a point that does not exist, for what is nearly the name of a kind, and for a remembered scale.
         """
         Key(seed)  # refuses what is no seed
         if not isinstance(spelling, Mapping):
             one = None if spelling is None else Quantizer.parse(spelling)
             return cls(kinds, dict.fromkeys(kinds, one), seed)
-        for name in spelling:
-            if name.rpartition(".")[2] not in ROLES:
+        parsed: dict[str, Quantizer | None] = {}
+        for name, q in spelling.items():
+            if not _is_ours(name):
+                continue
+            if isinstance(q, Delayed | Frozen):
                 raise InputError(
-                    f"no rounding of an optimizer is called {name!r}; a name is or ends in {enumerate_names(PARAMETER_ROLES)}"
+                    f"{name!r} has a {type(q).__name__} scale, which sites of layers remember; an optimizer takes a Quantizer"
                 )
-        parsed = {name: None if q is None else Quantizer.parse(q) for name, q in spelling.items()}
+            parsed[name] = None if q is None else Quantizer.parse(q)
         return cls(kinds, {name: q for name, q in parsed.items() if _family(name) & set(kinds)}, seed)
 
     def at(self, path: str, kind: str) -> Quantizer | None:
@@ -79,13 +88,28 @@ class Roundings:
                 return self.policy[name]
         return None
 
+    def shared_words(self, other: Roundings) -> list[str]:
+        """Return the kinds that both round stochastically, at any parameter, with words of the same seed."""
+        if self.seed != other.seed:
+            return []
+        # Any parameter that neither names is rounded as one called "".
+        paths = {"", *(name.rpartition(".")[0] for name in (*self.policy, *other.policy))}
+
+        def drawn(roundings: Roundings, path: str, kind: str) -> bool:
+            q = roundings.at(path, kind)
+            return q is not None and q.mode.stochastic
+
+        kinds = [kind for kind in self.kinds if kind in other.kinds]
+        return [kind for kind in kinds if any(drawn(self, path, kind) and drawn(other, path, kind) for path in paths)]
+
     @property
     def elementwise(self) -> bool:
         """Whether each element is rounded by itself: no scale is derived from the others."""
         return all(q is None or q.scale == "none" or not isinstance(q.scale, str) for q in self.policy.values())
 
     def check(self, params: Any) -> None:
-        """Refuse names of sites that no parameter has, and parameters beyond the site numbers."""
+        """Refuse what are no parameters or are beyond the site numbers, and names of sites that no parameter has."""
+        check_params(params)
         known = parameter_sites(params)
         for name in self.policy:
             if "." in name and name not in known:
@@ -102,12 +126,17 @@ class Roundings:
         draw: int = 0,
         offset: int | None = None,
     ) -> NDArray[Any]:
-        """Return `x` rounded as its site says, with the words of this step, draw and rank; `x` itself if it says nothing."""
+        """Return `x` rounded as its site says, with the words of this step, draw and rank; `x` itself if it says nothing.
+
+        A numerics context in force counts what broke a hypothesis of the rounding, under the name of the site.
+        """
         q = self.at(parameter.path, kind)
         if q is None:
             return x
         key = self.key(parameter, kind, step, place, draw=draw, offset=offset) if q.mode.stochastic else None
-        return quantize(x, q, key=key)
+        y = quantize(x, q, key=key)
+        note(f"{parameter.path}.{kind}", x, y, q)
+        return y
 
     def key(
         self,
@@ -122,6 +151,43 @@ class Roundings:
         """Return the key of the words that a site takes."""
         number = stream(site=parameter_site(parameter.index, kind), step=step, draw=draw, rank=place.rank)
         return Key(self.seed, number, place.offset(parameter.path) if offset is None else offset)
+
+
+def note(site: str, x: NDArray[Any], y: NDArray[Any], q: Quantizer) -> None:
+    """Add what `Counts` counts of `y`, the rounding of `x`, to the numerics context in force, if there is one."""
+    context = in_force()
+    if context is None:
+        return
+    with np.errstate(all="ignore"):
+        seen = flush_input(x, q)
+        scale, kept = derive_scale(seen, q), y
+        if scale is not None:  # what is rounded is the quotient, and a grid point is what rounding to nearest keeps
+            seen = apply_scale(seen, scale, q, 0)
+            kept = quantize(seen, Quantizer(q.format, saturation=q.saturation, ftz_out=q.ftz_out))
+        finite = np.isfinite(seen)
+        beyond = (seen > np.float64(q.format.max)) | (seen < np.float64(q.format.min))
+        broken = (finite & beyond, finite & (seen != 0) & (y == 0), np.isnan(seen), finite & (seen == kept))
+    counts = Counts(x.size, *(int(np.count_nonzero(each)) for each in broken))
+    context.counts[site] = context.counts.get(site, Counts()) + counts
+
+
+def _is_ours(name: str) -> bool:
+    """Return whether a name of a policy is that of an optimizer's site or kind; refuse one that only nearly is."""
+    if not isinstance(name, str):
+        raise InputError(f"{name!r} names no site of a rounding; names are strings, as 'update' or 'layer0.w.update'")
+    last = name.rpartition(".")[2]
+    if last in PARAMETER_ROLES:
+        return True
+    check_name(name)
+    if last not in POINTS and difflib.get_close_matches(last, PARAMETER_ROLES, n=1, cutoff=NEAR):
+        raise InputError(
+            f"no rounding of an optimizer is called {name!r}; did you mean {nearest(last, PARAMETER_ROLES, 1)}?"
+        )
+    return False
+
+
+NEAR = 0.75
+"""From this likeness on a name is a misspelt kind: "updte", "momentum" and "moments" are, "mom" and the layer "gate" not."""
 
 
 def _family(name: str) -> set[str]:

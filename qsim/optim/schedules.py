@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from qsim.errors import InputError
-from qsim.optim.chain import Transform, next_step
+from qsim.optim.chain import Transform
+from qsim.optim.checks import at_least_zero, next_step
 from qsim.optim.rounding import WHOLE, Place
 from qsim.optim.tree import tree_map
 
@@ -18,6 +19,7 @@ Schedule = Callable[[int], float]
 
 def constant(rate: float) -> Schedule:
     """Return the schedule that is `rate` at every step."""
+    at_least_zero("the learning rate", rate)
     return lambda _: rate
 
 
@@ -40,6 +42,8 @@ def cosine(peak: float, steps: int, *, end: float = 0.0, warm: int = 0) -> Sched
     """
     if not 0 <= warm < steps:
         raise InputError(f"cosine over {steps} steps with {warm} of warm-up; give at least one step after the warm-up")
+    at_least_zero("peak", peak)
+    at_least_zero("end", end)
     length = steps - warm
 
     def falling(step: int) -> float:
@@ -53,8 +57,8 @@ def scale_by_learning_rate(rate: Schedule | float) -> Transform:
     schedule = rate if callable(rate) else constant(rate)
 
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:  # noqa: ARG001
-        step = next_step(state)
-        factor = -schedule(step)
+        step = next_step("the learning rate", state)
+        factor = -at_least_zero(f"the learning rate of step {step}", schedule(step))
         return tree_map(lambda _, p, u: u * p.dtype.type(factor), params, updates), {"step": step + 1}
 
     return Transform(lambda _: {"step": 0}, update)

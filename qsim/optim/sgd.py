@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qsim.errors import InputError
-from qsim.optim.chain import Transform, chain, differences, next_step, stateless
+from qsim.optim.chain import Transform, chain, differences, stateless
+from qsim.optim.checks import at_least_zero, next_step
 from qsim.optim.clipping import clip_by_global_norm
 from qsim.optim.rounding import WHOLE, Place, Roundings, Spelling
 from qsim.optim.schedules import Schedule, scale_by_learning_rate
@@ -36,7 +37,7 @@ def trace(decay: float, *, nesterov: bool = False, rounding: Spelling = None, se
         return {"step": 0, "moment": tree_map(lambda _, p: np.zeros_like(p), params)}
 
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:
-        step = next_step(state)
+        step = next_step("momentum", state, "moment")
 
         def both(name: Any, p: Any, u: Any, m: Any) -> tuple[Any, Any]:
             u, beta = differences(u), p.dtype.type(decay)
@@ -46,7 +47,7 @@ def trace(decay: float, *, nesterov: bool = False, rounding: Spelling = None, se
         new, moments = unzip(tree_map(both, params, updates, state["moment"]), 2)
         return new, {"step": step + 1, "moment": moments}
 
-    return Transform(init, update, roundings.elementwise)
+    return Transform(init, update, roundings.elementwise, (roundings,))
 
 
 def add_decayed_weights(rate: float, mask: Mask | None = None) -> Transform:
@@ -55,6 +56,7 @@ def add_decayed_weights(rate: float, mask: Mask | None = None) -> Transform:
     It stands before the learning rate, which multiplies both.
     Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
     """
+    at_least_zero("weight_decay", rate)
 
     def decayed(name: Any, u: Any, p: Any) -> Any:
         return u + p.dtype.type(rate) * p if mask is None or mask(name.path, p) else u
@@ -74,7 +76,7 @@ def finish(
 ) -> Transform:
     """Return clipping, `links`, weight decay, learning rate and write-back, those that are asked for, as one chain."""
     before = [] if clip is None else [clip_by_global_norm(clip)]
-    decay = [add_decayed_weights(weight_decay, mask)] if weight_decay else []
+    decay = [add_decayed_weights(weight_decay, mask)] if weight_decay != 0 else []
     update = Roundings.parse(rounding, ("update",), seed)
     rounds = kahan or any(q is not None for q in update.policy.values())
     after = [write_back(rounding, kahan=kahan, seed=seed)] if rounds else []
@@ -99,6 +101,12 @@ def sgd(
     """
     if nesterov and not momentum:
         raise InputError("nesterov needs a momentum above 0")
+    if not momentum and isinstance(rounding, Mapping):
+        for name, q in Roundings.parse(rounding, ("moment",), seed).policy.items():
+            if q is not None:
+                raise InputError(
+                    f"rounding {name!r} without a momentum has nothing to round; leave it out, or give a momentum"
+                )
     links = [trace(momentum, nesterov=nesterov, rounding=rounding, seed=seed)] if momentum else []
     return finish(
         *links,

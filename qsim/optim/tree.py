@@ -10,7 +10,11 @@ import numpy as np
 
 from qsim.errors import InputError
 
-__all__ = ["Parameter", "check_params", "parameters", "tree_map", "unzip"]
+__all__ = ["Parameter", "Written", "check_params", "parameters", "tree_map", "unzip"]
+
+
+ARRAYS = (np.ndarray, np.generic)
+"""Arrays, and what NumPy makes of those without axes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,16 @@ class Parameter:
 
     path: str
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Hold the new value of a parameter, where a link wrote it back rounded.
+
+    A difference would not do: fl(p + fl(new - p)) need not be `new` (p = 12.7, new = 0.3, float32).
+    """
+
+    value: Any
 
 
 def parameters(tree: Any) -> Iterator[tuple[Parameter, Any]]:
@@ -35,18 +49,25 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield from _leaves(branch, f"{path}.{name}" if path else name)
 
 
-def tree_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+def tree_map(function: Callable[..., Any], tree: Any, *others: Any, deep: bool = False) -> Any:
     """Return the tree of `function(parameter, leaf, *leaves)`, where `others` have the branches of `tree`.
 
-    Where `tree` has a leaf the others may have a branch of their own, which goes in whole.
-    Raise `InputError` for one that lacks a branch or has one more, and for an array of another shape than the leaf's.
+    With `deep` the others may have a branch of their own where `tree` has a leaf; it goes in whole.
+    Raise `InputError` for one that lacks a branch or has one more, for a leaf that is no array, and for an array of another
+    shape than the leaf's.
     """
     numbers = iter(range(1 << 30))
 
     def walk(path: str, branch: Any, *rest: Any) -> Any:
         if not isinstance(branch, dict):
+            for leaf in (branch, *rest):
+                if not isinstance(leaf, (*ARRAYS, Written, *([dict] if deep else []))):
+                    raise InputError(
+                        f"{path or 'the tree'}: {type(leaf).__name__} stands where an array belongs; params, gradients and "
+                        "states are nested dicts of arrays"
+                    )
             for other in rest:
-                if isinstance(other, np.ndarray) and isinstance(branch, np.ndarray) and other.shape != branch.shape:
+                if isinstance(other, ARRAYS) and isinstance(branch, ARRAYS) and other.shape != branch.shape:
                     raise InputError(
                         f"{path}: an array of shape {other.shape} goes with one of shape {branch.shape}; "
                         "gradients, states and parameters have the same shapes"
@@ -67,7 +88,11 @@ def tree_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
 
 def unzip(tree: Any, count: int) -> tuple[Any, ...]:
     """Return `count` trees of a tree of tuples of that length."""
-    return tuple(tree_map(lambda _, leaf, k=k: leaf[k], tree) for k in range(count))
+
+    def part(branch: Any, k: int) -> Any:
+        return {name: part(below, k) for name, below in branch.items()} if isinstance(branch, dict) else branch[k]
+
+    return tuple(part(tree, k) for k in range(count))
 
 
 def check_params(params: Any) -> None:

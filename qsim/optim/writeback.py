@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from qsim.arrays import quantize
 from qsim.errors import InputError
-from qsim.optim.chain import Transform, Written, apply_updates, differences, next_step
+from qsim.optim.chain import Transform, Written, apply_updates, differences
+from qsim.optim.checks import check_parts, next_step
 from qsim.optim.rounding import WHOLE, Place, Roundings, Spelling, cast
 from qsim.optim.tree import tree_map, unzip
 from qsim.rounding import STREAM_FIELDS, Quantizer
 
-__all__ = ["master_weights", "round_gradients", "skip_nonfinite", "write_back"]
+__all__ = ["all_finite", "master_weights", "round_gradients", "skip_nonfinite", "write_back"]
 
 
 LAST_DRAW = (1 << STREAM_FIELDS["draw"]) - 1
@@ -30,7 +32,7 @@ def round_gradients(rounding: Spelling, *, seed: int = 0) -> Transform:
         return {"step": 0}
 
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:
-        step = next_step(state)
+        step = next_step("the rounding of gradients", state)
         rounded = tree_map(
             lambda name, _, u: roundings.round(name, "grad_acc", differences(u), step, place, draw=LAST_DRAW),
             params,
@@ -38,7 +40,7 @@ def round_gradients(rounding: Spelling, *, seed: int = 0) -> Transform:
         )
         return rounded, {"step": step + 1}
 
-    return Transform(init, update, roundings.elementwise)
+    return Transform(init, update, roundings.elementwise, (roundings,))
 
 
 def write_back(rounding: Spelling, *, kahan: bool = False, seed: int = 0) -> Transform:
@@ -52,9 +54,9 @@ def write_back(rounding: Spelling, *, kahan: bool = False, seed: int = 0) -> Tra
     """
     roundings = Roundings.parse(rounding, ("update",), seed)
 
-    def nearest(path: str) -> Roundings:
+    def nearest(path: str, y: Any) -> Any:
         q = roundings.at(path, "update")
-        return Roundings.parse(None if q is None else Quantizer(q.format, saturation=q.saturation), ("update",))
+        return y if q is None else quantize(y, Quantizer(q.format, saturation=q.saturation))
 
     def init(params: Any) -> dict[str, Any]:
         roundings.check(params)
@@ -62,7 +64,7 @@ def write_back(rounding: Spelling, *, kahan: bool = False, seed: int = 0) -> Tra
         return state | ({"compensation": tree_map(lambda _, p: np.zeros_like(p), params)} if kahan else {})
 
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:
-        step = next_step(state)
+        step = next_step("the write-back", state, *(["compensation"] if kahan else []))
 
         def written(name: Any, p: Any, u: Any) -> Written:
             return Written(roundings.round(name, "update", p + differences(u), step, place))
@@ -70,14 +72,14 @@ def write_back(rounding: Spelling, *, kahan: bool = False, seed: int = 0) -> Tra
         def compensated(name: Any, p: Any, u: Any, c: Any) -> tuple[Written, Any]:
             y = differences(u) + c
             new = written(name, p, y)
-            return new, nearest(name.path).round(name, "update", y - (new.value - p), step, place)
+            return new, nearest(name.path, y - (new.value - p))
 
         if not kahan:
             return tree_map(written, params, updates), {"step": step + 1}
         new, left = unzip(tree_map(compensated, params, updates, state["compensation"]), 2)
         return new, {"step": step + 1, "compensation": left}
 
-    return Transform(init, update, roundings.elementwise)
+    return Transform(init, update, roundings.elementwise, (roundings,))
 
 
 def master_weights(inner: Transform, rounding: str | Quantizer = "bfloat16:RNE") -> Transform:
@@ -95,13 +97,14 @@ def master_weights(inner: Transform, rounding: str | Quantizer = "bfloat16:RNE")
 
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:
         del params  # only the copy counts
+        check_parts("master weights", state, "master", "inner")
         updates, inside = inner.update(updates, state["inner"], state["master"], place)
         master = apply_updates(state["master"], updates)
         written = tree_map(lambda _, p: Written(p), cast(master, q))
         return written, {"master": master, "inner": inside}
 
     elementwise = inner.elementwise and (q.scale == "none" or not isinstance(q.scale, str))
-    return Transform(init, update, elementwise)
+    return Transform(init, update, elementwise, inner.rounds)
 
 
 def skip_nonfinite(inner: Transform) -> Transform:
@@ -111,12 +114,16 @@ def skip_nonfinite(inner: Transform) -> Transform:
     """
 
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:
+        check_parts("skip_nonfinite", state, "skipped", "inner")
         if all_finite(updates):
             updates, inside = inner.update(updates, state["inner"], params, place)
             return updates, {"skipped": state["skipped"], "inner": inside}
         return tree_map(lambda _, p: Written(p), params), {"skipped": state["skipped"] + 1, "inner": state["inner"]}
 
-    return Transform(lambda params: {"skipped": 0, "inner": inner.init(params)}, update, elementwise=False)
+    def init(params: Any) -> dict[str, Any]:
+        return {"skipped": 0, "inner": inner.init(params)}
+
+    return Transform(init, update, elementwise=False, rounds=inner.rounds)
 
 
 def all_finite(tree: Any) -> bool:
