@@ -173,19 +173,8 @@ def test_a_record_that_was_changed_in_the_file_is_computed_again(tmp_path: Path)
 
 def test_a_worker_computes_on_one_thread(tmp_path: Path) -> None:
     """BLAS and our own loops have one thread in a worker, so that cores are not shared twice over; it is deaf to Ctrl-C."""
-    (done,) = Processes(1).run(threads, [(0, None)])
+    (done,) = Processes(1).run(toystudy.threads, [(0, None)])
     assert json.loads(done.record) == {"ours": 1, "blas": [1]}
-
-
-def threads(_: None) -> dict[str, Any]:
-    """Return how many threads a cell has, after a Ctrl-C."""
-    os.kill(os.getpid(), signal.SIGINT)
-    from threadpoolctl import threadpool_info
-
-    from qsim.kernels.threads import get_threads
-
-    blas = {entry["num_threads"] for entry in threadpool_info() if entry["user_api"] == "blas"}
-    return {"ours": get_threads(), "blas": sorted(blas)}
 
 
 def test_a_cell_that_raises_is_named_and_the_others_finish(tmp_path: Path) -> None:
