@@ -109,12 +109,6 @@ def written(
     return path
 
 
-if __name__ == "__main__":
-    from qsim.cli import main
-
-    sys.exit(main())
-
-
 def threads(_: None) -> dict[str, Any]:
     """Return how many threads a cell has, after a Ctrl-C."""
     os.kill(os.getpid(), signal.SIGINT)
@@ -124,3 +118,9 @@ def threads(_: None) -> dict[str, Any]:
 
     blas = {entry["num_threads"] for entry in threadpool_info() if entry["user_api"] == "blas"}
     return {"ours": get_threads(), "blas": sorted(blas)}
+
+
+if __name__ == "__main__":
+    from qsim.cli import main
+
+    sys.exit(main())
