@@ -543,7 +543,10 @@ def workers() -> list[str]:
     """Return the command lines of the loky workers of this process."""
     found = []
     for task in Path("/proc/self/task").iterdir():
-        for child in (task / "children").read_text().split():
+        children = ""
+        with contextlib.suppress(OSError):  # a thread may end meanwhile, and so may a process
+            children = (task / "children").read_text()
+        for child in children.split():
             with contextlib.suppress(OSError):
                 found.append(Path(f"/proc/{child}/cmdline").read_text())
     return [line for line in found if "loky.backend.popen" in line]

@@ -8,7 +8,6 @@ import json
 import os
 import shlex
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -115,19 +114,11 @@ def run_all(studies: Sequence[Study], jobs: int, args: argparse.Namespace, began
 
 
 def warmed(studies: Sequence[Study], jobs: int) -> contextlib.AbstractContextManager[None]:
-    """Let processes start while this one plans, and let a thread load what draws the report while they compute."""
+    """Let processes start while this one plans."""
     from qsim.studies import Processes
     from qsim.studies.study import KINDS
 
-    threading.Thread(target=load_what_draws, daemon=True).start()
     return Processes(jobs).warm(KINDS[studies[0].kind]) if jobs > 1 else contextlib.nullcontext()
-
-
-def load_what_draws() -> None:
-    """Import what is slow to import and needed at the end."""
-    import jinja2  # noqa: F401
-    import matplotlib.backends.backend_svg
-    import matplotlib.figure  # noqa: F401
 
 
 def as_expected(claim: Claim, *, quick: bool) -> bool:

@@ -108,7 +108,11 @@ def in_chunks(chunks: int, elements: int, work: Callable[[int], object]) -> None
 
 @functools.cache
 def libraries() -> Any:
-    """Return a controller of the BLAS libraries that are loaded."""
+    """Return a controller of the BLAS libraries that are loaded; found once.
+
+    The search takes the loader's lock and then the interpreter's; a thread that imports compiled code takes them in the other
+    order, and both wait for ever. So nothing of ours imports in a thread.
+    """
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")
