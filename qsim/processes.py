@@ -1,8 +1,10 @@
-"""Worker processes: how many there may be, and that none outlives who started it."""
+"""Processes: how many workers there may be, that none outlives who started it, and what memory one keeps."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import os
 import threading
 import time
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-__all__ = ["cores", "end_with", "workers"]
+__all__ = ["cores", "end_with", "keep_freed_memory", "workers"]
 
 
 def cores() -> int:
@@ -43,3 +45,21 @@ def workers(jobs: int) -> Iterator[Executor]:
         finished = True
     finally:
         executor.shutdown(wait=True, kill_workers=not finished)
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Tell glibc, once, to keep freed arrays, rather than give their pages back and fault them in again at the next step.
+
+    A step of training allocates the same arrays again and again, and without this a third of it may pass in the kernel.
+    Nothing happens elsewhere than on glibc, and where the user has settings of their own (MALLOC_..., GLIBC_TUNABLES).
+    """
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    for parameter, size in ((trim_threshold, 1 << 30), (top_pad, 1 << 26), (mmap_threshold, 1 << 25)):
+        mallopt(parameter, size)

@@ -40,9 +40,6 @@ FLOAT32, FLOAT64 = CARRIERS[np.dtype(np.float32)], CARRIERS[np.dtype(np.float64)
 UNSIGNED = [np.dtype(f"u{size}") for size in (1, 2, 4, 4, 8, 8, 8, 8)]
 """The smallest unsigned types of 1, 2, ... bytes."""
 
-COSTLY = 4
-"""Usual elements that take as long as one that draws a random word."""
-
 PIECE = 1 << 14
 """Elements of a piece: as float64 and with a scale it is 512 KiB, which a second-level cache holds."""
 
@@ -488,5 +485,5 @@ def round_and_count(
             plan.loop(some[0], out[0], plan.words)
         parts.append(cpu.count(some, out, ends))
 
-    in_parts(v.shape[1], work, COSTLY if plan.rows is not None else 2)
+    in_parts(v.shape[1], work)
     return parts[0] if len(parts) == 1 else tuple(map(sum, zip(*parts, strict=True)))

@@ -30,8 +30,9 @@ def _logistic(x: Array) -> Array:
 @op
 def relu(x: Array) -> tuple[Array, Any]:
     """Return max(x, 0); its derivative at 0 is 0."""
-    zero = x.dtype.type(0)
-    return np.maximum(x, zero), lambda g, _: (np.where(x > 0, g, zero),)
+    word = np.dtype(f"u{x.dtype.itemsize}")
+    kept = np.negative((x > 0).astype(word))  # all bits, or none: an infinite error times 0 would be NaN
+    return np.maximum(x, x.dtype.type(0)), lambda g, _: ((np.ascontiguousarray(g).view(word) & kept).view(g.dtype),)
 
 
 @op

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from qsim.autograd.context import Numerics, current, in_force
 from qsim.errors import InputError, enumerate_names
+from qsim.processes import keep_freed_memory
 
 __all__ = ["Tape", "Var", "add", "leaves_of", "op", "owe", "tree_map", "value_and_grad"]
 
@@ -114,6 +115,7 @@ def value_and_grad(
     Under `numerics(draws=K)` losses have shape (K,) and every gradient a leading axis of length K.
     `batch_per_draw`: the arrays of `batch` have that axis already (a batch of its own for each draw).
     """
+    keep_freed_memory()
 
     def run(params: Any, batch: Any) -> tuple[Any, Any]:
         context = current()

@@ -62,12 +62,9 @@ def set_threads(count: int | None) -> None:
         former.shutdown(wait=False)
 
 
-def in_parts(count: int, work: Callable[[int, int], object], cost: int = 1) -> None:
-    """Call work(begin, end) for parts that make up 0 .. count, at once if there are many elements, the last part here.
-
-    `cost`: how many usual elements take as long as one of these.
-    """
-    parts = min(get_threads(), count * cost // LEAST) if count * cost >= MANY else 1
+def in_parts(count: int, work: Callable[[int, int], object]) -> None:
+    """Call work(begin, end) for parts that make up 0 .. count, at once if there are many elements, the last part here."""
+    parts = min(get_threads(), count // LEAST) if count >= MANY else 1
     if parts <= 1:
         work(0, count)
         return

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import ctypes
 import importlib
 import json
 import os
@@ -23,7 +22,7 @@ from typing import Any, Protocol
 
 from qsim.errors import InputError
 from qsim.kernels.threads import set_threads
-from qsim.processes import end_with
+from qsim.processes import end_with, keep_freed_memory
 from qsim.studies.source import source_of
 
 __all__ = ["Compute", "Dask", "Done", "Executor", "Here", "Processes"]
@@ -219,20 +218,6 @@ def single() -> None:
 
 limits: object = None
 """What holds BLAS to one thread in a worker process."""
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed arrays, rather than give their pages back and fault them in again at the next step.
-
-    Elsewhere than on glibc nothing happens.
-    """
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    for parameter, size in ((trim_threshold, 1 << 30), (top_pad, 1 << 26), (mmap_threshold, 1 << 25)):
-        mallopt(parameter, size)
 
 
 # --- On a cluster ----------------------------------------------------------------------------------------------------
