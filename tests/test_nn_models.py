@@ -10,7 +10,7 @@ from differences import assert_gradient
 
 import qsim
 from qsim.autograd import leaves_of, tree_map, value_and_grad
-from qsim.nn import Llama, WideResNet
+from qsim.nn import MLP, Llama, WideResNet
 
 
 def noisy(params: Any, rng: np.random.Generator) -> None:
@@ -90,6 +90,7 @@ def test_a_llama_sees_no_later_character() -> None:
     ("make", "message"),
     [
         (lambda: WideResNet(12, 1), r"depth = 12 of a WideResNet must be 6 n \+ 4"),
+        (lambda: MLP((6, -3)), r"widths = \(6, -3\) of an MLP are at least two positive integers"),
         (lambda: WideResNet(16, 0), "a widening of at least 1"),
         (lambda: WideResNet(16, 1, norm="layer"), "the norm 'batch' or 'group', not"),  # type: ignore[arg-type]
         (lambda: Llama(9, 10, 1, 2), "width = 10 does not divide into 2 heads of an even size"),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim.autograd.tape import op
+from qsim.errors import InputError
 from qsim.kernels.threads import in_chunks
 
 __all__ = ["attention", "rope"]
@@ -35,8 +36,10 @@ def rope(x: Array, *, base: float = 10000.0) -> tuple[Array, Any]:
     """Return `x`, shape (draws, samples, T, heads, n), each pair (j, j + n/2) turned by the angle t base^(-2j/n) at position t.
 
     The rotation is orthogonal: its vjp is the one by -t. Source: Su et al., "RoFormer", arXiv 2104.09864; the pairing of
-    halves is that of LLaMA's common implementations.
+    halves is that of LLaMA's common implementations. Raise `InputError` for an odd n.
     """
+    if x.ndim != 5 or x.shape[-1] % 2:
+        raise InputError(f"rope turns pairs of (samples, T, heads, n) with n even, not an array of shape {x.shape[1:]}")
     return _turned(x, base, 1), lambda g, _: (_turned(g, base, -1),)
 
 
@@ -45,9 +48,14 @@ def attention(q: Array, k: Array, v: Array) -> tuple[Array, Any]:
     """Return softmax(q k^T / sqrt(n)) v, where position t sees those up to t; all of shape (draws, samples, T, heads, n).
 
     Nothing in it rounds: the products are of two activations, and the points are those of products with a weight. One sample is
-    computed at a time, whose scores a cache holds.
+    computed at a time, whose scores a cache holds. Raise `InputError` for shapes that differ.
     Source: Vaswani et al., "Attention Is All You Need", NIPS 2017.
     """
+    if q.ndim != 5 or not q.shape[1:] == k.shape[1:] == v.shape[1:]:
+        raise InputError(
+            "attention takes three arrays of one shape (samples, T, heads, n), not "
+            f"{q.shape[1:]}, {k.shape[1:]} and {v.shape[1:]}"
+        )
     draws, (samples, length, heads, n) = max(map(len, (q, k, v))), q.shape[1:]
     scale = q.dtype.type(1 / math.sqrt(n))
     later = np.triu(np.full((length, length), -np.inf, q.dtype), 1)

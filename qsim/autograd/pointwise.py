@@ -53,6 +53,8 @@ def gelu(x: Array) -> tuple[Array, Any]:
 @op
 def swiglu(x: Array) -> tuple[Array, Any]:
     """Return silu(a) b, a and b being the halves of the last axis of `x`. Source: Shazeer, arXiv 2002.05202."""
+    if x.shape[-1] % 2:
+        raise InputError(f"swiglu halves the last axis, whose length {x.shape[-1]} is odd")
     a, b = np.split(x, 2, axis=-1)
     p = _logistic(a)
     gate = a * p
@@ -66,7 +68,11 @@ def swiglu(x: Array) -> tuple[Array, Any]:
 @op
 def reshape(x: Array, *, shape: tuple[int, ...]) -> tuple[Array, Any]:
     """Return `x` with its axes after that of draws in another shape."""
-    return x.reshape(len(x), *shape), lambda g, _: (g.reshape(len(g), *x.shape[1:]),)
+    try:
+        y = x.reshape(len(x), *shape)
+    except ValueError:
+        raise InputError(f"an array of shape {x.shape[1:]} has no shape {shape}") from None
+    return y, lambda g, _: (g.reshape(len(g), *x.shape[1:]),)
 
 
 @op

@@ -58,6 +58,8 @@ def max_pool(x: Array, *, size: int) -> tuple[Array, Any]:
 
 def _tiles(x: Array, size: int) -> Array:
     """Return images as (draws, samples, H / size, size, W / size, size, C)."""
+    if x.ndim != 5:
+        raise InputError(f"images (samples, H, W, C) are pooled, not an array of shape {x.shape[1:]}")
     draws, samples, high, wide, channels = x.shape
     if size < 1 or high % size or wide % size:
         raise InputError(f"squares of {size}x{size} pixels do not tile images of {high}x{wide}")

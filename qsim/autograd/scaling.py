@@ -60,6 +60,8 @@ class Delayed:
             return self.q, float(max(memory.get(site, np.array([-1.0]))[1:][-self.window :], default=own))
         # A step is met several times when its draws come in parts: each part sees the steps before it alone.
         seen = memory.get(site, np.array([-1.0]))
+        if np.ndim(seen) != 1 or not len(seen):
+            raise InputError(f"memory of {site} is not what steps left there; give each run a dict of its own")
         newest, scales = seen[0], seen[1:]
         if newest == step:
             before, scales = scales[:-1], np.append(scales[:-1], max(scales[-1], own))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim.autograd import Var, cross_entropy, linear, relu
+from qsim.errors import InputError
 
 __all__ = ["MLP"]
 
@@ -24,6 +25,12 @@ class MLP:
     """
 
     widths: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if len(self.widths) < 2 or any(not isinstance(width, int | np.integer) or width < 1 for width in self.widths):
+            raise InputError(
+                f"widths = {self.widths!r} of an MLP are at least two positive integers: inputs ..., classes"
+            )
 
     @property
     def layers(self) -> tuple[str, ...]:
