@@ -124,13 +124,9 @@ def value_and_grad(
                 return run(params, batch)
         draws = _draws_of(batch, context) if batch_per_draw else context.draws
         size = sum(np.asarray(array).nbytes for array in leaves_of(params))
-        size += (
-            ACTIVATIONS
-            * sum(np.asarray(array).nbytes for array in leaves_of(batch))
-            // (draws if batch_per_draw and draws else 1)
-        )
+        size += ACTIVATIONS * sum(np.asarray(array).nbytes for array in leaves_of(batch))
         together = max(1, CACHE // max(size, 1))
-        if draws is None or draws <= together:
+        if draws is None or draws <= together or batch_per_draw:  # who brings a batch for each has cut them already
             out, leaves = _along(loss, context, params, batch, batch_per_draw)
             draws = draws or max(len(out), *(len(_cotangent(leaf)) for leaf in leaves))
             one = not context.draws and not batch_per_draw
@@ -145,11 +141,8 @@ def value_and_grad(
         for first in range(0, draws, together):
             some = slice(first, min(first + together, draws))
             count = some.stop - first
-            data = batch
-            if batch_per_draw:
-                data = tree_map(lambda a: a if len(a) == 1 else np.asarray(a)[some], batch)  # noqa: B023
             with context.some_draws(first, count) as part:
-                out, leaves = _along(loss, part, params, data, batch_per_draw)
+                out, leaves = _along(loss, part, params, batch, batch_per_draw=False)
             context.take(part, count)
             losses.append(_repeated(out, count))
             for array, leaf in zip(whole, leaves, strict=True):
