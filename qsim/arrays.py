@@ -192,8 +192,10 @@ def quantize_draws(
         flat = y.reshape(draws, -1)
         return y, Counts(y.size, *round_and_count(rows, flat, how, plan, seed, np.asarray(streams, np.uint64)))
     scaled = flush_input(x, q)
-    s = scale if isinstance(scale, np.ndarray) else derive_scale(scaled, q, lead=1)
-    s = s if scale is None or isinstance(scale, np.ndarray) else given_scale(scale, x, 1)
+    if scale is None:
+        s = derive_scale(scaled, q, lead=1)
+    else:
+        s = scale if isinstance(scale, np.ndarray) else given_scale(scale, x, 1)
     with np.errstate(all="ignore"):
         if s is not None:
             scaled = apply_scale(scaled, s, q, plan.n)

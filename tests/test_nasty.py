@@ -149,7 +149,7 @@ def test_an_edited_file_is_read_or_refused_in_a_sentence(
     Path("f.txt").write_text("1\n2\n")
     Path("y.npy").unlink(missing_ok=True)
     Path(name).write_bytes(edited(data, edits))
-    outcome(argv, here, capsys)
+    assert outcome(argv, here, capsys) in (0, 1, 2)
 
 
 BEGIN, END = STUDY.index("[[arm]]"), STUDY.index("[[fault]]")

@@ -273,4 +273,5 @@ def test_links_that_would_share_words_are_refused(one, other):
 )
 def test_links_with_words_of_their_own_are_chained(other):
     """Another seed, role or parameter, or a rounding that takes no words, shares nothing."""
-    optim.chain(optim.trace(0.5, rounding={"a.moment": SR}), other)
+    chained = optim.chain(optim.trace(0.5, rounding={"a.moment": SR}), other)
+    assert chained.init({"a": np.zeros(2, np.float32)}).keys() == {"0", "1"}
