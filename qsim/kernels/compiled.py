@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from llvmlite import binding, ir
+from numba.core import cgutils, types
 from numba.core import config as numba_config
-from numba.core import types
 from numba.extending import intrinsic, overload
 from numba.np.numpy_support import as_dtype
 from platformdirs import user_cache_path
 
-__all__ = ["compiled", "fields_of", "float_of", "pattern_of"]
+__all__ = ["compiled", "fields_of", "float_of", "pattern_of", "prefetch", "wide_vectors"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -83,6 +84,51 @@ def same_bits(kinds: dict[Any, Any]) -> Any:
 
 pattern_of = same_bits({types.float32: types.uint32, types.float64: types.uint64})
 float_of = same_bits({types.uint32: types.float32, types.uint64: types.float64})
+
+
+def in_kernels(made: Any) -> Any:
+    """Make an intrinsic of Numba; a kernel calls it without the first argument, which `intrinsic` does not tell of."""
+    return intrinsic(made)
+
+
+@in_kernels
+def prefetch(_: Any, array: Any, index: Any, offset: Any) -> Any:  # noqa: ARG001 - Numba goes by their names
+    """Ask memory for the cache line that lies `offset` bytes after element `index` of a contiguous array.
+
+    Nothing is read, and nothing need be there.
+    """
+
+    def ask(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        address = builder.gep(address, [arguments[2]])
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, word, word, word])
+        insert: Any = cgutils.get_or_insert_function
+        function = insert(builder.module, kind, "llvm.prefetch")
+        builder.call(function, [address, word(0), word(3), word(1)])  # to read, into all caches, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp), ask
+
+
+@functools.cache
+def has_fast_wide_vectors() -> bool:
+    """Whether there are vectors of 512 bits that do not slow the clock: they do before Ice Lake, which lacks VBMI2 too."""
+    return bool(binding.get_host_cpu_features().get("avx512vbmi2"))
+
+
+@in_kernels
+def wide_vectors(_: Any) -> Any:
+    """Let the loops of the function that calls it use vectors of 512 bits, of which LLVM otherwise takes half."""
+
+    def allow(context: Any, builder: Any, *_: Any) -> Any:
+        if has_fast_wide_vectors():
+            # llvmlite's own `add` knows a list of attributes, and not this one.
+            set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), allow
 
 
 def compiled(function: F) -> F:

@@ -330,16 +330,16 @@ LOW, HALF = uint64(0xFFFFFFFF), uint64(32)
 def philox4x32_10(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
     """Return the four 32-bit words of one Philox4x32-10 block, in uint64 lanes, as all arguments are.
 
-    (c0, c1, c2, c3) is the counter, (k0, k1) the key. In 64-bit lanes the widening multiply needs no shuffles.
+    (c0, c1, c2, c3) is the counter, (k0, k1) the key. In 64-bit lanes the widening multiply needs no shuffles, and reads the
+    lower halves alone: what is in the upper ones need not be cleared before, and is not in the result either.
     Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011; Random123 philox.h.
     """
     for _ in range(10):
-        p0 = uint64(M0 * c0)
-        p1 = uint64(M1 * c2)
+        p0 = uint64(M0 * uint64(c0 & LOW))
+        p1 = uint64(M1 * uint64(c2 & LOW))
         c0 = uint64(uint64(p1 >> HALF) ^ uint64(c1 ^ k0))
         c2 = uint64(uint64(p0 >> HALF) ^ uint64(c3 ^ k1))
-        c1 = uint64(p1 & LOW)
-        c3 = uint64(p0 & LOW)
+        c1, c3 = p1, p0
         k0 = uint64(uint64(k0 + W0) & LOW)
         k1 = uint64(uint64(k1 + W1) & LOW)
-    return c0, c1, c2, c3
+    return uint64(c0 & LOW), uint64(c1 & LOW), uint64(c2 & LOW), uint64(c3 & LOW)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy import uint32, uint64
 
 from qsim.kernels import core
-from qsim.kernels.compiled import compiled, fields_of, float_of, pattern_of
+from qsim.kernels.compiled import compiled, fields_of, float_of, pattern_of, prefetch, wide_vectors
 from qsim.kernels.core import (
     HALF,
     LOW,
@@ -44,8 +44,24 @@ __all__ = [
 
 Loop = Callable[..., None]
 
-BUFFER = 1024
-"""Random words held at a time: 4 KiB, well inside the first-level cache."""
+BUFFER = 256
+"""Random words held at a time. So many take as long to draw as the elements beside them need to come from memory."""
+
+
+BLOCK, AHEAD = 256, 512
+"""Elements after which memory is asked for as many more, and how far ahead these are."""
+LINE = 64
+"""Bytes of a cache line."""
+
+
+@portable
+def ask_ahead(x: Any, begin: Any, count: Any) -> None:
+    """Ask memory for the `count` elements from `begin` on, so that they are in a cache when their turn comes.
+
+    A loop of so much arithmetic reaches only a few cache lines ahead of what it computes, which hides no memory's latency.
+    """
+    for line in range(count * x.itemsize // LINE + 1):
+        prefetch(x, begin, LINE * line)
 
 
 def carrier_fields(dtype: Any) -> dict[str, int]:
@@ -107,10 +123,14 @@ def _by_addends(codes: bool, how: Shortcut, parity: bool) -> Loop:
 
     @compiled
     def round_by_addends(x: Any, y: Any, words: Any) -> None:
+        wide_vectors()
         p, t = fields(words), addends_of(words)
         small = last_to_zero(t.even_pos, p), last_to_zero(t.even_neg, p)
-        for i in range(x.size):
-            y[i] = finish(neighbour(x[i], t, small, p), x[i], p)
+        for begin in range(0, x.size, BLOCK):
+            some, out = x[begin : begin + BLOCK], y[begin : begin + BLOCK]
+            ask_ahead(x, begin + AHEAD, some.size)
+            for i in range(some.size):
+                out[i] = finish(neighbour(some[i], t, small, p), some[i], p)
 
     return round_by_addends
 
@@ -121,15 +141,19 @@ def _by_scales(how: Shortcut, parity: bool) -> Loop:
 
     @compiled
     def round_by_scales(x: Any, y: Any, scales: Any, limit: Any, words: Any) -> None:
+        wide_vectors()
         p, t = fields(words), addends_of(words)
         small = last_to_zero(t.even_pos, p), last_to_zero(t.even_neg, p)
         for k in range(x.shape[0]):
-            row, out, scale = x[k], y[k], scales[k]
-            for i in range(row.size):
-                u = pattern_of(row[i] / scale)
-                product = float_of(finish(neighbour(u, t, small, p), u, p)) * scale
-                product = limit if product > limit else product  # noqa: FURB136 - a NaN stays one
-                out[i] = -limit if product < -limit else product  # noqa: FURB136 - likewise
+            row, scale = x[k], scales[k]
+            for begin in range(0, row.size, BLOCK):
+                some, out = row[begin : begin + BLOCK], y[k][begin : begin + BLOCK]
+                ask_ahead(row, begin + AHEAD, some.size)
+                for i in range(some.size):
+                    u = pattern_of(some[i] / scale)
+                    product = float_of(finish(neighbour(u, t, small, p), u, p)) * scale
+                    product = limit if product > limit else product  # noqa: FURB136 - a NaN stays one
+                    out[i] = -limit if product < -limit else product  # noqa: FURB136 - likewise
 
     return round_by_scales
 
@@ -140,13 +164,17 @@ def _codes_by_scales(how: Shortcut, parity: bool) -> Loop:
 
     @compiled
     def encode_by_scales(x: Any, y: Any, scales: Any, words: Any) -> None:
+        wide_vectors()
         p, t = fields(words), addends_of(words)
         small = last_to_zero(t.even_pos, p), last_to_zero(t.even_neg, p)
         for k in range(x.shape[0]):
-            row, out, scale = x[k], y[k], scales[k]
-            for i in range(row.size):
-                u = pattern_of(row[i] / scale)
-                out[i] = finish(neighbour(u, t, small, p), u, p)
+            row, scale = x[k], scales[k]
+            for begin in range(0, row.size, BLOCK):
+                some, out = row[begin : begin + BLOCK], y[k][begin : begin + BLOCK]
+                ask_ahead(row, begin + AHEAD, some.size)
+                for i in range(some.size):
+                    u = pattern_of(some[i] / scale)
+                    out[i] = finish(neighbour(u, t, small, p), u, p)
 
     return encode_by_scales
 
@@ -180,6 +208,7 @@ def round_by_addends(x: Any, y: Any, t: Addends, p: Parameters, *, codes: bool =
 @portable
 def fill_blocks(words: Any, first: Any, seed: Any, stream: Any) -> None:
     """Fill `words`, a multiple of four long, with those of the blocks from `first` on, which have one upper half."""
+    wide_vectors()
     k0, k1 = uint64(seed & LOW), uint64(seed >> HALF)
     c2, c3 = uint64(stream & LOW), uint64(stream >> HALF)
     lower, upper = uint64(first & LOW), uint64(first >> HALF)
@@ -207,46 +236,66 @@ def fill(words: Any, first: Any, seed: Any, stream: Any) -> None:
     fill_words(words, first, seed, stream)
 
 
+Kind = Literal["plain", "corrected", "one bit"]
+"""What is known of a `Stochastic`: SRA and SRB only add, SRC takes one off odd words, SRE looks at a single bit."""
+
+
+def known_of(kind: Kind) -> Callable[[Any], dict[str, int]]:
+    """Return what a kind of `Stochastic` says of its fields, as `fields_of` wants it."""
+    return {
+        "plain": lambda _: {"last": 0, "flip": 0, "all_or_none": 0},
+        "corrected": lambda _: {"all_or_none": 0},
+        "one bit": lambda dtype: {
+            "half": 0,
+            "last": 0,
+            "flip": 0,
+            "all_or_none": 2 * carrier_fields(dtype)["sign"] - 1,
+        },
+    }[kind]
+
+
+def kind_of(source: Stochastic) -> Kind:
+    """Return what is known of `source`."""
+    if source.all_or_none:
+        return "one bit"
+    return "corrected" if source.last or source.flip else "plain"
+
+
 @functools.cache
-def stochastic_rounder(codes: bool, how: Shortcut, sticky: bool) -> Callable[..., None]:
+def stochastic_rounder(codes: bool, how: Shortcut, kind: Kind) -> Callable[..., None]:
     """Return the function for loops that rounds `x` into `y` by the random words `r`."""
-    fields, finish = FIELDS[codes], getattr(core, how)
+    fields, finish, source_of = FIELDS[codes], getattr(core, how), fields_of(Stochastic, AFTER, known_of(kind))
 
     @portable
-    def round_plain(x: Any, r: Any, y: Any, words: Any) -> None:
-        p, source = fields(words), stochastic_of(words)
+    def round_all(x: Any, r: Any, y: Any, words: Any) -> None:
+        wide_vectors()
+        p, source = fields(words), source_of(words)
         word = type(p.sign)
         for i in range(x.size):
-            a = word(x[i] & word(p.sign - word(1)))
-            kept = word(word(r[i] & source.mask) | source.half)
-            y[i] = finish(stochastic(a, kept, word(0), p), x[i], p)
+            added, sticky = addend(r[i], source)
+            y[i] = finish(stochastic(word(x[i] & word(p.sign - word(1))), added, sticky, p), x[i], p)
 
-    @portable
-    def round_sticky(x: Any, r: Any, y: Any, words: Any) -> None:
-        p, source = fields(words), stochastic_of(words)
-        word = type(p.sign)
-        for i in range(x.size):
-            a = word(x[i] & word(p.sign - word(1)))
-            kept, loses = addend(r[i], source)
-            y[i] = finish(stochastic(a, kept, loses, p), x[i], p)
-
-    return round_sticky if sticky else round_plain
+    return round_all
 
 
 @functools.cache
-def _by_words(codes: bool, how: Shortcut, sticky: bool) -> Loop:
-    round_all = stochastic_rounder(codes, how, sticky)
+def _by_words(codes: bool, how: Shortcut, kind: Kind) -> Loop:
+    round_all = stochastic_rounder(codes, how, kind)
 
     @compiled
     def round_by_words(x: Any, r: Any, y: Any, words: Any) -> None:
-        round_all(x, r, y, words)
+        for begin in range(0, x.size, BLOCK):
+            some = slice(begin, min(begin + BLOCK, x.size))
+            ask_ahead(x, begin + AHEAD, some.stop - begin)
+            ask_ahead(r, begin + AHEAD, some.stop - begin)
+            round_all(x[some], r[some], y[some], words)
 
     return round_by_words
 
 
 @functools.cache
-def _by_rows(codes: bool, how: Shortcut, sticky: bool) -> Loop:
-    round_all = stochastic_rounder(codes, how, sticky)
+def _by_rows(codes: bool, how: Shortcut, kind: Kind) -> Loop:
+    round_all = stochastic_rounder(codes, how, kind)
 
     @compiled
     def round_rows32(x: Any, y: Any, seed: Any, streams: Any, first: Any, before: Any, words: Any) -> None:
@@ -256,6 +305,7 @@ def _by_rows(codes: bool, how: Shortcut, sticky: bool) -> Loop:
             done, skip, block = 0, np.int64(before), uint64(first)
             while done < row.size:
                 filled = min(BUFFER, 4 * ((skip + row.size - done + 3) // 4))
+                ask_ahead(row, done, filled)  # they come while the words are drawn
                 fill_words(buffer[:filled], block, seed, stream)
                 n = min(filled - skip, row.size - done)
                 round_all(row[done : done + n], buffer[skip : skip + n], out[done : done + n], words)
@@ -266,8 +316,8 @@ def _by_rows(codes: bool, how: Shortcut, sticky: bool) -> Loop:
 
 
 @functools.cache
-def _by_rows_of_pairs(codes: bool, how: Shortcut, sticky: bool) -> Loop:
-    round_all = stochastic_rounder(codes, how, sticky)
+def _by_rows_of_pairs(codes: bool, how: Shortcut, kind: Kind) -> Loop:
+    round_all = stochastic_rounder(codes, how, kind)
 
     @compiled
     def round_rows64(x: Any, y: Any, seed: Any, streams: Any, first: Any, before: Any, words: Any) -> None:
@@ -277,6 +327,7 @@ def _by_rows_of_pairs(codes: bool, how: Shortcut, sticky: bool) -> Loop:
             done, skip, block = 0, np.int64(before), uint64(first)
             while done < row.size:
                 filled = min(BUFFER, 2 * ((skip + row.size - done + 1) // 2))
+                ask_ahead(row, done, filled)
                 fill_words(buffer[: 2 * filled], block, seed, stream)
                 for i in range(uint64(filled)):
                     high = uint64(buffer[TWO * uint64(i)])
@@ -289,14 +340,9 @@ def _by_rows_of_pairs(codes: bool, how: Shortcut, sticky: bool) -> Loop:
     return round_rows64
 
 
-def is_sticky(source: Stochastic) -> bool:
-    """Return whether bits that a word drops may count: SRC and SRE."""
-    return bool(source.last or source.flip or source.all_or_none)
-
-
 def by_words(p: Parameters, source: Stochastic, *, codes: bool = False) -> Loop:
     """Return the loop(x, r, y, words) that rounds `x` into `y`; element i takes the bits of `r[i]` that `source` says."""
-    return _by_words(codes, shortcut(p), is_sticky(source))
+    return _by_words(codes, shortcut(p), kind_of(source))
 
 
 def round_by_words(x: Any, r: Any, y: Any, source: Stochastic, p: Parameters, *, codes: bool = False) -> None:
@@ -310,7 +356,7 @@ def by_rows(p: Parameters, source: Stochastic, *, codes: bool = False) -> Loop:
     Row k takes the words of `streams[k]`, from block `first` on but for the elements `before`; of float64 two an element, the
     first the high one. Where `x` has a single row, every row of `y` is a rounding of it.
     """
-    return (_by_rows if p.last < 32 else _by_rows_of_pairs)(codes, shortcut(p), is_sticky(source))
+    return (_by_rows if p.last < 32 else _by_rows_of_pairs)(codes, shortcut(p), kind_of(source))
 
 
 @functools.cache
@@ -320,6 +366,7 @@ def by_eps(*, codes: bool = False) -> Loop:
 
     @compiled
     def round_by_eps(x: Any, eps: Any, y: Any, words: Any) -> None:
+        wide_vectors()
         p = fields(words)
         word = type(p.sign)
         for i in range(x.size):
@@ -378,12 +425,16 @@ def largest(x: Any, y: Any, least: Any, inf: Any, sign: Any) -> None:
 
     Patterns of magnitudes are ordered as the numbers are, and integers have a maximum in vectors.
     """
+    wide_vectors()
     word = type(sign)
     for k in range(x.shape[0]):
         row, found = x[k], word(0)
-        for i in range(row.size):
-            a = word(row[i] & word(sign - word(1)))
-            found = max(found, a if a < inf else word(0))
+        for begin in range(0, row.size, BLOCK):
+            some = row[begin : begin + BLOCK]
+            ask_ahead(row, begin + AHEAD, some.size)
+            for i in range(some.size):
+                a = word(some[i] & word(sign - word(1)))
+                found = max(found, a if a < inf else word(0))
         y[k] = found if found >= least else word(0)
 
 
