@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from qsim.kernels import core as scalar_core
 from qsim.kernels import cpu
-from qsim.kernels.core import Addends, Stochastic
+from qsim.kernels.compiled import wide_vectors
+from qsim.kernels.core import Addends, Parameters, Stochastic, portable
 from qsim.kernels.parameters import shortcut
 from qsim.processes import cores
 from qsim.prove.specification import Pair
@@ -44,9 +45,30 @@ PIECE = 1 << 25
 
 Loop = Callable[..., Any]
 
+GRID = slice(Parameters._fields.index("largest"), Parameters._fields.index("smallest"))
+"""The fields of `Parameters` that say where the grid lies: the same for values and for codes."""
+FIRST, END = GRID.start, GRID.stop
+
+
+@portable
+def on_grid(q: Any, p: Any) -> Any:
+    """Return `q` with the grid of `p`, which is its own: a compiler that is told so rounds once for both."""
+    return Parameters(*(q[:FIRST] + p[FIRST:END] + q[END:]))
+
+
+@portable
+def as_they_are(q: Any, p: Any) -> Any:  # noqa: ARG001 - instead of `on_grid`
+    """Return `q`, whose grid is another: one of both is wrong."""
+    return q
+
+
+def grids(both: Pair) -> Loop:
+    """Return what a loop does with a pair's parameters for codes."""
+    return on_grid if both.value[GRID] == both.code[GRID] else as_they_are
+
 
 @functools.lru_cache(maxsize=8)
-def rounding_loop(core: ModuleType, to_value: str, to_code: str) -> Loop:
+def rounding_loop(core: ModuleType, to_value: str, to_code: str, of_grid: Loop) -> Loop:
     """Return the loop over tiles, compiled for these shortcuts.
 
     It takes the first and the last patterns of tiles, their results, what is added in each to a fraction, and the words of the
@@ -58,15 +80,17 @@ def rounding_loop(core: ModuleType, to_value: str, to_code: str) -> Loop:
 
     @numba.njit(nogil=True)
     def count(first: Any, last: Any, value: Any, code: Any, even: Any, odd: Any, of_value: Any, of_code: Any) -> Any:
-        p, q = value_fields(of_value), code_fields(of_code)
+        wide_vectors()
+        p = value_fields(of_value)
+        q = of_grid(code_fields(of_code), p)
         small = last_to_zero(even, p)
-        wrong = 0
+        wrong = uint32(0)
         for i in range(last - first + 1):
-            u = uint32(first + i)
+            u = uint32(uint32(first) + uint32(i))
             a = uint32(u & uint32(p.sign - uint32(1)))
             y = finish_value(deterministic(a, even, odd, small, p), u, p)
             c = finish_code(deterministic(a, even, odd, small, q), u, q)
-            wrong += 1 if (y != value or c != code) else 0
+            wrong |= uint32(uint32(y ^ value) | uint32(c ^ code))
         return wrong
 
     @numba.njit(nogil=True)
@@ -102,12 +126,12 @@ def first_difference(
     negative = tiles.first >= 1 << (tiles.carrier.width - 1)  # no tile has numbers of both signs
     added = [np.where(negative, *pair) for pair in ((t.even_neg, t.even_pos), (t.odd_neg, t.odd_pos))]
     columns = [column.astype(np.uint32) for column in (tiles.value, tiles.code, *added)]
-    loop = rounding_loop(core, *map(shortcut, both))
+    loop = rounding_loop(core, *map(shortcut, both), grids(both))
     return in_pieces(loop, tiles.first, tiles.last, columns, span, advance, *map(cpu.words_of, both))
 
 
 @functools.lru_cache(maxsize=8)
-def carrying_loop(core: ModuleType, mode: Mode, to_value: str, to_code: str) -> Loop:
+def carrying_loop(core: ModuleType, mode: Mode, to_value: str, to_code: str, of_grid: Loop) -> Loop:
     """Return the loop over intervals, compiled for a mode and these shortcuts.
 
     Each number is rounded with the smallest word of `n` bits that takes it to the outer neighbour, and with the word below,
@@ -135,28 +159,33 @@ def carrying_loop(core: ModuleType, mode: Mode, to_value: str, to_code: str) -> 
         of_value: Any,
         of_code: Any,
     ) -> Any:
-        p, q, source = value_fields(of_value), code_fields(of_code), source_of(of_value)
-        whole, places = uint64(one << n), uint64(width32 - n)
-        largest, spare = uint64(whole - one), uint32(uint64(one << places) - one)
-        wrong = 0
+        wide_vectors()
+        p, source = value_fields(of_value), source_of(of_value)
+        q = of_grid(code_fields(of_code), p)
+        whole = uint64(one << n)
+        places = uint32(width32 - n)
+        some, rest = uint32(places >> uint32(1)), uint32(places - uint32(places >> uint32(1)))  # 32 at once is too far
+        spare = uint32(uint64(one << uint64(places)) - one)
+        wrong = uint32(0)
         for i in range(last - first + 1):
-            u = uint32(first + i)
+            u = uint32(uint32(first) + uint32(i))
             a = uint32(u & uint32(p.sign - uint32(1)))
-            words = going_out(uint64(first - origin + i), width, n)
-            at = uint32(uint64(uint64(whole - words) & largest) << places)
+            words = going_out(uint64(uint64(first - origin) + uint64(i)), width, n)
+            least = uint32(uint32(0) - uint32(words))
+            at = uint32(uint32(least << some) << rest)
             r, sticky = addend(at, source)
             sticky = uint32(0) if plain else sticky
             y = finish_value(stochastic(a, r, sticky, p), u, p)
             c = finish_code(stochastic(a, r, sticky, q), u, q)
             out = words > none
-            wrong += 1 if (y != (v1 if out else v0) or c != (c1 if out else c0)) else 0
-            below = uint32(uint32(uint64(uint64(whole - words - one) & largest) << places) | spare)
+            wrong |= uint32(uint32(y ^ (v1 if out else v0)) | uint32(c ^ (c1 if out else c0)))
+            below = uint32(uint32(uint32(uint32(least - uint32(1)) << some) << rest) | spare)
             r, sticky = addend(below, source)
             sticky = uint32(0) if plain else sticky
             y = finish_value(stochastic(a, r, sticky, p), u, p)
             c = finish_code(stochastic(a, r, sticky, q), u, q)
             out = words == whole
-            wrong += 1 if (y != (v1 if out else v0) or c != (c1 if out else c0)) else 0
+            wrong |= uint32(uint32(y ^ (v1 if out else v0)) | uint32(c ^ (c1 if out else c0)))
         return wrong
 
     @numba.njit(nogil=True)
@@ -191,9 +220,8 @@ def first_carry_difference(
     first, last, offset, width, *results = intervals
     origin = first.astype(np.int64) - offset.astype(np.int64)
     narrow: list[NDArray[Any]] = [origin, width, *(result.astype(np.uint32) for result in results)]
-    loop = carrying_loop(core, mode, *map(shortcut, both))
-    words = (cpu.words_of(p, source) for p in both)
-    return in_pieces(loop, first, last, narrow, span, advance, np.uint64(n), *words)
+    loop = carrying_loop(core, mode, *map(shortcut, both), grids(both))
+    return in_pieces(loop, first, last, narrow, span, advance, np.uint64(n), *(cpu.words_of(p, source) for p in both))
 
 
 Driver = Callable[[Words, Words], object]
