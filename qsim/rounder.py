@@ -63,8 +63,9 @@ class How:
 class Plan:
     """Hold how the elements of one type of input are rounded.
 
-    `loop` rounds patterns of the `carrier`, `rows` draws their random words as well, `scaled` takes a scale a row; `words` is
-    what they must know. `codes`: codes come out. `simple`: nothing is to be done to the input before, nor to the result after.
+    `loop` rounds patterns of the `carrier`, `drawn` draws their random words as well, `rows` those of each row, and `scaled`
+    takes a scale a row; `words` is what they must know. `codes`: codes come out. `simple`: nothing is to be done to the input
+    before, nor to the result after.
     """
 
     carrier: Carrier
@@ -75,6 +76,7 @@ class Plan:
     simple: bool
     loop: Callable[..., None]
     words: NDArray[Any]
+    drawn: Callable[..., None] | None = None
     rows: Callable[..., None] | None = None
     scaled: Callable[..., None] | None = None
 
@@ -141,16 +143,18 @@ def _plan(how: How, dtype: np.dtype[Any], *, codes: bool) -> Plan:
 
 
 def _grid_loops(q: Quantizer, carrier: Carrier, n: int, width: int, codes: bool) -> tuple[Any, ...]:
-    """Return the loop, its words, and the loops of rows and of scales."""
+    """Return the loop, its words, and the loops that draw words, for one row and for several, and that take scales."""
     p = parameters(q.format, rule_of(q), carrier.dtype, q.mode, signed_nan=q.nan == "signed", codes=codes)
     if q.mode.stochastic:
         source = stochastic(q.mode, n, carrier.dtype)
-        rows = cpu.by_rows(p, source, codes=codes) if width == carrier.width else None
-        return cpu.by_words(p, source, codes=codes), cpu.words_of(p, source), rows
+        loop, words = cpu.by_words(p, source, codes=codes), cpu.words_of(p, source)
+        if width != carrier.width:
+            return loop, words
+        return loop, words, cpu.by_key(p, source, codes=codes), cpu.by_keys(p, source, codes=codes)
     if q.mode is Mode.THR:
         return cpu.by_eps(codes=codes), cpu.words_of(p)
     t = addends(q.mode, carrier.dtype)
-    return cpu.by_addends(p, t, codes=codes), cpu.words_of(p, t), None, cpu.by_scales(p, t, codes=codes)
+    return cpu.by_addends(p, t, codes=codes), cpu.words_of(p, t), None, None, cpu.by_scales(p, t, codes=codes)
 
 
 def _table_loops(q: Quantizer, n: int) -> tuple[Any, ...]:
@@ -212,7 +216,7 @@ def round_array(
     if not x.size:
         return
     both = plan.simple and x.flags.c_contiguous and y.flags.c_contiguous and y.dtype.isnative
-    if both and s is None and given is None and (key is None or plan.rows is not None):
+    if both and s is None and given is None and (key is None or plan.drawn is not None):
         word = plan.words.dtype
         u, v = x.view(word), y if codes else y.view(word)
         if u.ndim != 1:
@@ -242,10 +246,8 @@ def _straight(u: NDArray[Any], v: NDArray[Any], plan: Plan, key: Key | None, beg
     if key is None:
         plan.loop(u, v, plan.words)
     else:
-        assert plan.rows is not None
-        rows = (array.reshape(1, -1) for array in (u, v))
-        place = _place(key.offset + begin, plan.width)
-        plan.rows(*rows, np.uint64(key.seed), np.array([key.stream], np.uint64), *place, plan.words)
+        assert plan.drawn is not None
+        plan.drawn(u, v, key.seed, key.stream, *_place(key.offset + begin, plan.width), plan.words)
 
 
 def _in_place(u: NDArray[Any], v: NDArray[Any], plan: Plan, key: Key | None, begin: int) -> None:
@@ -257,16 +259,15 @@ def _in_place(u: NDArray[Any], v: NDArray[Any], plan: Plan, key: Key | None, beg
         v[done : done + PIECE] = rounded
 
 
-def _place(number: int, width: int) -> tuple[np.uint64, int]:
+def _place(number: int, width: int) -> tuple[int, int]:
     """Return the block of the word, or pair of words, of this `number`, and how many stand before it there."""
-    block, before = divmod(number, 128 // width)
-    return np.uint64(block), before
+    return divmod(number, 128 // width)
 
 
 def _round_scaled(x: NDArray[Any], y: NDArray[Any], s: NDArray[Any], how: How, plan: Plan) -> None:
     """Round the rows of `x`, each with a scale of its own."""
     saturates = how.q.saturation in (Saturation.SatFinite, Saturation.saturate)
-    limit = () if plan.codes else (x.dtype.type(number_format(x.dtype).max if saturates else np.inf),)
+    limit = () if plan.codes else (float(number_format(x.dtype).max) if saturates else np.inf,)
     assert plan.scaled is not None
     scaled = plan.scaled
     if len(s) == 1:
@@ -346,11 +347,11 @@ def _piece(
     u = np.ascontiguousarray(scaled, carrier.dtype)
     out = y if plan.codes or y.dtype == carrier.dtype else np.empty(x.size, carrier.dtype)
     words: tuple[NDArray[Any], ...] = ()
-    if key is not None and plan.rows is None:
+    if key is not None and plan.drawn is None:
         words = (_wide_words(key, begin, x.size, plan.width),)
     elif given is not None:
         words = (_lifted(given, plan, carrier) if q.mode.stochastic else _eps_words(given),)
-    if key is not None and plan.rows is not None:
+    if key is not None and plan.drawn is not None:
         _straight(_patterns(u, plan), _patterns(out, plan), plan, key, begin)
     else:
         plan.loop(_patterns(u, plan), *words, _patterns(out, plan), plan.words)
@@ -377,7 +378,7 @@ def _drawn(key: Key, begin: int, count: int, width: int) -> NDArray[np.uint32]:
     block, before = _place(key.offset + begin, width)
     each = width // 32
     words = np.empty(-(-each * (before + count) // 4) * 4, np.uint32)
-    cpu.fill(words, block, np.uint64(key.seed), np.uint64(key.stream))
+    cpu.fill(words, block, key.seed, key.stream)
     return words[each * before : each * (before + count)].copy()
 
 
@@ -409,7 +410,7 @@ def _after(y: NDArray[Any], q: Quantizer, carrier: Carrier) -> None:
         # difference is +0 where nothing wraps, and -0 + 0 is 0: integers have no -0.
         y += np.where(y < number(fmt.min), period, number(0)) - np.where(y > number(fmt.max), period, number(0))
     if q.ftz_out and fmt.kind == "float" and fmt.smallest_subnormal < fmt.smallest_normal:
-        limit = carrier.dtype.type(fmt.smallest_normal).view(carrier.word)
+        limit = carrier.pattern(fmt.smallest_normal)
         flat = y.reshape(-1).view(carrier.word)
         cpu.flush_all(flat, flat, limit, _ends(q, carrier))
 
@@ -448,7 +449,7 @@ def _round_draws(
     """Round each row (or the only one) into a row of `y`; a stochastic mode's row k takes the words of `streams[k]`."""
     q, u, v = how.q, _patterns(rows, plan), _patterns(y, plan)
     if plan.rows is not None:
-        plan.rows(u, v, np.uint64(seed), streams, np.uint64(0), 0, plan.words)
+        plan.rows(u, v, seed, streams, 0, 0, plan.words)
     elif q.mode.stochastic:
         for k, stream in enumerate(streams):
             words = _wide_words(Key(seed, int(stream)), 0, y.shape[1], plan.width)
@@ -473,17 +474,23 @@ def round_and_count(
     alone = plan.rows is not None or not (how.q.mode.stochastic or how.q.mode is Mode.THR)
     if len(v) > 1 or not plain or not alone:
         _round_draws(rows, y, how, plan, seed, streams)
-        counts: tuple[int, ...] = cpu.count(u, v, ends)
-        return counts
+        return _counted(u, v, ends)
     parts: list[tuple[int, ...]] = []  # to which threads may append
 
     def work(begin: int, end: int) -> None:
         some, out = u[:, begin:end], v[:, begin:end]
         if plan.rows is not None:
-            plan.rows(some, out, np.uint64(seed), streams, *_place(begin, plan.width), plan.words)
+            plan.rows(some, out, seed, streams, *_place(begin, plan.width), plan.words)
         else:
             plan.loop(some[0], out[0], plan.words)
-        parts.append(cpu.count(some, out, ends))
+        parts.append(_counted(some, out, ends))
 
     in_parts(v.shape[1], work)
     return parts[0] if len(parts) == 1 else tuple(map(sum, zip(*parts, strict=True)))
+
+
+def _counted(u: NDArray[Any], v: NDArray[Any], ends: NDArray[Any]) -> tuple[int, ...]:
+    """Return what `qsim.kernels.cpu.count` finds."""
+    found = np.zeros(4, np.int64)
+    cpu.count(u, v, ends, found)
+    return tuple(found.tolist())

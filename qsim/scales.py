@@ -166,8 +166,8 @@ def _largest(x: NDArray[Any], axes: tuple[int, ...], q: Quantizer) -> NDArray[An
     Any patterns will do that ascend with magnitudes: those of float16 and bfloat16 are as good as those of float32.
     """
     word, number = np.dtype(f"u{x.dtype.itemsize}").type, number_format(x.dtype)
-    least, inf = (x.dtype.type(value).view(word) for value in (number.smallest_normal if q.ftz_in else 0, np.inf))
-    sign = word(1 << (8 * x.dtype.itemsize - 1))
+    least, inf = (int(x.dtype.type(value).view(word)) for value in (number.smallest_normal if q.ftz_in else 0, np.inf))
+    sign = 1 << (8 * x.dtype.itemsize - 1)
     shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
     found = np.zeros(shape, word)
     rows = rows_of(found, x.shape)

@@ -7,13 +7,12 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 from strategies import FLOAT64, any_pattern, both_carriers, edges
 
 from qsim.formats import get_format
-from qsim.kernels import core, cpu, table
+from qsim.kernels import core, cpu, lowering, table
 from qsim.kernels.parameters import CARRIERS, addends, parameters, shortcut, stochastic
 from qsim.rounding import LIMITED, Mode, Saturation, saturations
 
@@ -112,7 +111,7 @@ KNOWN = [
 """Counter, key and block of philox4x32-10 in Random123's tests/kat_vectors."""
 
 
-@numba.njit
+@lowering.njit
 def compiled_block(c0, c1, c2, c3, k0, k1):
     """Return one block, compiled."""
     return core.philox4x32_10(c0, c1, c2, c3, k0, k1)
@@ -130,7 +129,7 @@ def test_known_answers_in_an_array(counter, key, answer) -> None:
     """The same answers fill an array: the counter is block number and stream, the key the seed, low halves first."""
     block, stream, seed = (low | high << 32 for low, high in (counter[:2], counter[2:], key))
     words = np.empty(4, np.uint32)
-    cpu.fill(words, np.uint64(block), np.uint64(seed), np.uint64(stream))
+    cpu.fill(words, block, seed, stream)
     assert tuple(words.tolist()) == answer
 
 
@@ -139,7 +138,7 @@ def test_the_counter_carries(block) -> None:
     """Words come from one block after the other, also where the lower half of a block's number runs over."""
     seed, stream = 0x0123456789ABCDEF, 0xFEDCBA9876543210
     words = np.empty(16, np.uint32)
-    cpu.fill(words, np.uint64(block), np.uint64(seed), np.uint64(stream))
+    cpu.fill(words, block, seed, stream)
     for k in range(4):
         number = (block + k) % (1 << 64)
         halves = (part for whole in (number, stream, seed) for part in (whole % (1 << 32), whole >> 32))
@@ -206,7 +205,7 @@ def test_python_and_machine_code_agree(name: str, codes: bool, carrier: np.dtype
                 r, sticky = core.eps_addend(word, u >= p.sign)
                 assert core.round_word(u, r, sticky, p) == rounded
             if not codes:
-                cpu.flush_all(x, y, limit, cpu.words_of(p))
+                cpu.flush_all(x, y, int(limit), cpu.words_of(p))
                 assert [core.flush(u, limit, p) for u in x] == y.tolist()
 
 

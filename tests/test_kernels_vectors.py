@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 from llvmlite import binding
 
 from qsim.formats import get_format
 from qsim.kernels import cpu
+from qsim.kernels.compiled import I64, Array, kernel
+from qsim.kernels.lowering import assembly
 from qsim.kernels.parameters import addends, parameters, stochastic
 from qsim.rounding import Mode, Saturation
 
@@ -24,13 +25,6 @@ ONE_BY_ONE = re.compile(r"v?(p?gather\w*|p?scatter\w*|pinsr[dq]|pextr[dq])\s")
 SIZES = {np.dtype(np.float32): (np.uint32, "d"), np.dtype(np.float64): (np.uint64, "q")}
 both_carriers = pytest.mark.parametrize("carrier", SIZES, ids=str)
 E4M3, INT8, E5M2 = map(get_format, ("float8_e4m3fn", "int8", "float8_e5m2"))
-
-
-def assembly(loop: Any, *arguments: Any) -> str:
-    """Return the assembly of a loop, compiled anew: that of what comes from the cache cannot be seen."""
-    fresh = numba.njit(nogil=True, error_model="numpy")(loop.py_func)
-    fresh(*arguments)
-    return str(fresh.inspect_asm(fresh.signatures[0]))
 
 
 def loops(text: str) -> list[list[str]]:
@@ -108,16 +102,19 @@ def test_loops_that_draw(carrier) -> None:
     p, source = parameters(E4M3, Saturation.SatFinite, carrier, Mode.SR), stochastic(Mode.SR, 32, carrier)
     x, y = arrays(carrier)
     streams = np.zeros(1, np.uint64)
-    given = (x[np.newaxis], y[np.newaxis], np.uint64(0), streams, np.uint64(0), 0, cpu.words_of(p, source))
-    text = assembly(cpu.by_rows(p, source), *given)
-    assert packed(text, "vpmuludq")
-    assert packed(text, f"vpsrlv{SIZES[carrier][1]}")
-    assert in_order(text)
+    words = cpu.words_of(p, source)
+    for text in (
+        assembly(cpu.by_key(p, source), x, y, 0, 0, 0, 0, words),
+        assembly(cpu.by_keys(p, source), x[np.newaxis], y[np.newaxis], 0, streams, 0, 0, words),
+    ):
+        assert packed(text, "vpmuludq")
+        assert packed(text, f"vpsrlv{SIZES[carrier][1]}")
+        assert in_order(text)
 
 
 def test_the_loop_of_words_alone() -> None:
     """Random words are drawn in vectors."""
-    assert_vectors(cpu.fill, "vpmuludq", np.zeros(400, np.uint32), np.uint64(0), np.uint64(0), np.uint64(0))
+    assert_vectors(cpu.fill, "vpmuludq", np.zeros(400, np.uint32), 0, 0, 0)
 
 
 @both_carriers
@@ -127,7 +124,7 @@ def test_loops_with_scales(codes, carrier) -> None:
     p, t = parameters(INT8, Saturation.saturate, carrier, codes=codes), addends(Mode.RNE, carrier)
     x, s = np.zeros((2, 100), carrier), np.ones(2, carrier)
     y = np.zeros((2, 100), np.uint8 if codes else carrier)
-    limit = () if codes else (carrier.type(np.inf),)
+    limit = () if codes else (np.inf,)
     text = assembly(cpu.by_scales(p, t, codes=codes), x, y, s, *limit, cpu.words_of(p, t))
     kind = {"d": "s", "q": "d"}[SIZES[carrier][1]]
     assert packed(text, f"vdivp{kind}")
@@ -139,24 +136,25 @@ def test_loops_with_scales(codes, carrier) -> None:
 def test_the_loop_of_the_largest_magnitude(carrier) -> None:
     """The maximum is found in vectors."""
     x, y = arrays(carrier)
-    word = x.dtype.type
     instruction = {4: "vpmaxud", 8: "v(pcmpgtq|pmaxuq)"}[x.itemsize]
-    assert_vectors(cpu.largest, instruction, x[np.newaxis], y[:1], word(0), word(1), word(1 << (8 * x.itemsize - 1)))
+    assert_vectors(cpu.largest, instruction, x[np.newaxis], y[:1], 0, 1, 1 << (8 * x.itemsize - 1))
 
 
 def test_a_bad_shape_is_seen() -> None:
     """A loop whose index may be negative takes its elements one by one, or is not packed at all."""
 
-    def slow(x, y, first, last):
+    @kernel()
+    def slow(x: Array, y: Array, first: I64, last: I64) -> None:
         for i in range(first, last):
             y[i] = np.uint32(np.uint32(x[i] << np.uint32(3)) ^ np.uint32(x[i] >> (x[i] & np.uint32(31))))
 
-    def fast(x, y):
+    @kernel()
+    def fast(x: Array, y: Array) -> None:
         for i in range(x.size):
             y[i] = np.uint32(np.uint32(x[i] << np.uint32(3)) ^ np.uint32(x[i] >> (x[i] & np.uint32(31))))
 
     x, y = arrays(np.dtype(np.float32))
-    good, bad = assembly(numba.njit(fast), x, y), assembly(numba.njit(slow), x, y, 0, 100)
+    good, bad = assembly(fast, x, y), assembly(slow, x, y, 0, 100)
     assert packed(good, "vpsrlvd")
     assert in_order(good)
     assert not in_order(bad) or not packed(bad, "vpsrlvd")

@@ -1,30 +1,117 @@
-"""How kernels are compiled and kept: a disk cache whose path carries a hash of all of `qsim/kernels`.
+"""How kernels are compiled, kept, and called: machine code in a file for each loop, loaded without Numba.
 
-Numba notices a change of the file that holds a kernel, not of the files whose functions it calls. A cache that served
-the old core after an edit would be wrong in the one way nobody looks for, so an edit anywhere in this folder changes
-the path.
+Numba compiles, and is imported for that alone: it takes most of the time of a first call. What it makes is an object file,
+which LLVM loads in a process that finds it there. The path of these files carries a hash of all of `qsim/kernels`: a cache
+that served the old core after an edit would be wrong in the one way nobody looks for.
+
+Numba knows a function for kernels only once it has been told of it, and it is told when it is first needed:
+`qsim.kernels.lowering`, which imports it, asks for all that waits here.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
+import importlib
+import importlib.util
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
-import numba
-from llvmlite import binding, ir
-from numba.core import cgutils, types
-from numba.core import config as numba_config
-from numba.extending import intrinsic, overload
-from numba.np.numpy_support import as_dtype
+from llvmlite import __version__ as llvmlite_version
+from llvmlite import binding
 from platformdirs import user_cache_path
 
-__all__ = ["compiled", "fields_of", "float_of", "pattern_of", "prefetch", "wide_vectors"]
+from qsim.files import whole
+
+__all__ = ["F64", "I64", "U64", "Array", "Kernel", "fields_of", "jitted", "kernel", "portable", "tell_numba"]
 
 F = TypeVar("F", bound=Callable[..., object])
+
+Array: TypeAlias = Any
+"""Annotates an argument of a kernel: an array in C order, whose type of elements is the caller's choice."""
+U64: TypeAlias = Any
+I64: TypeAlias = Any
+F64: TypeAlias = Any
+PASSED = {"Array": ctypes.py_object, "U64": ctypes.c_uint64, "I64": ctypes.c_int64, "F64": ctypes.c_double}
+"""How each is handed over."""
+
+
+# --- What Numba is told --------------------------------------------------------------------------------------
+
+waiting: list[Callable[[], object]] = []
+"""What Numba is told when it is imported; `lowering` puts what tells it at once in place of `wait`."""
+tell: Callable[[Callable[[], object]], object] = waiting.append
+
+
+def tell_numba(what: Callable[[], object]) -> None:
+    """Let `what` tell Numba something: now if it is there, or when it is."""
+    tell(what)
+
+
+def portable(function: F) -> F:
+    """Mark what every reader reads. Compiled, it becomes part of the loop that calls it: a call would keep that from vectors.
+
+    Nobody else calls it, so that it needs no entry for Python or C, which take a third of the time of a first compilation.
+    """
+
+    def register() -> None:
+        from numba.extending import register_jitable
+
+        register_jitable(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+
+    tell_numba(register)
+    return function
+
+
+def fields_of(
+    kind: type[Any], start: int = 0, known: Callable[[Any], dict[str, int]] = lambda _: {}
+) -> Callable[[Any], Any]:
+    """Return a function for kernels that takes an array of words for the named tuple `kind`, whose fields begin at `start`.
+
+    An array's type says which word it holds: fields whose value follows from that are constants of the loop, `known`.
+    """
+
+    def fields(words: Any) -> Any:
+        given = known(words.dtype)
+        return kind(*(words.dtype.type(given.get(name, words[start + i])) for i, name in enumerate(kind._fields)))
+
+    def typed(words: Any) -> Any:
+        from numba.np.numpy_support import as_dtype
+
+        dtype = as_dtype(words.dtype)
+        given = known(dtype)
+        elements = (
+            f"word({given[name]})" if name in given else f"words[{start + i}]" for i, name in enumerate(kind._fields)
+        )
+        scope: dict[str, Any] = {"kind": kind, "word": dtype.type}
+        # A call of so many arguments, written out; Numba wants the annotations to be those of `fields`.
+        exec(f"def build(words: Any) -> Any:\n    return kind({', '.join(elements)})", scope)  # noqa: S102
+        return scope["build"]
+
+    def register() -> None:
+        from numba.extending import overload
+
+        overload(fields)(typed)
+
+    tell_numba(register)
+    return fields
+
+
+Intrinsic = Literal["float_of", "pattern_of", "prefetch", "room32", "room64", "wide_vectors"]
+
+
+def __getattr__(name: str) -> Any:
+    """Return what kernels call by the name of this module, `compiled.prefetch`: Numba asks for it when it compiles them."""
+    if name in get_args(Intrinsic):
+        return getattr(importlib.import_module("qsim.kernels.lowering"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# --- Machine code that is kept -----------------------------------------------------------------------------
 
 
 @functools.cache
@@ -42,107 +129,162 @@ def cache_directory() -> Path | None:
     return place if os.access(place, os.W_OK) else None
 
 
-def fields_of(
-    kind: type[Any], start: int = 0, known: Callable[[Any], dict[str, int]] = lambda _: {}
-) -> Callable[[Any], Any]:
-    """Return a function for kernels that takes an array of words for the named tuple `kind`, whose fields begin at `start`.
-
-    Numba takes an argument that is a tuple apart number by number: 14 us for `core.Parameters`, against 0.4 for an array. And
-    an array's type says which word it holds: fields whose value follows from that are constants of the loop, `known`.
-    """
-
-    def fields(words: Any) -> Any:
-        given = known(words.dtype)
-        return kind(*(words.dtype.type(given.get(name, words[start + i])) for i, name in enumerate(kind._fields)))
-
-    def typed(words: Any) -> Any:
-        given = known(as_dtype(words.dtype))
-        elements = (
-            f"word({given[name]})" if name in given else f"words[{start + i}]" for i, name in enumerate(kind._fields)
-        )
-        scope: dict[str, Any] = {"kind": kind, "word": as_dtype(words.dtype).type}
-        # A call of so many arguments, written out; Numba wants the annotations to be those of `fields`.
-        exec(f"def build(words: Any) -> Any:\n    return kind({', '.join(elements)})", scope)  # noqa: S102
-        return scope["build"]
-
-    overload(fields)(typed)
-    return fields
-
-
-def same_bits(kinds: dict[Any, Any]) -> Any:
-    """Return a function for kernels that takes a value of one type of Numba for one of another with the same bits."""
-
-    @intrinsic
-    def bits(_: Any, value: Any) -> Any:
-        def cast(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.bitcast(arguments[0], target.get_value_type(signature.return_type))
-
-        return kinds[value](value), cast
-
-    return bits
-
-
-pattern_of = same_bits({types.float32: types.uint32, types.float64: types.uint64})
-float_of = same_bits({types.uint32: types.float32, types.uint64: types.float64})
-
-
-def in_kernels(made: Any) -> Any:
-    """Make an intrinsic of Numba; a kernel calls it without the first argument, which `intrinsic` does not tell of."""
-    return intrinsic(made)
-
-
-@in_kernels
-def prefetch(_: Any, array: Any, index: Any, offset: Any) -> Any:  # noqa: ARG001 - Numba goes by their names
-    """Ask memory for the cache line that lies `offset` bytes after element `index` of a contiguous array.
-
-    Nothing is read, and nothing need be there.
-    """
-
-    def ask(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        address = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
-        address = builder.gep(address, [arguments[2]])
-        word = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [address.type, word, word, word])
-        insert: Any = cgutils.get_or_insert_function
-        function = insert(builder.module, kind, "llvm.prefetch")
-        builder.call(function, [address, word(0), word(3), word(1)])  # to read, into all caches, data
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, types.intp), ask
-
-
 @functools.cache
-def has_fast_wide_vectors() -> bool:
-    """Whether there are vectors of 512 bits that do not slow the clock: they do before Ice Lake, which lacks VBMI2 too."""
-    return bool(binding.get_host_cpu_features().get("avx512vbmi2"))
+def compiler() -> str:
+    """Return what machine code depends on besides its source: the compilers, their settings, and the processor."""
+    spec = importlib.util.find_spec("numba")  # its version takes longer to find out
+    made = Path(spec.origin).stat().st_mtime_ns if spec is not None and spec.origin is not None else 0
+    settings = sorted(
+        f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_") and name not in UNHEEDED
+    )
+    features = binding.get_host_cpu_features().flatten()
+    return repr((llvmlite_version, made, settings, binding.get_host_cpu_name(), features, object.__basicsize__))
 
 
-@in_kernels
-def wide_vectors(_: Any) -> Any:
-    """Let the loops of the function that calls it use vectors of 512 bits, of which LLVM otherwise takes half."""
-
-    def allow(context: Any, builder: Any, *_: Any) -> Any:
-        if has_fast_wide_vectors():
-            # llvmlite's own `add` knows a list of attributes, and not this one.
-            set.add(builder.function.attributes, '"prefer-vector-width"="512"')
-        return context.get_dummy_value()
-
-    return types.void(), allow
+UNHEEDED = ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER")
 
 
-def compiled(function: F) -> F:
-    """Compile `function` at its first call, from the disk cache where there is one; no fastmath, no GIL.
-
-    A quotient by zero is IEEE's: Python's exception would keep a division from vectors.
-    """
-    config: Any = numba_config  # its settings are made at run time
-    njit: Any = numba.njit
-    place = cache_directory()
-    before = config.CACHE_DIR
+def read(file: Path) -> tuple[str, bytes] | None:
+    """Return the symbol and the machine code in a file, or `None`: there is none, or it is damaged."""
     try:
-        config.CACHE_DIR = str(place or "")  # read by numba when the decorator runs, not when the function does
-        kernel: F = njit(cache=place is not None, nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
-        return kernel
-    finally:
-        config.CACHE_DIR = before
+        content = file.read_bytes()
+    except OSError:
+        return None
+    digest, rest = content[:32], content[32:]
+    if hashlib.sha256(rest).digest() != digest:
+        return None
+    symbol, _, code = rest.partition(b"\0")
+    return symbol.decode(), code
+
+
+def write(file: Path, symbol: str, code: bytes) -> None:
+    """Keep machine code in a file, whole or not at all; a full disk is no reason not to compute."""
+    rest = symbol.encode() + b"\0" + code
+    try:
+        with whole(file) as stream:
+            stream.write(hashlib.sha256(rest).digest() + rest)
+    except OSError:
+        return
+
+
+def loaded(symbol: str, code: bytes) -> tuple[Any, int]:
+    """Return the engine of LLVM that holds this machine code, and the address of the symbol.
+
+    Each has an engine of its own: Numba numbers its symbols anew in every process, so that different code may have one name.
+    """
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    target = binding.Target.from_triple(binding.get_process_triple())
+    static = {"reloc": "static"} if target.name.startswith("x86") else {}
+    engine = binding.create_mcjit_compiler(
+        binding.parse_assembly(""), target.create_target_machine(codemodel="jitdefault", jit=True, **static)
+    )
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return engine, engine.get_function_address(symbol)
+
+
+# --- Kernels -------------------------------------------------------------------------------------------------
+
+lock = threading.RLock()
+nowhere = ctypes.c_int64()
+NOWHERE = ctypes.addressof(nowhere)
+"""Where compiled functions would leave what they return, or raise: kernels do neither."""
+
+
+Native: TypeAlias = Callable[..., int]
+"""Machine code, called with two addresses and the arguments; it returns 0, or another number if these are not what it takes."""
+Types: TypeAlias = tuple[tuple[int, int], ...]
+"""Of each array the number that NumPy gives the type of its elements, and that of its dimensions."""
+
+
+def refuse(*_: object) -> int:
+    """Stand for the machine code of a kernel that was not called yet."""
+    return 1
+
+
+class Kernel:
+    """Hold a loop in machine code, by the types of the arrays that it is called with.
+
+    Its arguments are those of the Python function that it was made of, whose annotations say what they are. `variant` is what
+    the function has from around it. No fastmath, no GIL; a quotient by zero is IEEE's.
+    """
+
+    def __init__(self, function: Callable[..., None], variant: tuple[object, ...] = ()) -> None:
+        self.py_func = function
+        self.kinds = [
+            str(kind).rpartition(".")[2] for name, kind in function.__annotations__.items() if name != "return"
+        ]
+        if not set(self.kinds) <= set(PASSED):
+            raise TypeError(f"{function.__name__}: a kernel's arguments are written as {', '.join(PASSED)}")
+        self.name = "-".join([function.__name__, *map(str, variant)]).replace(" ", "_")
+        self.arrays = [at for at, kind in enumerate(self.kinds) if kind == "Array"]
+        self.native: dict[Types, Native] = {}
+        self.latest: Native = refuse
+        self.engines: list[Any] = []
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *arguments: Any) -> None:
+        """Run the loop; raise `TypeError` for an array that is not in C order or has other dimensions than at first.
+
+        The machine code looks itself whether the arrays are what it was made for: that is faster than to ask here.
+        """
+        if self.latest(NOWHERE, NOWHERE, *arguments):
+            native = self.find(arguments)
+            if native(NOWHERE, NOWHERE, *arguments):
+                raise TypeError(f"{self.name} takes arrays in C order, of the byte order of this machine")
+            self.latest = native
+
+    def find(self, arguments: tuple[Any, ...]) -> Native:
+        """Return the machine code for arrays of these types: known, from its file, or compiled anew."""
+        arrays = [arguments[at] for at in self.arrays]
+        types = tuple((array.dtype.num, array.ndim) for array in arrays)
+        with lock:
+            if types not in self.native:
+                if any([n for _, n in types] != [n for _, n in known] for known in self.native):
+                    raise TypeError(f"{self.name} takes arrays of as many dimensions at every call")
+                self.native[types] = self.load(types, arguments)
+            return self.native[types]
+
+    def load(self, types: Types, arguments: tuple[Any, ...]) -> Native:
+        """Return machine code from its file, or compile it."""
+        # The path of the cache knows the source of these kernels alone.
+        place = cache_directory() if self.py_func.__module__.startswith("qsim.kernels.") else None
+        digest = hashlib.sha256(repr((compiler(), self.kinds, types)).encode()).hexdigest()[:16]
+        file = place / f"{self.name}-{digest}.o" if place else None
+        found = read(file) if file else None
+        if found is None:
+            found = importlib.import_module("qsim.kernels.lowering").object_code(self, arguments)
+            if file:
+                write(file, *found)
+        engine, address = loaded(*found)
+        self.engines.append(engine)  # the code lives as long
+        passed: Any = (PASSED[kind] for kind in self.kinds)
+        return ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *passed)(address)
+
+
+def kernel(*variant: object) -> Callable[[Callable[..., None]], Kernel]:
+    """Return a decorator that makes a `Kernel`; `variant` tells apart those made of one function."""
+    return lambda function: Kernel(function, variant)
+
+
+class Jitted:
+    """Hold a function that Numba's own dispatcher compiles, with its disk cache: it takes tuples, and may make arrays."""
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self.py_func = function
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call it, compiled."""
+        return self.dispatcher(*arguments)
+
+    @functools.cached_property
+    def dispatcher(self) -> Any:
+        """The function for Numba, which is imported for it."""
+        return importlib.import_module("qsim.kernels.lowering").dispatcher(self.py_func)
+
+
+def jitted(function: Callable[..., object]) -> Jitted:
+    """Make a `Jitted`; a loop of its kind needs Numba in every process."""
+    return Jitted(function)

@@ -41,8 +41,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from numba.extending import register_jitable
 from numpy import uint64
+
+from qsim.kernels.compiled import portable
 
 __all__ = [
     "Addends",
@@ -62,13 +63,6 @@ __all__ = [
     "round_word",
     "stochastic",
 ]
-
-
-portable = register_jitable(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""Marks what every reader reads. Compiled, it becomes part of the loop that calls it: a call would keep that from vectors.
-
-Nobody else calls it, so that it needs no entry for Python or C, which take a third of the time of a first compilation.
-"""
 
 
 class Parameters(NamedTuple):

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy import uint32, uint64
 
-from qsim.kernels import core
-from qsim.kernels.compiled import compiled, fields_of, float_of, pattern_of, prefetch, wide_vectors
+from qsim.kernels import compiled, core
+from qsim.kernels.compiled import F64, I64, U64, Array, Kernel, fields_of, kernel, portable
 from qsim.kernels.core import (
     HALF,
     LOW,
@@ -32,20 +32,17 @@ from qsim.kernels.core import (
     negative,
     of_sign,
     philox4x32_10,
-    portable,
     stochastic,
 )
 from qsim.kernels.parameters import CARRIERS, Shortcut, shortcut
 
 __all__ = [
-    "FIELDS", "by_addends", "by_eps", "by_rows", "by_scales", "by_words", "count", "fill", "flush_all", "largest",
+    "FIELDS", "by_addends", "by_eps", "by_key", "by_keys", "by_scales", "by_words", "count", "fill", "flush_all", "largest",
     "look_up", "round_by_addends", "round_by_words", "words_of",
 ]  # fmt: skip
 
-Loop = Callable[..., None]
-
 BUFFER = 256
-"""Random words held at a time. So many take as long to draw as the elements beside them need to come from memory."""
+"""Random words held at a time, in `room32` and `room64`: so many take as long to draw as elements need to come from memory."""
 
 
 BLOCK, AHEAD = 256, 512
@@ -61,7 +58,7 @@ def ask_ahead(x: Any, begin: Any, count: Any) -> None:
     A loop of so much arithmetic reaches only a few cache lines ahead of what it computes, which hides no memory's latency.
     """
     for line in range(count * x.itemsize // LINE + 1):
-        prefetch(x, begin, LINE * line)
+        compiled.prefetch(x, begin, LINE * line)
 
 
 def carrier_fields(dtype: Any) -> dict[str, int]:
@@ -118,12 +115,12 @@ def by_sign(u: Any, t: Any, small: Any, p: Any) -> Any:
 
 
 @functools.cache
-def _by_addends(codes: bool, how: Shortcut, parity: bool) -> Loop:
+def _by_addends(codes: bool, how: Shortcut, parity: bool) -> Kernel:
     fields, finish, neighbour = FIELDS[codes], getattr(core, how), by_parity if parity else by_sign
 
-    @compiled
-    def round_by_addends(x: Any, y: Any, words: Any) -> None:
-        wide_vectors()
+    @kernel(codes, how, parity)
+    def round_by_addends(x: Array, y: Array, words: Array) -> None:
+        compiled.wide_vectors()
         p, t = fields(words), addends_of(words)
         small = last_to_zero(t.even_pos, p), last_to_zero(t.even_neg, p)
         for begin in range(0, x.size, BLOCK):
@@ -136,12 +133,13 @@ def _by_addends(codes: bool, how: Shortcut, parity: bool) -> Loop:
 
 
 @functools.cache
-def _by_scales(how: Shortcut, parity: bool) -> Loop:
+def _by_scales(how: Shortcut, parity: bool) -> Kernel:
     fields, finish, neighbour = FIELDS[False], getattr(core, how), by_parity if parity else by_sign
 
-    @compiled
-    def round_by_scales(x: Any, y: Any, scales: Any, limit: Any, words: Any) -> None:
-        wide_vectors()
+    @kernel(how, parity)
+    def round_by_scales(x: Array, y: Array, scales: Array, limit: F64, words: Array) -> None:
+        compiled.wide_vectors()
+        top, bottom = x.dtype.type(limit), x.dtype.type(-limit)
         p, t = fields(words), addends_of(words)
         small = last_to_zero(t.even_pos, p), last_to_zero(t.even_neg, p)
         for k in range(x.shape[0]):
@@ -150,21 +148,21 @@ def _by_scales(how: Shortcut, parity: bool) -> Loop:
                 some, out = row[begin : begin + BLOCK], y[k][begin : begin + BLOCK]
                 ask_ahead(row, begin + AHEAD, some.size)
                 for i in range(some.size):
-                    u = pattern_of(some[i] / scale)
-                    product = float_of(finish(neighbour(u, t, small, p), u, p)) * scale
-                    product = limit if product > limit else product  # noqa: FURB136 - a NaN stays one
-                    out[i] = -limit if product < -limit else product  # noqa: FURB136 - likewise
+                    u = compiled.pattern_of(some[i] / scale)
+                    product = compiled.float_of(finish(neighbour(u, t, small, p), u, p)) * scale
+                    product = top if product > top else product  # noqa: FURB136 - a NaN stays one
+                    out[i] = bottom if product < bottom else product  # noqa: FURB136 - likewise
 
     return round_by_scales
 
 
 @functools.cache
-def _codes_by_scales(how: Shortcut, parity: bool) -> Loop:
+def _codes_by_scales(how: Shortcut, parity: bool) -> Kernel:
     fields, finish, neighbour = FIELDS[True], getattr(core, how), by_parity if parity else by_sign
 
-    @compiled
-    def encode_by_scales(x: Any, y: Any, scales: Any, words: Any) -> None:
-        wide_vectors()
+    @kernel(how, parity)
+    def encode_by_scales(x: Array, y: Array, scales: Array, words: Array) -> None:
+        compiled.wide_vectors()
         p, t = fields(words), addends_of(words)
         small = last_to_zero(t.even_pos, p), last_to_zero(t.even_neg, p)
         for k in range(x.shape[0]):
@@ -173,7 +171,7 @@ def _codes_by_scales(how: Shortcut, parity: bool) -> Loop:
                 some, out = row[begin : begin + BLOCK], y[k][begin : begin + BLOCK]
                 ask_ahead(row, begin + AHEAD, some.size)
                 for i in range(some.size):
-                    u = pattern_of(some[i] / scale)
+                    u = compiled.pattern_of(some[i] / scale)
                     out[i] = finish(neighbour(u, t, small, p), u, p)
 
     return encode_by_scales
@@ -184,12 +182,12 @@ def looks_at_parity(t: Addends) -> bool:
     return (t.even_pos, t.odd_pos) == (t.even_neg, t.odd_neg)
 
 
-def by_addends(p: Parameters, t: Addends, *, codes: bool = False) -> Loop:
+def by_addends(p: Parameters, t: Addends, *, codes: bool = False) -> Kernel:
     """Return the loop(x, y, words) that rounds every pattern of `x` into `y` by a deterministic mode."""
     return _by_addends(codes, shortcut(p), looks_at_parity(t))
 
 
-def by_scales(p: Parameters, t: Addends, *, codes: bool = False) -> Loop:
+def by_scales(p: Parameters, t: Addends, *, codes: bool = False) -> Kernel:
     """Return the loop(x, y, scales, limit, words) that rounds fl(x / s) and multiplies by s again, s = scales[k] in row k.
 
     `x` and `y` are 2-D arrays of floats; products end at `limit`. For `codes` nothing is multiplied, and there is no limit.
@@ -208,7 +206,7 @@ def round_by_addends(x: Any, y: Any, t: Addends, p: Parameters, *, codes: bool =
 @portable
 def fill_blocks(words: Any, first: Any, seed: Any, stream: Any) -> None:
     """Fill `words`, a multiple of four long, with those of the blocks from `first` on, which have one upper half."""
-    wide_vectors()
+    compiled.wide_vectors()
     k0, k1 = uint64(seed & LOW), uint64(seed >> HALF)
     c2, c3 = uint64(stream & LOW), uint64(stream >> HALF)
     lower, upper = uint64(first & LOW), uint64(first >> HALF)
@@ -230,8 +228,8 @@ def fill_words(words: Any, first: Any, seed: Any, stream: Any) -> None:
     fill_blocks(words[near:], uint64(first + left), seed, stream)
 
 
-@compiled
-def fill(words: Any, first: Any, seed: Any, stream: Any) -> None:
+@kernel()
+def fill(words: Array, first: U64, seed: U64, stream: U64) -> None:
     """Fill the uint32 array `words` (a multiple of four long) with the words of the blocks from `first` on."""
     fill_words(words, first, seed, stream)
 
@@ -268,7 +266,7 @@ def stochastic_rounder(codes: bool, how: Shortcut, kind: Kind) -> Callable[..., 
 
     @portable
     def round_all(x: Any, r: Any, y: Any, words: Any) -> None:
-        wide_vectors()
+        compiled.wide_vectors()
         p, source = fields(words), source_of(words)
         word = type(p.sign)
         for i in range(x.size):
@@ -279,11 +277,11 @@ def stochastic_rounder(codes: bool, how: Shortcut, kind: Kind) -> Callable[..., 
 
 
 @functools.cache
-def _by_words(codes: bool, how: Shortcut, kind: Kind) -> Loop:
+def _by_words(codes: bool, how: Shortcut, kind: Kind) -> Kernel:
     round_all = stochastic_rounder(codes, how, kind)
 
-    @compiled
-    def round_by_words(x: Any, r: Any, y: Any, words: Any) -> None:
+    @kernel(codes, how, kind)
+    def round_by_words(x: Array, r: Array, y: Array, words: Array) -> None:
         for begin in range(0, x.size, BLOCK):
             some = slice(begin, min(begin + BLOCK, x.size))
             ask_ahead(x, begin + AHEAD, some.stop - begin)
@@ -294,53 +292,66 @@ def _by_words(codes: bool, how: Shortcut, kind: Kind) -> Loop:
 
 
 @functools.cache
-def _by_rows(codes: bool, how: Shortcut, kind: Kind) -> Loop:
+def drawing_rounder(codes: bool, how: Shortcut, kind: Kind, wide: bool) -> Callable[..., None]:
+    """Return the function for loops that rounds a row by the words it draws, `wide` ones of two words of the generator."""
     round_all = stochastic_rounder(codes, how, kind)
 
-    @compiled
-    def round_rows32(x: Any, y: Any, seed: Any, streams: Any, first: Any, before: Any, words: Any) -> None:
-        buffer = np.empty(BUFFER, np.uint32)
-        for k in range(y.shape[0]):
-            row, out, stream = x[min(k, x.shape[0] - 1)], y[k], streams[k]
-            done, skip, block = 0, np.int64(before), uint64(first)
-            while done < row.size:
-                filled = min(BUFFER, 4 * ((skip + row.size - done + 3) // 4))
-                ask_ahead(row, done, filled)  # they come while the words are drawn
-                fill_words(buffer[:filled], block, seed, stream)
-                n = min(filled - skip, row.size - done)
-                round_all(row[done : done + n], buffer[skip : skip + n], out[done : done + n], words)
-                done += n
-                block, skip = uint64(block + uint64(filled // 4)), np.int64(0)
+    @portable
+    def round_row32(x: Any, y: Any, seed: Any, stream: Any, first: Any, before: Any, words: Any) -> None:
+        buffer = compiled.room32()
+        done, skip, block = 0, before, first
+        while done < x.size:
+            filled = min(BUFFER, 4 * ((skip + x.size - done + 3) // 4))
+            ask_ahead(x, done, filled)  # they come while the words are drawn
+            fill_words(buffer[:filled], block, seed, stream)
+            n = min(filled - skip, x.size - done)
+            round_all(x[done : done + n], buffer[skip : skip + n], y[done : done + n], words)
+            done += n
+            block, skip = uint64(block + uint64(filled // 4)), 0
 
-    return round_rows32
+    @portable
+    def round_row64(x: Any, y: Any, seed: Any, stream: Any, first: Any, before: Any, words: Any) -> None:
+        buffer, pairs = compiled.room32(), compiled.room64()
+        done, skip, block = 0, before, first
+        while done < x.size:
+            filled = min(BUFFER, 2 * ((skip + x.size - done + 1) // 2))
+            ask_ahead(x, done, filled)
+            fill_words(buffer[: 2 * filled], block, seed, stream)
+            for i in range(uint64(filled)):
+                high = uint64(buffer[TWO * uint64(i)])
+                pairs[i] = uint64(uint64(high << HALF) | uint64(buffer[TWO * uint64(i) + ONE]))
+            n = min(filled - skip, x.size - done)
+            round_all(x[done : done + n], pairs[skip : skip + n], y[done : done + n], words)
+            done += n
+            block, skip = uint64(block + uint64(filled // 2)), 0
+
+    return round_row64 if wide else round_row32
 
 
 @functools.cache
-def _by_rows_of_pairs(codes: bool, how: Shortcut, kind: Kind) -> Loop:
-    round_all = stochastic_rounder(codes, how, kind)
+def _by_key(codes: bool, how: Shortcut, kind: Kind, wide: bool) -> Kernel:
+    round_row = drawing_rounder(codes, how, kind, wide)
 
-    @compiled
-    def round_rows64(x: Any, y: Any, seed: Any, streams: Any, first: Any, before: Any, words: Any) -> None:
-        buffer, pairs = np.empty(2 * BUFFER, np.uint32), np.empty(BUFFER, np.uint64)
+    @kernel(codes, how, kind)
+    def round_by_key(x: Array, y: Array, seed: U64, stream: U64, first: U64, before: I64, words: Array) -> None:
+        round_row(x, y, seed, stream, first, before, words)
+
+    return round_by_key
+
+
+@functools.cache
+def _by_keys(codes: bool, how: Shortcut, kind: Kind, wide: bool) -> Kernel:
+    round_row = drawing_rounder(codes, how, kind, wide)
+
+    @kernel(codes, how, kind)
+    def round_by_keys(x: Array, y: Array, seed: U64, streams: Array, first: U64, before: I64, words: Array) -> None:
         for k in range(y.shape[0]):
-            row, out, stream = x[min(k, x.shape[0] - 1)], y[k], streams[k]
-            done, skip, block = 0, np.int64(before), uint64(first)
-            while done < row.size:
-                filled = min(BUFFER, 2 * ((skip + row.size - done + 1) // 2))
-                ask_ahead(row, done, filled)
-                fill_words(buffer[: 2 * filled], block, seed, stream)
-                for i in range(uint64(filled)):
-                    high = uint64(buffer[TWO * uint64(i)])
-                    pairs[i] = uint64(uint64(high << HALF) | uint64(buffer[TWO * uint64(i) + ONE]))
-                n = min(filled - skip, row.size - done)
-                round_all(row[done : done + n], pairs[skip : skip + n], out[done : done + n], words)
-                done += n
-                block, skip = uint64(block + uint64(filled // 2)), np.int64(0)
+            round_row(x[min(k, x.shape[0] - 1)], y[k], seed, streams[k], first, before, words)
 
-    return round_rows64
+    return round_by_keys
 
 
-def by_words(p: Parameters, source: Stochastic, *, codes: bool = False) -> Loop:
+def by_words(p: Parameters, source: Stochastic, *, codes: bool = False) -> Kernel:
     """Return the loop(x, r, y, words) that rounds `x` into `y`; element i takes the bits of `r[i]` that `source` says."""
     return _by_words(codes, shortcut(p), kind_of(source))
 
@@ -350,23 +361,31 @@ def round_by_words(x: Any, r: Any, y: Any, source: Stochastic, p: Parameters, *,
     by_words(p, source, codes=codes)(x, r, y, words_of(p, source))
 
 
-def by_rows(p: Parameters, source: Stochastic, *, codes: bool = False) -> Loop:
-    """Return the loop(x, y, seed, streams, first, before, words) that rounds each row of the 2-D `x` into `y`.
+def by_key(p: Parameters, source: Stochastic, *, codes: bool = False) -> Kernel:
+    """Return the loop(x, y, seed, stream, first, before, words) that rounds `x` into `y` by the words of a stream.
 
-    Row k takes the words of `streams[k]`, from block `first` on but for the elements `before`; of float64 two an element, the
-    first the high one. Where `x` has a single row, every row of `y` is a rounding of it.
+    They begin in block `first`, after those of the elements `before` there. An element takes one, or of float64 two, the high
+    one first.
     """
-    return (_by_rows if p.last < 32 else _by_rows_of_pairs)(codes, shortcut(p), kind_of(source))
+    return _by_key(codes, shortcut(p), kind_of(source), p.last >= 32)
+
+
+def by_keys(p: Parameters, source: Stochastic, *, codes: bool = False) -> Kernel:
+    """Return the loop(x, y, seed, streams, first, before, words) that does so to each row of the 2-D `x`, by a stream each.
+
+    Where `x` has a single row, every row of `y` is a rounding of it.
+    """
+    return _by_keys(codes, shortcut(p), kind_of(source), p.last >= 32)
 
 
 @functools.cache
-def by_eps(*, codes: bool = False) -> Loop:
+def by_eps(*, codes: bool = False) -> Kernel:
     """Return the loop(x, eps, y, words) of Threshold; element i has the threshold `eps[i]` / 2^W, W the width of its word."""
     fields, finish = FIELDS[codes], core.ranged
 
-    @compiled
-    def round_by_eps(x: Any, eps: Any, y: Any, words: Any) -> None:
-        wide_vectors()
+    @kernel(codes)
+    def round_by_eps(x: Array, eps: Array, y: Array, words: Array) -> None:
+        compiled.wide_vectors()
         p = fields(words)
         word = type(p.sign)
         for i in range(x.size):
@@ -379,17 +398,18 @@ def by_eps(*, codes: bool = False) -> Loop:
 # --- Afterwards --------------------------------------------------------------------------------------------
 
 
-@compiled
-def flush_all(x: Any, y: Any, limit: Any, words: Any) -> None:
+@kernel()
+def flush_all(x: Array, y: Array, limit: U64, words: Array) -> None:
     """Copy `x` to `y` with zeros in place of what is of smaller magnitude than the pattern `limit`."""
     p = parameters_of(words)
+    least = words.dtype.type(limit)
     for i in range(x.size):
-        y[i] = flush(x[i], limit, p)
+        y[i] = flush(x[i], least, p)
 
 
-@compiled
-def count(x: Any, y: Any, words: Any) -> Any:
-    """Return how many elements of the rows of `y`, roundings of the rows of `x`, broke a hypothesis.
+@kernel()
+def count(x: Array, y: Array, words: Array, found: Array) -> None:
+    """Write into `found` how many elements of the rows of `y`, roundings of the rows of `x`, broke a hypothesis.
 
     Four numbers: saturated (finite, of larger magnitude than the format's largest), underflowed (not zero, and rounded
     to zero), NaN, and on the grid (finite and unchanged; signed zeros count as equal). A single row of `x` stands for all.
@@ -416,30 +436,32 @@ def count(x: Any, y: Any, words: Any) -> Any:
             underflowed += under
             nan += none
             on_grid += same
-    return saturated, underflowed, nan, on_grid
+    found[0], found[1], found[2], found[3] = saturated, underflowed, nan, on_grid
 
 
-@compiled
-def largest(x: Any, y: Any, least: Any, inf: Any, sign: Any) -> None:
+@kernel()
+def largest(x: Array, y: Array, least: U64, inf: U64, sign: U64) -> None:
     """Write the largest pattern of a magnitude in each row of `x` into `y`; those below `least` or from `inf` on are none.
 
     Patterns of magnitudes are ordered as the numbers are, and integers have a maximum in vectors.
     """
-    wide_vectors()
-    word = type(sign)
+    compiled.wide_vectors()
+    word = x.dtype.type
+    bits, end, last = word(word(sign) - word(1)), word(inf), word(8 * x.itemsize - 1)
     for k in range(x.shape[0]):
         row, found = x[k], word(0)
         for begin in range(0, row.size, BLOCK):
             some = row[begin : begin + BLOCK]
             ask_ahead(row, begin + AHEAD, some.size)
             for i in range(some.size):
-                a = word(some[i] & word(sign - word(1)))
-                found = max(found, a if a < inf else word(0))
-        y[k] = found if found >= least else word(0)
+                a = word(some[i] & bits)
+                number = word(word(0) - word(word(a - end) >> last))  # all bits where a < end, which has no sign bit
+                found = max(found, word(a & number))
+        y[k] = found if found >= word(least) else word(0)
 
 
-@compiled
-def look_up(codes: Any, values: Any, y: Any) -> None:
+@kernel()
+def look_up(codes: Array, values: Array, y: Array) -> None:
     """Write the value of every code into `y`."""
     for i in range(codes.size):
         y[i] = values[codes[i]]

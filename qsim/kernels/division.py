@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba.extending import register_jitable as portable
 from numpy import int64, uint64
 
-from qsim.kernels.compiled import compiled
+from qsim.kernels.compiled import Array, kernel, portable
 
 __all__ = ["divide_all", "divide_to_odd"]
 
@@ -65,8 +64,8 @@ def divide_to_odd(x: Any, s: Any) -> Any:
     return uint64(sign | uint64(kept | left))
 
 
-@compiled
-def divide_all(x: Any, s: Any, y: Any) -> None:
+@kernel()
+def divide_all(x: Array, s: Array, y: Array) -> None:
     """Write the patterns of `x` / `s`, rounded to odd, into `y`; NaN stays as it is."""
     for i in range(x.size):
         y[i] = divide_to_odd(x[i], s[i])

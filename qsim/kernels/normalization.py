@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from qsim.kernels.compiled import compiled
+from qsim.kernels.compiled import jitted, portable
 
 __all__ = ["backward", "channel_sums", "forward", "gradient_sums", "moments"]
 
 
-@compiled
-def channel_sums(x: Any, mean: Any, first: Any, second: Any) -> None:
-    """Write into `first` and `second` the sums over the pixels of x (pixels, C) of x - mean and of its square, by channel."""
+@portable
+def sum_channels(x: Any, mean: Any, first: Any, second: Any) -> None:
+    """Do as `channel_sums`."""
     pixels, channels = x.shape
     first[:] = 0
     second[:] = 0
@@ -33,7 +33,13 @@ def channel_sums(x: Any, mean: Any, first: Any, second: Any) -> None:
             second[c] += d * d
 
 
-@compiled
+@jitted
+def channel_sums(x: Any, mean: Any, first: Any, second: Any) -> None:
+    """Write into `first` and `second` the sums over the pixels of x (pixels, C) of x - mean and of its square, by channel."""
+    sum_channels(x, mean, first, second)
+
+
+@jitted
 def moments(x: Any, groups: Any, mean: Any, scale: Any, eps: Any) -> None:
     """Write the mean of each group of channels of x (pixels, C), and r, both by channel, into `mean` and `scale`.
 
@@ -43,16 +49,16 @@ def moments(x: Any, groups: Any, mean: Any, scale: Any, eps: Any) -> None:
     each = channels // groups
     sums, squares = np.empty(channels), np.empty(channels)
     mean[:] = 0
-    channel_sums(x, mean, sums, squares)
+    sum_channels(x, mean, sums, squares)
     for g in range(groups):
         mean[g * each : (g + 1) * each] = sums[g * each : (g + 1) * each].sum() / (pixels * each)
-    channel_sums(x, mean, sums, squares)
+    sum_channels(x, mean, sums, squares)
     for g in range(groups):
         variance = squares[g * each : (g + 1) * each].sum() / (pixels * each)
         scale[g * each : (g + 1) * each] = 1 / np.sqrt(variance + eps)
 
 
-@compiled
+@jitted
 def forward(x: Any, y: Any, mean: Any, scale: Any, gain: Any, shift: Any, relu: Any) -> None:
     """Write gain (x - mean) scale + shift into y (pixels, C), or what of it is positive."""
     pixels, channels = x.shape
@@ -68,7 +74,7 @@ def forward(x: Any, y: Any, mean: Any, scale: Any, gain: Any, shift: Any, relu: 
             out[c] = max(z, least)
 
 
-@compiled
+@jitted
 def gradient_sums(x: Any, y: Any, g: Any, mean: Any, scale: Any, relu: Any, to_gain: Any, to_shift: Any) -> None:
     """Write the sums over the pixels of g h and of g, by channel, where y > 0 if there is a ReLU."""
     pixels, channels = x.shape
@@ -84,7 +90,7 @@ def gradient_sums(x: Any, y: Any, g: Any, mean: Any, scale: Any, relu: Any, to_g
             to_gain[c] += e * ((np.float64(row[c]) - mean[c]) * scale[c])
 
 
-@compiled
+@jitted
 def backward(
     x: Any, y: Any, g: Any, to_x: Any, mean: Any, scale: Any, gain: Any, relu: Any, mean_s: Any, mean_sh: Any
 ) -> None:

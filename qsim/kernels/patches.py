@@ -11,8 +11,7 @@ from typing import Any
 
 from numpy import uint64
 
-from qsim.kernels.compiled import compiled
-from qsim.kernels.core import portable
+from qsim.kernels.compiled import jitted, portable
 
 __all__ = ["add_patches", "take_patches"]
 
@@ -24,7 +23,7 @@ def cut(x: Any, kw: Any, stride: Any, pad: Any, width: Any) -> Any:
     return left, min(max(-left, 0), kw), max(min(width - left, kw), 0)
 
 
-@compiled
+@jitted
 def take_patches(images: Any, rows: Any, shape: Any, kernel: Any, stride: Any, pad: Any, size: Any) -> None:
     """Write the patches of flat `images` of `shape` (n, H, W, C) into flat `rows`, `size` = (Ho, Wo) of them an image."""
     count, height, width, channels = shape
@@ -55,7 +54,7 @@ def take_patches(images: Any, rows: Any, shape: Any, kernel: Any, stride: Any, p
                     at += piece
 
 
-@compiled
+@jitted
 def add_patches(rows: Any, images: Any, shape: Any, kernel: Any, stride: Any, pad: Any, size: Any) -> None:
     """Add flat `rows` to the pixels of flat `images` that they were taken from, in the order of the rows."""
     count, height, width, channels = shape

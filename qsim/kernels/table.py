@@ -25,8 +25,8 @@ from numpy import uint64
 
 from qsim.errors import InputError
 from qsim.formats import Format, Table
-from qsim.kernels.compiled import compiled
-from qsim.kernels.core import Stochastic, addend, eps_addend, portable
+from qsim.kernels.compiled import jitted, portable
+from qsim.kernels.core import Stochastic, addend, eps_addend
 from qsim.kernels.parameters import CARRIERS, addends, ends
 from qsim.rounding import Mode, Saturation
 
@@ -196,7 +196,7 @@ def round_bits(u: Any, even: Any, odd: Any, sticky: Any, p: Any) -> Any:
     return (p.nan_neg if u >= p.sign else p.nan_pos) if a > p.inf else finite
 
 
-@compiled
+@jitted
 def round_by_addends(x: Any, y: Any, t: Any, p: Any) -> None:
     """Round every pattern of `x` into `y` with the same `Addends`: the deterministic modes."""
     for i in range(x.size):
@@ -214,7 +214,7 @@ def order(u: Any) -> Any:
     return uint64(u ^ SIGN) if u < SIGN else uint64(~u)
 
 
-@compiled
+@jitted
 def round_by_steps(x: Any, y: Any, runs: Any) -> None:
     """Round every pattern of `x` into `y` as the `Steps` say; the number of comparisons is the same for all."""
     for i in range(x.size):
@@ -227,7 +227,7 @@ def round_by_steps(x: Any, y: Any, runs: Any) -> None:
         y[i] = runs.value[low]
 
 
-@compiled
+@jitted
 def round_by_words(x: Any, words: Any, y: Any, source: Any, p: Any) -> None:
     """Round `x` into `y` stochastically; element i takes the bits of `words[i]` that `source` says."""
     kept = Stochastic(source[0], source[1], source[2], source[3], source[4])
@@ -236,7 +236,7 @@ def round_by_words(x: Any, words: Any, y: Any, source: Any, p: Any) -> None:
         y[i] = round_bits(x[i], r, r, uint64(sticky * BOTH), p)
 
 
-@compiled
+@jitted
 def round_by_eps(x: Any, eps: Any, y: Any, p: Any) -> None:
     """Round `x` into `y` by Threshold; element i has the threshold `eps[i]` / 2^64."""
     for i in range(x.size):

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from qsim.kernels import core as scalar_core
 from qsim.kernels import cpu
-from qsim.kernels.compiled import wide_vectors
-from qsim.kernels.core import Addends, Parameters, Stochastic, portable
+from qsim.kernels.compiled import portable
+from qsim.kernels.core import Addends, Parameters, Stochastic
+from qsim.kernels.lowering import wide_vectors
 from qsim.kernels.parameters import shortcut
 from qsim.processes import cores
 from qsim.prove.specification import Pair

@@ -1,0 +1,243 @@
+"""What Numba is told of kernels, and what it makes of them: the one module of kernels that imports it."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any
+
+import numba
+from llvmlite import binding, ir
+from numba.core import cgutils as numba_cgutils
+from numba.core import compiler as numba_compiler
+from numba.core import config as numba_config
+from numba.core import types
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic, register_jitable
+from numba.np.numpy_support import from_dtype
+
+from qsim.kernels import compiled
+
+__all__ = [
+    "assembly", "dispatcher", "float_of", "njit", "object_code", "pattern_of", "prefetch", "room32", "room64", "wide_vectors",
+]  # fmt: skip
+
+# Numba is typed in part, and not the same part in every version.
+cgutils: Any = numba_cgutils
+compiler: Any = numba_compiler
+config: Any = numba_config
+njit: Any = numba.njit
+
+BYTE, WORD32, WORD64 = (ir.IntType(bits) for bits in (8, 32, 64))
+ROOM = 2048
+"""Bytes of the scratch arrays of a kernel, on its stack."""
+
+
+# --- Functions that only kernels have ------------------------------------------------------------------------
+
+
+def in_kernels(made: Any) -> Any:
+    """Make an intrinsic of Numba; a kernel calls it without the first argument, which `intrinsic` does not tell of."""
+    return intrinsic(made)
+
+
+def same_bits(kinds: dict[Any, Any]) -> Any:
+    """Return a function for kernels that takes a value of one type of Numba for one of another with the same bits."""
+
+    @in_kernels
+    def bits(_: Any, value: Any) -> Any:
+        def cast(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], target.get_value_type(signature.return_type))
+
+        return kinds[value](value), cast
+
+    return bits
+
+
+pattern_of = same_bits({types.float32: types.uint32, types.float64: types.uint64})
+float_of = same_bits({types.uint32: types.float32, types.uint64: types.float64})
+
+
+@in_kernels
+def prefetch(_: Any, array: Any, index: Any, offset: Any) -> Any:  # noqa: ARG001 - Numba goes by their names
+    """Ask memory for the cache line that lies `offset` bytes after element `index` of a contiguous array.
+
+    Nothing is read, and nothing need be there.
+    """
+
+    def ask(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), BYTE.as_pointer())
+        address = builder.gep(address, [arguments[2]])
+        kind = ir.FunctionType(ir.VoidType(), [address.type, WORD32, WORD32, WORD32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch")
+        builder.call(function, [address, WORD32(0), WORD32(3), WORD32(1)])  # to read, into all caches, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp), ask
+
+
+@functools.cache
+def has_fast_wide_vectors() -> bool:
+    """Whether there are vectors of 512 bits that do not slow the clock: they do before Ice Lake, which lacks VBMI2 too."""
+    return bool(binding.get_host_cpu_features().get("avx512vbmi2"))
+
+
+@in_kernels
+def wide_vectors(_: Any) -> Any:
+    """Let the loops of the function that calls it use vectors of 512 bits, of which LLVM otherwise takes half."""
+
+    def allow(context: Any, builder: Any, *_: Any) -> Any:
+        if has_fast_wide_vectors():
+            # llvmlite's own `add` knows a list of attributes, and not this one.
+            set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), allow
+
+
+def array_at(context: Any, builder: Any, kind: Any, data: Any, shape: list[Any]) -> Any:
+    """Return an array in C order of this shape, an owner of nothing, whose elements begin at `data`."""
+    array = context.make_array(kind)(context, builder)
+    size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+    strides: list[Any] = []
+    step = size
+    for length in reversed(shape):
+        strides.insert(0, step)
+        step = builder.mul(step, length)
+    array.meminfo, array.parent = (cgutils.get_null_value(owner.type) for owner in (array.meminfo, array.parent))
+    array.data, array.itemsize, array.nitems = data, size, builder.sdiv(step, size)
+    array.shape, array.strides = (cgutils.pack_array(builder, numbers, ty=WORD64) for numbers in (shape, strides))
+    return array._getvalue()  # noqa: SLF001 - what Numba's own code does
+
+
+def room_of(element: Any) -> Any:
+    """Return a function for kernels that returns a scratch array on their stack, of `ROOM` bytes."""
+    kind = types.Array(element, 1, "C")
+    count = ROOM * 8 // element.bitwidth
+
+    @in_kernels
+    def room(_: Any) -> Any:
+        def make(context: Any, builder: Any, *_: Any) -> Any:
+            data = cgutils.alloca_once(builder, context.get_data_type(element), size=count)
+            data.align = 64
+            return array_at(context, builder, kind, data, [WORD64(count)])
+
+        return kind(), make
+
+    return room
+
+
+room32, room64 = room_of(types.uint32), room_of(types.uint64)
+
+
+# --- From a Python function to machine code ------------------------------------------------------------------
+
+
+SWAPPED = ord(">" if sys.byteorder == "little" else "<")
+
+
+def given_array(kind: Any, number: int) -> Any:
+    """Return a function for kernels that returns the array that is the Python object at an address.
+
+    It raises where this is no array in C order of such elements, whose type has that number, or of other dimensions; that it is
+    an array is taken for granted. What it reads is where NumPy's headers have had it since their first version: in
+    `PyArrayObject` data, dimensions, lengths, type and flags, and in `PyArray_Descr` order of bytes and number.
+    """
+
+    @in_kernels
+    def read(_: Any, address: Any) -> Any:  # noqa: ARG001 - likewise
+        def load(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+            def field(place: Any, offset: int, of: Any) -> Any:
+                place = builder.gep(place, [WORD64(object.__basicsize__ + offset)])
+                return builder.load(builder.bitcast(place, of.as_pointer()))
+
+            start = builder.inttoptr(arguments[0], BYTE.as_pointer())
+            element = field(start, 40, BYTE.as_pointer())
+            right = [
+                builder.icmp_signed("==", field(start, 8, WORD32), WORD32(kind.ndim)),
+                builder.icmp_signed("!=", field(element, 10, BYTE), BYTE(SWAPPED)),
+                builder.icmp_signed("==", field(element, 12, WORD32), WORD32(number)),
+                builder.trunc(field(start, 48, WORD32), ir.IntType(1)),  # NPY_ARRAY_C_CONTIGUOUS is its lowest bit
+            ]
+            with builder.if_then(builder.not_(functools.reduce(builder.and_, right)), likely=False):
+                context.call_conv.return_user_exc(builder, TypeError, ())
+            lengths = field(start, 16, WORD64.as_pointer())
+            shape = [builder.load(builder.gep(lengths, [WORD64(axis)])) for axis in range(kind.ndim)]
+            data = field(start, 0, context.get_data_type(kind.dtype).as_pointer())
+            return array_at(context, builder, kind, data, shape)
+
+        return kind(types.intp), load
+
+    return read
+
+
+def entry(kernel: compiled.Kernel, arguments: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    """Return the function that C calls, with addresses of arrays, and the types of its arguments."""
+    register_jitable(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(kernel.py_func)
+    names = [f"a{at}" for at in range(len(kernel.kinds))]
+    scope: dict[str, Any] = {"loop": kernel.py_func}
+    taken: list[Any] = []
+    given = []
+    for name, kind, argument in zip(names, kernel.kinds, arguments, strict=True):
+        if kind == "Array":
+            array = types.Array(from_dtype(argument.dtype), argument.ndim, "C")
+            scope[f"read_{name}"] = given_array(array, argument.dtype.num)
+            given.append(f"read_{name}({name})")
+            taken.append(types.intp)
+        else:
+            given.append(name)
+            taken.append({"U64": types.uint64, "I64": types.int64, "F64": types.float64}[kind])
+    exec(f"def entry({', '.join(names)}):\n    loop({', '.join(given)})", scope)  # noqa: S102
+    return scope["entry"], tuple(taken)
+
+
+def library(kernel: compiled.Kernel, arguments: tuple[Any, ...]) -> tuple[str, Any]:
+    """Compile a kernel for such arguments; return the name of its entry, and what Numba holds of it."""
+    function, kinds = entry(kernel, arguments)
+    typing, target = cpu_target.typing_context, cpu_target.target_context
+    typing.refresh()
+    target.refresh()
+    flags = compiler.Flags()
+    flags.nrt, flags.error_model = (
+        False,
+        "numpy",
+    )  # nothing is allocated; and an exception would keep a division from vectors
+    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+    made = compiler.compile_extra(typing, target, function, kinds, types.void, flags, {})
+    return made.fndesc.mangled_name, made.library
+
+
+def object_code(kernel: compiled.Kernel, arguments: tuple[Any, ...]) -> tuple[str, bytes]:
+    """Return the name of a kernel's entry, for such arguments, and its machine code."""
+    symbol, made = library(kernel, arguments)
+    _, _, (code, _) = made.serialize_using_object_code()
+    return symbol, bytes(code)
+
+
+def assembly(kernel: compiled.Kernel, *arguments: Any) -> str:
+    """Return the assembly of a kernel for such arguments."""
+    _, made = library(kernel, arguments)
+    return str(made.get_asm_str())
+
+
+def dispatcher(function: Any) -> Any:
+    """Compile a function at its first call as `compiled.jitted` says."""
+    place = compiled.cache_directory()
+    before = config.CACHE_DIR
+    try:
+        config.CACHE_DIR = str(place or "")  # read by numba when the decorator runs, not when the function does
+        return njit(cache=place is not None, nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
+    finally:
+        config.CACHE_DIR = before
+
+
+def at_once(what: Any) -> None:
+    """Tell Numba something now."""
+    what()
+
+
+compiled.tell = at_once
+for what in compiled.waiting:
+    what()
+compiled.waiting.clear()
