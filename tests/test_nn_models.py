@@ -59,7 +59,10 @@ def test_wide_residual_networks_have_the_sizes_of_the_paper(depth: int, widen: i
 
 
 def test_known_statistics_make_samples_independent() -> None:
-    """With given means and variances the scores of a sample do not depend on the others; with those of the batch they do."""
+    """With given means and variances the scores of a sample do not depend on the others; with those of the batch they do.
+
+    A BLAS may sum in another order where there are more rows: some hundred additions of numbers near 1, in float64.
+    """
     rng = np.random.default_rng(3)
     model = WideResNet(10, 1)
     params = model.init(rng)
@@ -70,8 +73,10 @@ def test_known_statistics_make_samples_independent() -> None:
     known = {name: (mean[0], variance[0]) for name, (mean, variance) in context.observed.items()}
     assert len(known) == 2 * 3 + 1
     whole = model.logits(one, lifted["x"], known)
-    assert np.array_equal(whole[:, :2], model.logits(one, lifted["x"][:, :2], known))
-    assert not np.array_equal(model.logits(one, lifted["x"])[:, :2], model.logits(one, lifted["x"][:, :2]))
+    assert np.allclose(whole[:, :2], model.logits(one, lifted["x"][:, :2], known), rtol=0, atol=1e-12)
+    assert not np.allclose(
+        model.logits(one, lifted["x"])[:, :2], model.logits(one, lifted["x"][:, :2]), rtol=0, atol=1e-3
+    )
 
 
 def test_a_llama_sees_no_later_character() -> None:
