@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qsim.errors import InputError
-from qsim.formats import Grid, get_format
+from qsim.formats import Format, Grid, get_format
 from qsim.kernels import cpu
 from qsim.kernels.division import divide_all
 from qsim.kernels.parameters import addends, parameters
@@ -114,11 +114,8 @@ def derive_scale(x: NDArray[Any], q: Quantizer, lead: int = 0) -> NDArray[Any] |
     if not isinstance(q.scale, str):
         return given_scale(q.scale, x, lead)
     axes = tuple(lead + axis for axis in shared_axes(q.per, x.ndim - lead))
-    number = np.dtype(np.float64 if x.dtype.itemsize == 8 else np.float32).type  # what is computed in
+    number, limit, reached, smallest, beyond = _limits(q.format, x.dtype)
     largest = _largest(x, axes, q).astype(number)
-    limit = number(q.format.max if q.format.max > 0 else -q.format.min)
-    limit = np.nextafter(limit, number(0)) if float(limit) > q.format.max > 0 else limit
-    limit = min(limit, number(number_format(x.dtype).max))  # beyond it no quotient can be
     if q.scale == "absmean":
         derived = _mean(x, axes, q).astype(number)
     elif q.scale == "pow2":
@@ -130,15 +127,24 @@ def derive_scale(x: NDArray[Any], q: Quantizer, lead: int = 0) -> NDArray[Any] |
         # The division rounds, and the largest element must not come out above the largest value.
         above = _fl(largest / np.where(derived > 0, derived, number(1)), x.dtype) > limit
         derived = np.where(above, np.nextafter(derived.astype(x.dtype), x.dtype.type(np.inf)).astype(number), derived)
-    smallest, beyond = number_format(x.dtype).smallest_normal, number_format(x.dtype).max
-    usable = (
-        (largest > 0)
-        & (limit >= number_format(np.dtype(number)).smallest_normal)
-        & (derived >= number(smallest))
-        & (derived <= number(beyond))
-    )
+    usable = (largest > 0) & reached & (derived >= smallest) & (derived <= beyond)
     scale: NDArray[Any] = np.where(usable, derived, number(1)).astype(x.dtype)
     return scale
+
+
+@functools.lru_cache(maxsize=1024)
+def _limits(fmt: Format, dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    """Return the type in which a scale is computed, and in it the format's largest magnitude, and whether it has that.
+
+    Likewise the ends of the normal numbers of `dtype`.
+    """
+    number: Any = np.dtype(np.float64 if dtype.itemsize == 8 else np.float32).type
+    given = number_format(dtype)
+    limit = number(fmt.max if fmt.max > 0 else -fmt.min)
+    limit = np.nextafter(limit, number(0)) if float(limit) > fmt.max > 0 else limit
+    limit = min(limit, number(given.max))  # beyond it no quotient can be
+    reached = bool(limit >= number_format(np.dtype(number)).smallest_normal)
+    return number, limit, reached, number(given.smallest_normal), number(given.max)
 
 
 Place = tuple[slice, ...]
