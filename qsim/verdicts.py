@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import enum
+import textwrap
 from dataclasses import dataclass
 
 __all__ = ["Outcome", "Verdict"]
+
+WIDTH = 110
+"""Of a line of text."""
 
 
 class Outcome(enum.StrEnum):
@@ -32,5 +36,10 @@ class Verdict:
     """The first failure, empty unless refuted."""
 
     def __str__(self) -> str:
+        """Say all in a line where it fits, else what was found first, and what was covered in a paragraph of its own."""
         tail = f": {self.counterexample}" if self.counterexample else ""
-        return f"{self.outcome} ({self.covered}){tail}"
+        line = f"{self.outcome} ({self.covered}){tail}"
+        if len(line) <= WIDTH and "\n" not in line:
+            return line
+        covered = textwrap.fill(f"covered: {self.covered}", WIDTH, subsequent_indent=" " * len("covered: "))
+        return f"{self.outcome}{tail}\n\n{covered}"

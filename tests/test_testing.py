@@ -445,17 +445,35 @@ def test_refused(options: dict[str, Any], message: str) -> None:
         check_quantizer(arguments.pop("fn"), arguments.pop("fmt"), **arguments)
 
 
-def test_errors_of_the_quantizer() -> None:
-    """An exception of the quantizer's own comes through, with a note of what it was given."""
+@pytest.mark.parametrize("options", [{"mode": "RNE"}, {"mode": "SRA", "sr_bits": 8}], ids=["RNE", "SRA"])
+def test_errors_of_the_quantizer(options: dict[str, Any]) -> None:
+    """An exception of the quantizer's own comes through, with a note of what it was given, and for which number it fails."""
+    right = device("e4m3", options["mode"])
+
+    def fails(x: np.ndarray, rbits: np.ndarray | None = None) -> np.ndarray:
+        if (x == 3).any():
+            raise KeyError("mine")
+        return right(x) if rbits is None else right(x, rbits=rbits)
+
+    with pytest.raises(KeyError) as caught:
+        check_quantizer(fails, "e4m3", codes=True, **options)
+    given = (
+        r"fails was given [\d,]+ numbers of float32, NaNs and infinities among them; it fails for the number 3.0 alone"
+    )
+    assert re.fullmatch(given, caught.value.__notes__[0])
+
+
+def test_errors_of_many_numbers() -> None:
+    """Where no single number makes it fail, the note has as few of them as halving finds."""
 
     def fails(x: np.ndarray) -> np.ndarray:
-        raise KeyError("mine")
+        if x.size > 100:
+            raise KeyError("mine")
+        return x
 
     with pytest.raises(KeyError) as caught:
         check_quantizer(fails, "e4m3")
-    assert re.fullmatch(
-        r"fails was given [\d,]+ numbers of float32, NaNs and infinities among them", caught.value.__notes__[0]
-    )
+    assert re.search(r"it fails for 1\d\d of the numbers .*, \.\.\. alone", caught.value.__notes__[0])
 
 
 def test_assertion() -> None:

@@ -290,7 +290,12 @@ def call(task: Task, x: NDArray[Any], words: NDArray[Any] | None) -> NDArray[Any
         try:
             answer = task.fn(x.copy(), **drawn)
         except Exception as error:
-            error.add_note(f"{task.name} was given {len(x)} numbers of {task.dtype}, NaNs and infinities among them")
+            few = smallest_failing(task, x, drawn)
+            given = "the number" if len(few) == 1 else f"{len(few):,} of the numbers"
+            error.add_note(
+                f"{task.name} was given {len(x):,} numbers of {task.dtype}, NaNs and infinities among them; it fails for "
+                f"{given} {', '.join(map(repr, few[:3].tolist()))}{', ...' if len(few) > 3 else ''} alone"
+            )
             raise
     got = _array(task, answer)
     if got.shape != x.shape:
@@ -308,6 +313,27 @@ def call(task: Task, x: NDArray[Any], words: NDArray[Any] | None) -> NDArray[Any
             "if they are codes, say codes=True"
         )
     return got if task.codes else exactly(got)
+
+
+def smallest_failing(task: Task, x: NDArray[Any], drawn: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """Return few of the numbers, one as a rule, for which the quantizer raises an error too: by halves, while a half does."""
+
+    def fails(part: slice) -> bool:
+        try:
+            task.fn(x[part].copy(), **{name: words[part] for name, words in drawn.items()})
+        except Exception:  # noqa: BLE001 - its own, whatever it is
+            return True
+        return False
+
+    some = slice(0, len(x))
+    while some.stop - some.start > 1:
+        middle = (some.start + some.stop) // 2
+        halves = (slice(some.start, middle), slice(middle, some.stop))
+        failing = next((half for half in halves if fails(half)), None)
+        if failing is None:
+            break
+        some = failing
+    return x[some]
 
 
 def _array(task: Task, answer: Any) -> NDArray[Any]:
