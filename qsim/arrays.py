@@ -382,7 +382,8 @@ def _round(
     given = None
     if rbits is not None:
         given = _words(rbits, n or 0, array.shape)
-    elif how.eps is not None:
+    elif plan.each_eps:
+        assert how.eps is not None
         given = _eps(how.eps, array.shape)
     _refuse_nan(array, q)
     if overlap := not fresh and np.may_share_memory(array, out):

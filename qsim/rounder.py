@@ -65,7 +65,7 @@ class Plan:
 
     `loop` rounds patterns of the `carrier`, `drawn` draws their random words as well, `rows` those of each row, and `scaled`
     takes a scale a row; `words` is what they must know. `codes`: codes come out. `simple`: nothing is to be done to the input
-    before, nor to the result after.
+    before, nor to the result after. `each_eps`: the loop takes a threshold for each element, beside `words`.
     """
 
     carrier: Carrier
@@ -74,6 +74,7 @@ class Plan:
     n: int
     codes: bool
     simple: bool
+    each_eps: bool
     loop: Callable[..., None]
     words: NDArray[Any]
     drawn: Callable[..., None] | None = None
@@ -129,7 +130,9 @@ def _plan(how: How, dtype: np.dtype[Any], *, codes: bool) -> Plan:
     width = 8 * max(dtype.itemsize, 4)
     n = random_bits(q, how.n, width) if q.mode.stochastic else 0
     exact = q.order == "exact" and (q.scale != "none" or how.scale is not None)  # quotients come as float64
-    narrow = dtype.itemsize <= 4 and FLOAT32.holds(fmt) and q.mode is not Mode.THR and not exact
+    each_eps = isinstance(how.eps, np.ndarray)
+    short_eps = q.mode is not Mode.THR or (not each_eps and float(2**FLOAT32.width * q.eps).is_integer())
+    narrow = dtype.itemsize <= 4 and FLOAT32.holds(fmt) and short_eps and not exact
     between = q.mode in (Mode.SRB, Mode.SRC) and n == FLOAT32.width  # a bit below the last is looked at
     carrier = FLOAT32 if narrow and not between else FLOAT64
     direct = carrier.holds(fmt)
@@ -137,12 +140,13 @@ def _plan(how: How, dtype: np.dtype[Any], *, codes: bool) -> Plan:
         raise InputError(f"{fmt} has values beyond float64, or fewer exact bits there; qsim.reference rounds to it")
     plain = q.saturation is not Saturation.wrap and not q.ftz_out
     coded = codes and direct and plain
-    loops = _grid_loops(q, carrier, n, width, coded) if direct else _table_loops(q, n)
+    each_eps = each_eps or (q.mode is Mode.THR and not direct)
+    loops = _grid_loops(q, carrier, n, width, coded, each_eps) if direct else _table_loops(q, n)
     simple = plain and not q.ftz_in and dtype == carrier.dtype and codes == coded
-    return Plan(carrier, width, n, coded, simple, *loops)
+    return Plan(carrier, width, n, coded, simple, each_eps, *loops)
 
 
-def _grid_loops(q: Quantizer, carrier: Carrier, n: int, width: int, codes: bool) -> tuple[Any, ...]:
+def _grid_loops(q: Quantizer, carrier: Carrier, n: int, width: int, codes: bool, each_eps: bool) -> tuple[Any, ...]:
     """Return the loop, its words, and the loops that draw words, for one row and for several, and that take scales."""
     p = parameters(q.format, rule_of(q), carrier.dtype, q.mode, signed_nan=q.nan == "signed", codes=codes)
     if q.mode.stochastic:
@@ -152,7 +156,10 @@ def _grid_loops(q: Quantizer, carrier: Carrier, n: int, width: int, codes: bool)
             return loop, words
         return loop, words, cpu.by_key(p, source, codes=codes), cpu.by_keys(p, source, codes=codes)
     if q.mode is Mode.THR:
-        return cpu.by_eps(codes=codes), cpu.words_of(p)
+        if each_eps:
+            return cpu.by_eps(codes=codes), cpu.words_of(p)
+        assert q.eps is not None
+        return cpu.by_threshold(p, codes=codes), cpu.words_of(p, (carrier.word(int(2**carrier.width * q.eps)),))
     t = addends(q.mode, carrier.dtype)
     return cpu.by_addends(p, t, codes=codes), cpu.words_of(p, t), None, None, cpu.by_scales(p, t, codes=codes)
 
@@ -454,7 +461,7 @@ def _round_draws(
         for k, stream in enumerate(streams):
             words = _wide_words(Key(seed, int(stream)), 0, y.shape[1], plan.width)
             plan.loop(u[min(k, len(u) - 1)], words, v[k], plan.words)
-    elif q.mode is Mode.THR:
+    elif plan.each_eps:
         eps = _eps_words(np.broadcast_to(np.asarray(q.eps, np.float64), y.size))
         plan.loop(u.reshape(-1), eps, v.reshape(-1), plan.words)
     else:
@@ -471,7 +478,7 @@ def round_and_count(
     """
     u, v, ends = _patterns(rows, plan), _patterns(y, plan), _ends(how.q, plan.carrier)
     plain = how.q.saturation is not Saturation.wrap and not how.q.ftz_out
-    alone = plan.rows is not None or not (how.q.mode.stochastic or how.q.mode is Mode.THR)
+    alone = plan.rows is not None or not (how.q.mode.stochastic or plan.each_eps)
     if len(v) > 1 or not plain or not alone:
         _round_draws(rows, y, how, plan, seed, streams)
         return _counted(u, v, ends)

@@ -204,6 +204,10 @@ def test_python_and_machine_code_agree(name: str, codes: bool, carrier: np.dtype
             for u, word, rounded in zip(x, random, y, strict=True):
                 r, sticky = core.eps_addend(word, u >= p.sign)
                 assert core.round_word(u, r, sticky, p) == rounded
+            for eps in random[:3]:
+                cpu.by_threshold(p, codes=codes)(x, y, cpu.words_of(p, (eps,)))
+                for u, rounded in zip(x, y, strict=True):
+                    assert core.round_word(u, *core.eps_addend(eps, u >= p.sign), p) == rounded
             if not codes:
                 cpu.flush_all(x, y, int(limit), cpu.words_of(p))
                 assert [core.flush(u, limit, p) for u in x] == y.tolist()

@@ -97,6 +97,13 @@ def test_loops_of_words(mode, carrier) -> None:
 
 
 @both_carriers
+def test_the_loop_of_one_threshold(carrier) -> None:
+    """So does that of Threshold with a single number."""
+    p, eps = parameters(E4M3, Saturation.SatFinite, carrier), SIZES[carrier][0](5)
+    assert_vectors(cpu.by_threshold(p), f"vpsrlv{SIZES[carrier][1]}", *arrays(carrier), cpu.words_of(p, (eps,)))
+
+
+@both_carriers
 def test_loops_that_draw(carrier) -> None:
     """The loop that draws its words multiplies and rounds in vectors."""
     p, source = parameters(E4M3, Saturation.SatFinite, carrier, Mode.SR), stochastic(Mode.SR, 32, carrier)

@@ -37,8 +37,8 @@ from qsim.kernels.core import (
 from qsim.kernels.parameters import CARRIERS, Shortcut, shortcut
 
 __all__ = [
-    "FIELDS", "by_addends", "by_eps", "by_key", "by_keys", "by_scales", "by_words", "count", "fill", "flush_all", "largest",
-    "look_up", "round_by_addends", "round_by_words", "words_of",
+    "FIELDS", "by_addends", "by_eps", "by_key", "by_keys", "by_scales", "by_threshold", "by_words", "count", "fill",
+    "flush_all", "largest", "look_up", "round_by_addends", "round_by_words", "words_of",
 ]  # fmt: skip
 
 BUFFER = 256
@@ -393,6 +393,30 @@ def by_eps(*, codes: bool = False) -> Kernel:
             y[i] = finish(stochastic(word(x[i] & word(p.sign - word(1))), r, sticky, p), x[i], p)
 
     return round_by_eps
+
+
+@functools.cache
+def _by_threshold(codes: bool, how: Shortcut) -> Kernel:
+    fields, finish = FIELDS[codes], getattr(core, how)
+
+    @kernel(codes, how)
+    def round_by_threshold(x: Array, y: Array, words: Array) -> None:
+        compiled.wide_vectors()
+        p, eps = fields(words), words[AFTER]
+        word = type(p.sign)
+        for begin in range(0, x.size, BLOCK):
+            some, out = x[begin : begin + BLOCK], y[begin : begin + BLOCK]
+            ask_ahead(x, begin + AHEAD, some.size)
+            for i in range(some.size):
+                r, sticky = eps_addend(eps, some[i] >= p.sign)
+                out[i] = finish(stochastic(word(some[i] & word(p.sign - word(1))), r, sticky, p), some[i], p)
+
+    return round_by_threshold
+
+
+def by_threshold(p: Parameters, *, codes: bool = False) -> Kernel:
+    """Return the loop(x, y, words) of Threshold with one threshold, eps / 2^W, which follows the parameters in `words`."""
+    return _by_threshold(codes, shortcut(p))
 
 
 # --- Afterwards --------------------------------------------------------------------------------------------
