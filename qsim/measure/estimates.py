@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from qsim.verdicts import Outcome
 
@@ -65,7 +65,8 @@ class Family:
     def interval(self, estimate: Estimate) -> Interval:
         """Return the estimate -+ t error, with t the 1 - rate / (2 size) quantile of Student's t."""
         level = 1 - self.rate / (2 * self.size)
-        t = float(stats.t.ppf(level, estimate.freedom) if math.isfinite(estimate.freedom) else stats.norm.ppf(level))
+        known = math.isfinite(estimate.freedom)
+        t = float(special.stdtrit(estimate.freedom, level) if known else special.ndtri(level))
         return Interval(estimate.value, estimate.value - t * estimate.error, estimate.value + t * estimate.error)
 
 
