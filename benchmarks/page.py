@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import io
 import json
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from qsim.report.markdown import pipe_table
 from qsim.report.numberline import FORMS
 from qsim.report.text import number
 from qsim.studies.result import json_lines
-from rows import GROUPS, ROWS, Measure, Row
+from rows import GROUPS, LIMITS, ROWS, Measure, Row
 
 BUSY = 0.1
 """Of a core: what other processes may take of the machine before a row is marked."""
@@ -151,6 +152,8 @@ def blocks(suite: pyperf.BenchmarkSuite, stem: str) -> Iterator[str]:
             yield f"## {group}"
             heads = ("row", "work", "goal", "reached", "quartiles", "a call", "best other")
             yield pipe_table(heads, [cells(row, found[row.name]) for row in shown], [False] * 2 + [True] * 4)
+            reasons = dict.fromkeys(why(row) for row in shown if not row.meets(found[row.name][0].median))
+            yield from (reason for reason in reasons if reason)
     if any(found[row.name][0].others > BUSY for row in measured):
         yield f"\\* Other processes took more than {BUSY:.0%} of a core meanwhile."
     missing = [f"`{name}`" for name in ROWS if not found[name]]
@@ -160,6 +163,11 @@ def blocks(suite: pyperf.BenchmarkSuite, stem: str) -> Iterator[str]:
     heads = ("row", "package", "figure", "quartiles", "a call")
     every = [entry for row in measured for entry in entries(row, found[row.name])]
     yield pipe_table(heads, every, [False] * 2 + [True] * 3)
+
+
+def why(row: Row) -> str:
+    """Return what is known of a row that misses its goal: what it takes, and what was tried."""
+    return next((reason for pattern, reason in LIMITS.items() if fnmatch.fnmatch(row.name, pattern)), "")
 
 
 def cells(row: Row, found: list[Figure]) -> tuple[str, ...]:

@@ -277,3 +277,6 @@ GROUPS = {
 }
 """The rows, by what they are about."""
 ROWS = {row.name: row for rows in GROUPS.values() for row in rows}
+
+LIMITS: dict[str, str] = {}
+"""By pattern of names: why rows are where they are if they miss their goals, and what was tried. A row takes the first."""
