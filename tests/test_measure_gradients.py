@@ -13,7 +13,7 @@ from qsim import theory
 from qsim.autograd import leaves_of, value_and_grad
 from qsim.formats import get_format
 from qsim.measure import gradient_statistics
-from qsim.measure.gradients import ALL, limit_of, variance_of
+from qsim.measure.predictions import ALL, limit_of, variance_of
 from qsim.nn import MLP, Llama, WideResNet
 from qsim.rounding import Quantizer
 
