@@ -43,7 +43,7 @@ PASSED = {"Array": ctypes.py_object, "U64": ctypes.c_uint64, "I64": ctypes.c_int
 # --- What Numba is told --------------------------------------------------------------------------------------
 
 waiting: list[Callable[[], object]] = []
-"""What Numba is told when it is imported; `lowering` puts what tells it at once in place of `wait`."""
+"""What Numba is told when it is imported; `lowering`, which imports it, then has it told at once."""
 tell: Callable[[Callable[[], object]], object] = waiting.append
 
 
