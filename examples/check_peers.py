@@ -186,7 +186,7 @@ def explained(law: str, mode: str, verdict: Verdict) -> Fault:
     shown = next((line.removeprefix("reproduce: ") for line in lines if line.startswith("reproduce: ")), "")
     causes = [line.removeprefix("causes").strip() for line in lines if line.startswith("causes")]
     kind = law if law in {"fixed points", "saturation", "specials", "sign of zero"} else f"wrong values by {mode}"
-    whole = causes and not re.search(r"\(\d+ of", causes[0]) and not causes[0].startswith("none of the known")
+    whole = causes and not re.search(r"\([\d,]+ of", causes[0]) and not causes[0].startswith("none of the known")
     return Fault(causes[0] if whole else kind, (law,), lines[0].split(": ", 1)[1], shown)
 
 
