@@ -1,8 +1,10 @@
 """Estimators that know their own error.
 
 The unit is the independent draw: intervals are over the values |g_k - ref|^2 of independent draws (or batches), never
-over the entries of one gradient, which are correlated. Intervals are Student's t over these units; `Family` splits
-one false-alarm rate over all intervals of a report (Bonferroni), so that all of them hold at once.
+over the entries of one gradient, which are correlated. `Family` splits one false-alarm rate over all intervals of a report
+(Bonferroni), so that all of them hold at once. Intervals are Student's t over the units: exact where these are normal, as sums
+over many elements nearly are. A bootstrap would not do: hundreds of intervals at once ask for quantiles near 1 - 10^-6, and
+those for ten million resamples of each.
 """
 
 from __future__ import annotations
