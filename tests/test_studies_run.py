@@ -227,6 +227,71 @@ def test_the_command_names_what_failed_and_exits_1(tmp_path: Path, capsys: pytes
     assert list((tmp_path / "out" / "failures").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("does", "error"),
+    [
+        ("sys.exit", "SystemExit: 5"), ("mute", "MuteError"), ("half of a pair", "ValueError: \\udc80"),
+        ("no memory", "MemoryError"),
+        ("long", f"ValueError: {'x' * 988} ..."),
+        ("half", "UnicodeEncodeError: 'utf-8' codec can't encode character '\\udc80' in position"),
+    ],
+)  # fmt: skip
+def test_whatever_a_cell_raises_it_is_named_and_the_others_finish(tmp_path: Path, does: str, error: str) -> None:
+    """Not even SystemExit ends a run; an error that no file can hold, has no words or too many, is written all the same."""
+    done = command(
+        toystudy.written(tmp_path, cells=3, does={1: does}), "-o", tmp_path / "out", "--jobs", "1", "--quiet"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+    result = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
+    assert len(result["cells"]) == 2
+    (failure,) = result["failures"]
+    assert failure["error"].startswith(error)
+    assert len(failure["error"]) < 1100
+
+
+@pytest.mark.parametrize(
+    ("does", "error"),
+    [
+        ("interrupt", "KeyboardInterrupt"),
+        ("exit", "the process that computed it ended without a word: EXIT(3)"),
+        ("die", "the process that computed it ended without a word, killed or out of memory"),
+    ],
+)
+def test_a_worker_that_ends_is_named_by_how_it_ended(tmp_path: Path, does: str, error: str) -> None:
+    """A worker is deaf to Ctrl-C, so that an interrupt there is the cell's own; only one that was killed is called killed."""
+    path = toystudy.written(tmp_path, cells=3, does={1: does}, log=str(tmp_path / "log"))
+    finished = run(find(str(path)), executor=Processes(2))
+    assert [cell["number"] for cell in finished.result.cells] == [0, 2]
+    assert [failure.error for failure in finished.result.failures] == [error]
+
+
+@pytest.mark.parametrize(
+    ("at_once", "error"),
+    [
+        (False, "a process could not read the cell that it was sent: ValueError: invalid literal for int()"),
+        (True, "PicklingError: Could not pickle the task"),
+    ],
+)
+def test_a_cell_that_cannot_be_handed_over_is_named_by_that(at_once: bool, error: str) -> None:
+    """A cell that cannot be pickled, or unpickled, is none whose process was killed; the others finish."""
+    cells = [toystudy.Cell(number=0), toystudy.Unreadable(at_once=at_once), toystudy.Cell(number=2)]
+    found = {done.index: done for done in Processes(2).run(toystudy.compute, list(enumerate(cells)))}
+    assert [bool(found[i].record) for i in range(3)] == [True, False, True]
+    assert found[1].error.startswith(error)
+    assert "Traceback" in found[1].trace
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_what_a_cell_prints_is_not_among_the_lines_of_json(tmp_path: Path, jobs: str) -> None:
+    """Standard output is for a reader of JSON: what a cell prints goes to standard error."""
+    path = toystudy.written(tmp_path, cells=3, does={1: "print"})
+    done = command(path, "-o", tmp_path / "out", "--jobs", jobs, "--json")
+    told = [line for line in done.stdout.splitlines() if line != "a word of a child"]  # which shares this process's own
+    assert len([json.loads(line) for line in told]) == 4
+    assert "a word\n" in done.stderr
+    assert jobs == "1" or "a word of a child" in done.stderr
+
+
 # --- What is told ----------------------------------------------------------------------------------------------------
 
 

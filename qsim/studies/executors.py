@@ -11,7 +11,10 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import signal
+import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -33,7 +36,10 @@ Compute = Callable[[Any], dict[str, Any]]
 Task = tuple[int, Any]
 """The number of a cell, and the cell."""
 
-LOST = "the process that computed it ended without a word, killed or out of memory"
+LOST = "the process that computed it ended without a word"
+
+LONGEST = 1000
+"""Characters of an error that go into a line; the traceback has all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,32 +72,65 @@ class Executor(Protocol):
 
 
 def attempt(compute: Compute, index: int, cell: Any) -> Done:
-    """Compute a cell, and catch what it raises."""
+    """Compute a cell, and catch what it raises; what it prints goes to standard error, where no reader of JSON is."""
     started = time.perf_counter()
     try:
-        record = json.dumps(compute(cell), ensure_ascii=False, allow_nan=False)
-    except Exception as error:  # noqa: BLE001 - whatever a cell raises, the others go on
-        line = " ".join(f"{type(error).__name__}: {error}".split())
-        return Done(index=index, error=line, trace=traceback.format_exc(), seconds=time.perf_counter() - started)
+        with contextlib.redirect_stdout(sys.stderr):
+            record = json.dumps(compute(cell), ensure_ascii=False, allow_nan=False)
+        record.encode()  # fails for half of a surrogate pair, which no file could hold
+    except BaseException as error:  # whatever a cell raises, SystemExit too, the others go on
+        if isinstance(error, KeyboardInterrupt) and hears_interrupts():
+            raise
+        return failed(index, error, time.perf_counter() - started)
     return Done(index=index, record=record, seconds=time.perf_counter() - started)
 
 
-Pooled = Callable[[Compute, Sequence[Task], int, list[Task]], Generator[Done, None, None]]
-"""Computes tasks, so many at a time, and adds to a list those whose process died, or another's beside them."""
+def hears_interrupts() -> bool:
+    """Return whether a Ctrl-C can reach this thread; else an interrupt is the cell's own."""
+    here = threading.current_thread() is threading.main_thread()
+    return here and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+
+
+def failed(index: int, error: BaseException, seconds: float = 0.0) -> Done:
+    """Return that a cell failed with `error`, in a line that can be written anywhere, and with the traceback."""
+    try:
+        words = str(error)
+    except Exception:  # noqa: BLE001 - an error may raise another when it is asked what it is
+        words = ""
+    line = " ".join(f"{type(error).__name__}: {words}".split()).removesuffix(":")
+    line = line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
+    return Done(
+        index=index, error=written(line), trace=written("".join(traceback.format_exception(error))), seconds=seconds
+    )
+
+
+def written(text: str) -> str:
+    """Return a text as it can be written in UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+Pooled = Callable[[Compute, Sequence[Task], int, list[tuple[Task, Done]]], Generator[Done, None, None]]
+"""Computes tasks, so many at a time, and adds to a list those whose process died, or another's beside them, and how."""
 
 
 def patiently(pooled: Pooled, compute: Compute, tasks: Sequence[Task], width: int) -> Generator[Done, None, None]:
     """Yield what becomes of each task: one whose process died is tried twice more, alone, and lost if it dies again."""
-    suspects: list[Task] = []
+    suspects: list[tuple[Task, Done]] = []
     yield from pooled(compute, tasks, width, suspects)
-    for task in suspects:
-        waiting = [task]
+    for suspect in suspects:
+        waiting = [suspect]
         for _ in range(2):
-            again: list[Task] = []
+            again: list[tuple[Task, Done]] = []
             if waiting:
-                yield from pooled(compute, waiting, 1, again)
+                yield from pooled(compute, [task for task, _ in waiting], 1, again)
             waiting = again
-        yield from (Done(index=index, error=LOST, trace=LOST + "\n") for index, _ in waiting)
+        yield from (done for _, done in waiting)
+
+
+def lost(index: int, how: str = "") -> Done:
+    """Return that the process of a cell ended: `how`, if that is known."""
+    line = f"{LOST}, killed or out of memory" if not how or "SIGKILL" in how else f"{LOST}: {how}"
+    return Done(index=index, error=line, trace=line + "\n")
 
 
 # --- Here ------------------------------------------------------------------------------------------------------------
@@ -152,7 +191,7 @@ class Processes:
         return get_reusable_executor(max_workers=self.workers, initializer=begin_worker, initargs=(os.getpid(),))
 
     def _pooled(
-        self, compute: Compute, tasks: Sequence[Task], width: int, suspects: list[Task]
+        self, compute: Compute, tasks: Sequence[Task], width: int, suspects: list[tuple[Task, Done]]
     ) -> Generator[Done, None, None]:
         """Yield what becomes of tasks, `width` of them at a time; add to `suspects` those under way when a process died."""
         waiting = collections.deque(tasks)
@@ -164,14 +203,16 @@ class Processes:
                 try:
                     pool = pool or self._pool()
                     while waiting and len(under_way) < width:
-                        under_way[pool.submit(attempt, compute, *waiting[0])] = waiting[0]
-                        waiting.popleft()
+                        future = pool.submit(attempt, compute, *waiting[0])
+                        under_way[future] = waiting.popleft()
                     for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                        done = future.result()
-                        del under_way[future]
-                        yield done
-                except BrokenProcessPool:
-                    suspects += under_way.values()
+                        error = future.exception()
+                        if isinstance(error, BrokenProcessPool):
+                            raise error
+                        index, _ = under_way.pop(future)
+                        yield failed(index, error) if error else future.result()  # an error: it cannot be pickled
+                except BrokenProcessPool as error:
+                    suspects += [(task, broken(task[0], error)) for task in under_way.values()]
                     under_way.clear()
                     pool = None  # the next one is made anew
             finished = True
@@ -180,6 +221,16 @@ class Processes:
                 pool.shutdown(wait=True)
             elif pool is not None:
                 kill(pool, list(under_way))
+
+
+def broken(index: int, error: BrokenProcessPool) -> Done:
+    """Return what loky says of a process that ended: how, or that it could not read what it was sent."""
+    if error.__cause__ is not None:
+        trace = str(error.__cause__).strip('\n"') + "\n"
+        line = f"a process could not read the cell that it was sent: {trace.splitlines()[-1]}"
+        return Done(index=index, error=written(line), trace=written(trace))
+    codes = re.search(r"exit codes of the workers are \{(.*)\}", str(error))
+    return lost(index, codes[1] if codes else "")
 
 
 def kill(pool: Any, futures: Sequence[Future[Any]]) -> None:
@@ -201,6 +252,8 @@ def imported(module: str) -> None:
 def begin_worker(parent: int) -> None:
     """Prepare a worker process for cells: one thread, deaf to Ctrl-C, gone when `parent` is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a terminal sends to all; the parent ends its workers
+    with contextlib.suppress(OSError):
+        os.dup2(2, 1)  # what a cell's own children print goes where its own words go
     end_with(parent)
     single()
 
@@ -245,6 +298,7 @@ class Dask:
                 f"no Dask scheduler with a worker answers at {address!r} ({reason}); start `dask scheduler` and "
                 "`dask worker ADDRESS`, and give --dask tcp://HOST:PORT"
             ) from None
+        self._address = address
         self.workers = sum(self._client.nthreads().values())
         self.name = f"a Dask cluster of {self.workers} threads"
 
@@ -258,10 +312,10 @@ class Dask:
         yield from patiently(self._pooled, compute, tasks, 4 * self.workers)
 
     def _pooled(
-        self, compute: Compute, tasks: Sequence[Task], width: int, suspects: list[Task]
+        self, compute: Compute, tasks: Sequence[Task], width: int, suspects: list[tuple[Task, Done]]
     ) -> Generator[Done, None, None]:
         """Yield what becomes of tasks, `width` of them at a time; add to `suspects` those that the scheduler gives up."""
-        from distributed import KilledWorker, as_completed
+        from distributed import CancelledError, KilledWorker, as_completed
 
         wanted = source_of(compute.__module__).digest
         waiting = collections.deque(tasks)
@@ -280,7 +334,14 @@ class Dask:
                 try:
                     done = future.result()
                 except KilledWorker:
-                    suspects.append(task)
+                    suspects.append((task, lost(task[0])))
+                except (CancelledError, OSError):  # nobody here cancels any
+                    raise InputError(
+                        f"the Dask scheduler at {self._address!r} does not answer any more; the cells finished before are "
+                        "kept, and the same command goes on from them once it does"
+                    ) from None
+                except Exception as error:  # noqa: BLE001 - the cell, or the function, cannot be pickled or unpickled
+                    yield failed(task[0], error)
                 else:
                     if done is None:
                         raise InputError(
