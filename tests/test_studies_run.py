@@ -430,6 +430,36 @@ def test_an_ended_run_leaves_no_worker_and_every_finished_cell(tmp_path: Path, h
     assert not (tmp_path / "out" / "result.json").exists()
 
 
+def test_ctrl_c_while_processes_start_is_not_answered_by_each(tmp_path: Path) -> None:
+    """A process that a Ctrl-C meets before it can say that it is deaf is deaf too: no traceback of its own."""
+    with started(toystudy.written(tmp_path, seconds=5), "-o", tmp_path / "out", "--jobs", "2") as process:
+        while not workers(process.pid):
+            time.sleep(0.005)
+        time.sleep(0.1)  # it imports for longer than that
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert gone(process.pid)
+    assert "Traceback" not in err, err
+    assert "KeyboardInterrupt" not in err
+
+
+def test_a_run_stopped_before_its_first_cell_says_no_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the cells are not yet counted, Ctrl-C does not say that 0 of 0 are kept; nor is a list begun that is empty."""
+    path, argv = toystudy.written(tmp_path), ["-o", str(tmp_path / "out"), "--jobs", "1"]
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(toystudy, "compute", stopped)
+    assert main(["report", str(path), *argv]) == 130
+    assert "\ntoy: 0 of 6 cells\nqsim: stopped; 0 of 6 cells are kept in" in capsys.readouterr().err
+    monkeypatch.setattr(toystudy, "reads", stopped)
+    assert main(["report", str(path), *argv]) == 130
+    assert capsys.readouterr().err.startswith("qsim: stopped; the cells finished before are kept in")
+
+
 class Everything:
     """Hold every key."""
 
@@ -604,10 +634,10 @@ def test_a_refused_study_ends_the_processes_that_were_started_for_it(
     assert not workers()
 
 
-def workers() -> list[str]:
-    """Return the command lines of the loky workers of this process."""
+def workers(of: int | str = "self") -> list[str]:
+    """Return the command lines of the loky workers of a process."""
     found = []
-    for task in Path("/proc/self/task").iterdir():
+    for task in Path(f"/proc/{of}/task").iterdir():
         children = ""
         with contextlib.suppress(OSError):  # a thread may end meanwhile, and so may a process
             children = (task / "children").read_text()

@@ -185,9 +185,9 @@ def report(study: Study, folder: Path, executor: Executor, args: argparse.Namesp
                 study, "quick" if args.quick else "full", executor=executor, store=store, watch=watch
             )
         except KeyboardInterrupt:
+            kept = f"{watch.finished} of {watch.cells} cells" if watch.cells else "the cells finished before"
             print(
-                f"qsim: stopped; {watch.finished} of {watch.cells} cells are kept in {folder / STORE}, and the same "
-                "command goes on from them",
+                f"qsim: stopped; {kept} are kept in {folder / STORE}, and the same command goes on from them",
                 file=sys.stderr,
             )
             raise

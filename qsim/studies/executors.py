@@ -10,6 +10,7 @@ import collections
 import contextlib
 import importlib
 import json
+import multiprocessing.resource_tracker
 import os
 import re
 import signal
@@ -179,7 +180,8 @@ class Processes:
     def warm(self, module: str) -> Iterator[None]:
         """Let the processes start, and import `module`, while the body plans; end them with it."""
         pool = self._pool()
-        futures = [pool.submit(imported, module) for _ in range(self.workers)]
+        with unheard():
+            futures = [pool.submit(imported, module) for _ in range(self.workers)]
         try:
             yield
         finally:
@@ -203,7 +205,8 @@ class Processes:
                 try:
                     pool = pool or self._pool()
                     while waiting and len(under_way) < width:
-                        future = pool.submit(attempt, compute, *waiting[0])
+                        with unheard():
+                            future = pool.submit(attempt, compute, *waiting[0])
                         under_way[future] = waiting.popleft()
                     for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                         error = future.exception()
@@ -242,6 +245,23 @@ def kill(pool: Any, futures: Sequence[Future[Any]]) -> None:
     while time.monotonic() < deadline and not all(future.running() or future.done() for future in futures):
         time.sleep(0.001)
     pool.shutdown(wait=True, kill_workers=True)
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Keep a Ctrl-C for the end of the block, and for ever from the processes and threads that start in it.
+
+    A terminal sends it to all; a process that has not come to `begin_worker` would say so, aloud.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    multiprocessing.resource_tracker.ensure_running()  # loky starts it too, and up to Python 3.11 that ends any block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def imported(module: str) -> None:
