@@ -27,6 +27,9 @@ REPORTS = Path("qsim-reports")
 STORE = "cells.sqlite"
 """Where finished cells are kept, in the folder of the report."""
 
+MOST = 1024
+"""The processes that may be asked for; each takes a hundred megabytes before it computes anything."""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
@@ -41,9 +44,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=int, metavar="N", help="processes to use (default: one a core)")
     where.add_argument(
-        "--dask", metavar="ADDRESS", help="compute on the Dask cluster whose scheduler is at tcp://HOST:PORT"
+        "--dask",
+        type=given,
+        metavar="ADDRESS",
+        help="compute on the Dask cluster whose scheduler is at tcp://HOST:PORT",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write (default: qsim-reports/STUDY)")
+    parser.add_argument(
+        "-o", "--output", type=a_path, metavar="DIR", help="where to write (default: qsim-reports/STUDY)"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print a JSON object a cell, and the verdicts at the end")
     how.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -58,6 +66,18 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     instead.add_argument("--schema", action="store_true", help="print the JSON Schema of result.json")
     parser.set_defaults(run=run)
+
+
+def given(text: str) -> str:
+    """Return a text; one that is empty, as of a shell's variable that is not set, is none."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; leave the option out, or give it a value")
+    return text
+
+
+def a_path(text: str) -> Path:
+    """Return a path."""
+    return Path(given(text))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,11 +100,17 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.study:
         return list_studies({name: find(name).title for name in available()}, as_json=args.json)
-    if args.jobs is not None and args.jobs < 1:
-        raise InputError(f"--jobs {args.jobs}: give at least 1 process")
+    if args.jobs is not None and not 1 <= args.jobs <= MOST:
+        raise InputError(f"--jobs {args.jobs}: give 1 to {MOST} processes")
     if args.output and len(args.study) > 1:
         raise InputError("-o names the folder of one report; give one study, or leave it out")
     studies = [find(name) for name in args.study]
+    names = [study.name for study in studies]
+    twice = next((name for name in names if names.count(name) > 1), "")
+    if twice:
+        raise InputError(
+            f"two of the studies are called {twice!r}, and would be written to one folder; give each its own -o"
+        )
     jobs = 0 if args.dask else args.jobs or cores()
     with warmed(studies, jobs):
         results = run_all(studies, jobs, args, began)
