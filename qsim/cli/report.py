@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from qsim.cli.progress import Tally
     from qsim.studies import Executor, Finished, Result, Study
     from qsim.studies.result import Claim
+    from qsim.studies.run import Size
 
 __all__ = ["add", "run"]
 
@@ -125,13 +126,17 @@ def run(args: argparse.Namespace) -> int:
 
 def run_all(studies: Sequence[Study], jobs: int, args: argparse.Namespace, began: float) -> list[Result]:
     """Run studies one after another, once all of them can be planned, and return what each found."""
-    from qsim.studies import check, needs
+    from qsim.studies import Dask, check, needs
 
+    size: Size = "quick" if args.quick else "full"
     for study in studies:
         check(study)
-    memory = max(needs(study, "quick" if args.quick else "full") for study in studies) if jobs else 0
+    memory = max(needs(study, size) for study in studies) if jobs else 0
     results = []
     with executor(args.dask, jobs, memory, quiet=args.quiet) as chosen:
+        if isinstance(chosen, Dask):
+            for study in studies:
+                needs(study, size, chosen.memory)
         folders = [prepared(args.output or REPORTS / study.name) for study in studies]
         for study, folder in zip(studies, folders, strict=True):
             results.append(report(study, folder, chosen, args, began))

@@ -10,6 +10,7 @@ import collections
 import contextlib
 import importlib
 import json
+import math
 import multiprocessing.resource_tracker
 import os
 import re
@@ -27,6 +28,7 @@ from typing import Any, Protocol
 from qsim.errors import InputError
 from qsim.kernels.threads import set_threads
 from qsim.processes import end_with, keep_freed_memory
+from qsim.studies.machine import memory
 from qsim.studies.source import source_of
 
 __all__ = ["Compute", "Dask", "Done", "Executor", "Here", "Processes"]
@@ -299,6 +301,10 @@ PATIENCE = 10.0
 """Seconds within which a scheduler must answer, and have a worker."""
 
 
+ADDRESS = re.compile(r"((tcp|tls|wss?|ucx)://)?[^/]+:\d+")
+"""Where a scheduler may be."""
+
+
 class Dask:
     """Compute cells on the cluster whose scheduler is at `address`, tcp://HOST:PORT."""
 
@@ -307,6 +313,9 @@ class Dask:
             from distributed import Client
         except ImportError:
             raise InputError('--dask needs dask.distributed; pip install "qsim-numerics[cluster]"') from None
+        sentence = "start `dask scheduler` and `dask worker ADDRESS`, and give --dask tcp://HOST:PORT"
+        if not ADDRESS.fullmatch(address):  # of which a client would make something that it cannot close
+            raise InputError(f"no Dask scheduler with a worker answers at {address!r}, which is no address; {sentence}")
         try:
             self._client = Client(address, timeout=PATIENCE, set_as_default=False)
             self._client.wait_for_workers(1, timeout=PATIENCE)
@@ -314,12 +323,20 @@ class Dask:
             with contextlib.suppress(AttributeError):
                 self._client.close()
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(
-                f"no Dask scheduler with a worker answers at {address!r} ({reason}); start `dask scheduler` and "
-                "`dask worker ADDRESS`, and give --dask tcp://HOST:PORT"
-            ) from None
+            raise InputError(f"no Dask scheduler with a worker answers at {address!r} ({reason}); {sentence}") from None
         self._address = address
-        self.workers = sum(self._client.nthreads().values())
+        threads = self._client.nthreads()
+        self.workers = sum(threads.values())
+        try:
+            there = self._client.run(memory_there)
+        except Exception as error:  # noqa: BLE001 - whatever a worker raises that has no qsim, or a broken one
+            self._client.close()
+            reason = failed(0, error).error
+            raise InputError(
+                f"a worker of the cluster cannot run qsim ({reason}); install the same there as here"
+            ) from None
+        self.memory = min((found / threads.get(name, 1) for name, found in there.items()), default=math.inf)
+        """The bytes that there are for each thread of a worker, at least."""
         self.name = f"a Dask cluster of {self.workers} threads"
 
     def run(self, compute: Compute, tasks: Sequence[Task]) -> Generator[Done, None, None]:
@@ -377,6 +394,11 @@ class Dask:
     def close(self) -> None:
         """Leave the cluster."""
         self._client.close()
+
+
+def memory_there(dask_worker: Any) -> float:
+    """Return how many bytes a worker may use: its limit, or what its machine has."""
+    return min(memory().total, dask_worker.memory_manager.memory_limit or math.inf)
 
 
 def attempt_there(wanted: str, compute: Compute, index: int, cell: Any) -> Done | None:

@@ -136,15 +136,21 @@ def check(study: Study) -> None:
         kind_of(study).plan(study, size)
 
 
-def needs(study: Study, size: Size) -> int:
-    """Return how many bytes a process needs for the largest cell; raise `InputError` if this machine has not as many."""
+def needs(study: Study, size: Size, each: float | None = None) -> int:
+    """Return how many bytes the largest cell needs.
+
+    Raise `InputError` if this machine has not as many, or a cluster that has `each` bytes for each thread of its workers.
+    """
     cells = kind_of(study).plan(study, size).cells
     largest = max(cells, key=lambda cell: cell.memory)
-    total = machine.memory().total
+    total = machine.memory().total if each is None else each
     if largest.memory > total:
+        where, remedy = ("", "run it elsewhere with --dask")
+        if each is not None:
+            where, remedy = (" for each thread of a worker", "start workers with fewer threads or more memory")
         raise InputError(
             f"{study.path}: the cell {largest.label} needs {largest.memory / 2**30:.1f} GiB of memory, and there are "
-            f"{total / 2**30:.1f}; make it smaller, or run it elsewhere with --dask"
+            f"{total / 2**30:.1f}{where}; make it smaller, or {remedy}"
         )
     return largest.memory
 
