@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import importlib
 import json
 import os
 import random
@@ -174,6 +175,18 @@ def test_a_record_that_was_changed_in_the_file_is_computed_again(tmp_path: Path)
 def test_a_worker_computes_on_one_thread(tmp_path: Path) -> None:
     """BLAS and our own loops have one thread in a worker, so that cores are not shared twice over; it is deaf to Ctrl-C."""
     (done,) = Processes(1).run(toystudy.threads, [(0, None)])
+    assert json.loads(done.record) == {"ours": 1, "blas": [1]}
+
+
+def test_the_blas_that_a_kind_of_study_brings_has_one_thread_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that is loaded with the module of a cell, as SciPy's own, is limited like the one that was there before."""
+    text = "import scipy.linalg, toystudy\ndef compute(cell):\n    return toystudy.threads(cell)\n"
+    (tmp_path / "bringing.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    bringing = importlib.import_module("bringing")
+    (done,) = Processes(1).run(bringing.compute, [(0, None)])
     assert json.loads(done.record) == {"ours": 1, "blas": [1]}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import importlib
 import json
 import math
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from qsim.errors import InputError
-from qsim.kernels.threads import set_threads
+from qsim.kernels.threads import libraries, one_blas_thread, set_threads
 from qsim.processes import end_with, keep_freed_memory
 from qsim.studies.machine import memory
 from qsim.studies.source import source_of
@@ -148,11 +149,10 @@ class Here:
 
     def run(self, compute: Compute, tasks: Sequence[Task]) -> Generator[Done, None, None]:
         """Yield what becomes of each task, in order."""
-        from threadpoolctl import threadpool_limits
-
         keep_freed_memory()
+        find_libraries()
         for index, cell in tasks:
-            with threadpool_limits(1):
+            with one_blas_thread():
                 done = attempt(compute, index, cell)
             yield done
 
@@ -208,7 +208,7 @@ class Processes:
                     pool = pool or self._pool()
                     while waiting and len(under_way) < width:
                         with unheard():
-                            future = pool.submit(attempt, compute, *waiting[0])
+                            future = pool.submit(attempt_alone, compute, *waiting[0])
                         under_way[future] = waiting.popleft()
                     for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                         error = future.exception()
@@ -272,27 +272,37 @@ def imported(module: str) -> None:
 
 
 def begin_worker(parent: int) -> None:
-    """Prepare a worker process for cells: one thread, deaf to Ctrl-C, gone when `parent` is."""
+    """Prepare a worker process for cells: deaf to Ctrl-C, gone when `parent` is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a terminal sends to all; the parent ends its workers
     with contextlib.suppress(OSError):
         os.dup2(2, 1)  # what a cell's own children print goes where its own words go
     end_with(parent)
-    single()
 
 
-def single() -> None:
-    """Let this process compute on one thread from now on, in BLAS and in our own loops: others take the other cores."""
-    global limits  # noqa: PLW0603 - a process has one BLAS
-    from threadpoolctl import threadpool_limits
+def attempt_alone(compute: Compute, index: int, cell: Any) -> Done:
+    """Compute a cell in a process that works beside others."""
+    single(compute.__module__)
+    return attempt(compute, index, cell)
 
+
+@functools.cache
+def single(module: str) -> None:
+    """Let this process compute on one thread from now on, in the BLAS that `module` brings and in our own loops.
+
+    Others take the other cores. It is never undone: a cell of another thread might be in the middle of a sum.
+    """
+    importlib.import_module(module)
     keep_freed_memory()
     set_threads(1)
-    # Never undone: a cell of another thread of this process might be in the middle of a sum.
-    limits = threadpool_limits(1)
+    find_libraries()
+    for library in libraries().lib_controllers:
+        library.set_num_threads(1)
 
 
-limits: object = None
-"""What holds BLAS to one thread in a worker process."""
+def find_libraries() -> None:
+    """Find the BLAS libraries anew, for a kind of study may have brought one."""
+    libraries.cache_clear()
+    libraries()
 
 
 # --- On a cluster ----------------------------------------------------------------------------------------------------
@@ -327,17 +337,21 @@ class Dask:
         self._address = address
         threads = self._client.nthreads()
         self.workers = sum(threads.values())
-        try:
-            there = self._client.run(memory_there)
-        except Exception as error:  # noqa: BLE001 - whatever a worker raises that has no qsim, or a broken one
-            self._client.close()
-            reason = failed(0, error).error
-            raise InputError(
-                f"a worker of the cluster cannot run qsim ({reason}); install the same there as here"
-            ) from None
+        there = self._everywhere(memory_there)
         self.memory = min((found / threads.get(name, 1) for name, found in there.items()), default=math.inf)
         """The bytes that there are for each thread of a worker, at least."""
         self.name = f"a Dask cluster of {self.workers} threads"
+
+    def _everywhere(self, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
+        """Call a function once in each worker, beside its threads, and return the results by the workers' names."""
+        try:
+            found: dict[str, Any] = self._client.run(function, *args)
+        except Exception as error:  # noqa: BLE001 - whatever a worker raises that has no qsim, or a broken one
+            self.close()
+            raise InputError(
+                f"a worker of the cluster cannot run qsim ({failed(0, error).error}); install the same there as here"
+            ) from None
+        return found
 
     def run(self, compute: Compute, tasks: Sequence[Task]) -> Generator[Done, None, None]:
         """Yield what becomes of each task, as they end.
@@ -346,6 +360,7 @@ class Dask:
         them, are computed again, each alone (`patiently`). Raise `InputError` where a worker has another
         source than this process.
         """
+        self._everywhere(single, compute.__module__)  # the search for libraries is not for threads that import others
         yield from patiently(self._pooled, compute, tasks, 4 * self.workers)
 
     def _pooled(
@@ -405,6 +420,4 @@ def attempt_there(wanted: str, compute: Compute, index: int, cell: Any) -> Done 
     """Compute a cell in a worker of a cluster; `None` if its source is not the one with the digest `wanted`."""
     if source_of(compute.__module__).digest != wanted:
         return None
-    if limits is None:
-        single()
-    return attempt(compute, index, cell)
+    return attempt_alone(compute, index, cell)

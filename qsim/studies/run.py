@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from qsim.errors import InputError
+from qsim.kernels.threads import one_blas_thread
 from qsim.studies import machine
-from qsim.studies.executors import Done, Executor, Here
+from qsim.studies.executors import Done, Executor, Here, find_libraries
 from qsim.studies.result import Claim, Failure, Result
 from qsim.studies.source import Source, source_of
 from qsim.studies.store import Store
@@ -168,10 +169,9 @@ def run(
     `executor` computes the others, in this process by default, the longest first. A cell that raises is left out and
     named in the result; then no claim is held, since a cell that is missing might have refuted it.
     """
-    from threadpoolctl import threadpool_limits
-
     watch, executor = watch or Watch(), executor or Here()
     kind = kind_of(study)
+    find_libraries()
     plan = kind.plan(study, size)
     cells = plan.cells
     source = source_of(kind.compute.__module__)
@@ -182,7 +182,7 @@ def run(
     seconds = 0.0
 
     def so_far() -> Sequence[Claim]:
-        with threadpool_limits(1):
+        with one_blas_thread():
             return kind.claims(plan, [records[i] for i in sorted(records)])
 
     watch.start(len(cells), sum(cell.cost for cell in cells), so_far)
@@ -212,7 +212,7 @@ def run(
                 )  # fmt: skip
     finally:
         watch.stop()
-    with threadpool_limits(1):  # so that claims, too, have the same bytes wherever they are made
+    with one_blas_thread():  # so that claims, too, have the same bytes wherever they are made
         result = _concluded(study, size, kind, plan, [records[i] for i in sorted(records)], bool(failed))
     failures = [_failure(cells[i], keys[i], failed[i]) for i in sorted(failed)]
     return Finished(
