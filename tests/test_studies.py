@@ -332,6 +332,16 @@ def test_claims_judge_by_margin():
         ),
         (('name = "reused draw"', 'name = "reused"'), "name = 'reused' must be one of"),
         (("batch_sizes = [1, 2, 4,", "batch_sizes = [0, 2, 4,"), "batch size 0 must be a positive integer"),
+        (('formats = ["int4", "int3", "int2"]', 'formats = ["nf4"]'), "nf4 has no binary grid, .* to an arm of RNE"),
+        (('formats = ["int2"]', 'formats = ["posit8"]'), r"\[\[fault\]\] reused draw: posit8 has no binary grid"),
+        (
+            ("false_alarm_rate = 1e-3", "false_alarm_rate = 5e-324"),
+            "5e-324 must be between 0 and 1, and at least 1e-09",
+        ),
+        (("slope = [-0.98, -0.5]", f"slope = [-1, {'9' * 400}]"), "must be two numbers, the lower first"),
+        (('arms = ["inputs", "backward", "last layer"]', "arms = [3]"), "arm 3 must be the name of one"),
+        (('points = "bwd_act+bwd_grad"', 'points = "bwd_act+bwd_act"'), "names a point twice"),
+        (('formats = ["int8", "int4"]', 'formats = ["int8", "int8"]'), r"\(abs-max\) is asked for twice"),
     ],
 )
 def test_a_broken_study_is_refused_with_file_and_key(tmp_path, change, message):
