@@ -250,6 +250,14 @@ def test_a_quick_run_makes_every_claim(tmp_path):
         {"formats": ["int4"], "modes": ["SR"], "points": ["bwd_act"], "batch_sizes": [4]},
         {"formats": ["int4"], "modes": ["RNE"], "points": ["all"], "batch_sizes": [1, 2]},
         {"formats": ["float64"], "modes": ["SR"], "points": ["fwd_weight"], "batch_sizes": [4, 8]},
+        {
+            "name": "last layer",
+            "formats": ["float64", "int4"],
+            "modes": ["SR", "RNE"],
+            "points": ["bwd_act", "bwd_weight", "last layer: bwd_grad+bwd_act"],
+            "batch_sizes": [4, 8, 16],
+        },
+        {"formats": ["nf4", "posit8"], "modes": ["RNE"], "points": ["bwd_act", "all"], "batch_sizes": [4, 8]},
     ],
     ids=str,
 )
@@ -259,12 +267,20 @@ def test_a_study_of_few_cells_is_reported(tmp_path, cut):
     head, tail = text.index("[[arm]]"), text.index("# --- The claims")
     arm = "".join(f"{key} = {json.dumps(value)}\n" for key, value in cut.items())
     path = tmp_path / "study.toml"
-    one = f'[[arm]]\nname = "one"\ndraws = "coarse"\nscale = "frozen"\n{arm}\n'
+    name = "" if "name" in cut else 'name = "one"\n'
+    one = f'[[arm]]\n{name}draws = "coarse"\nscale = "frozen"\n{arm}\n'
     path.write_text("fault = []\n" + text[:head] + one + text[tail:], encoding="utf-8")
     result = qsim.studies.run(find(str(path)), "quick").result
     assert Outcome.NOT_TESTABLE in {c.outcome for c in result.claims}
     assert result.study == tmp_path.name
     assert result.command == "qsim report study.toml --quick"
+    assert ("no noise" in dict(result.setup)) == ("float64" in cut["formats"])
+    covered = {claim.id: claim.covered for claim in result.claims}
+    assert (
+        "without int4 to int3 (few bits), int3 to int2 (few bits), of which there is no cell" in covered["bit-coarse"]
+    )
+    assert ("arm last layer" in covered["one-over-b"]) == ("name" not in cut)
+    assert "of which there is no cell" not in covered["variance-exact"]
     qsim.report.write(result, tmp_path / "out")
 
 
