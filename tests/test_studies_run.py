@@ -322,6 +322,15 @@ def test_quiet_says_nothing_and_lines_say_how_far_it_is(tmp_path: Path, capsys: 
     assert capsys.readouterr().err == "toy: 6 cells\ntoy: 6 of 6 cells: 6 kept from before\n"
 
 
+def test_standard_error_may_be_closed(tmp_path: Path) -> None:
+    """Workers have somewhere to write to where a daemon closed standard error, and no file of the run gets its number."""
+    path = toystudy.written(tmp_path)
+    done = command(path, "-o", tmp_path / "out", "--jobs", "2", preexec_fn=lambda: os.close(2))
+    assert done.returncode == 0
+    assert "Traceback" not in done.stdout
+    assert states(path, tmp_path / "out" / "cells.sqlite") == {"kept": 6}
+
+
 def test_a_terminal_shows_a_bar_the_pace_and_the_claims_so_far(tmp_path: Path) -> None:
     """On a terminal the cells, the rate and the time left are drawn, and the claims as the cells so far decide them."""
     import io

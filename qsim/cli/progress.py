@@ -117,7 +117,8 @@ class JsonLines(Tally):
             "cell": step.label, "key": step.key, "state": step.state, "seconds": step.seconds, "done": self.done,
             "cells": self.cells,
         }  # fmt: skip
-        print(json.dumps(told | ({"error": step.error} if step.error else {})), flush=True)
+        line = json.dumps(told | ({"error": step.error} if step.error else {})) + "\n"
+        print(line, end="", flush=True)  # in one piece, so that no kill comes between a line and its end
 
 
 class Bars(Tally):
