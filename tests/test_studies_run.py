@@ -194,6 +194,7 @@ def test_a_cell_that_raises_is_named_and_the_others_finish(tmp_path: Path) -> No
     """A failing cell is in the result with its parameters, its error in a line and a traceback; no claim is held then."""
     finished = run(find(str(toystudy.written(tmp_path, does={1: "raise", 4: "nan"}))))
     assert [cell["number"] for cell in finished.result.cells] == [0, 2, 3, 5]
+    assert finished.result.answer.startswith("Cells failed")  # not what was answered by the others
     first, second = finished.result.failures
     assert (first.label, first.error) == ("cell 1", "ValueError: no number for 1")
     assert first.parameters["number"] == 1

@@ -257,7 +257,8 @@ def _concluded(
         else claim
         for claim in result.claims
     ]
-    return dataclasses.replace(result, claims=tuple(claims))
+    answer = "Cells failed that might have spoken against an answer; the verdicts below say what is open, and what is refuted."
+    return dataclasses.replace(result, claims=tuple(claims), answer=answer)
 
 
 def _failure(cell: Any, key: str, done: Done) -> Failure:
