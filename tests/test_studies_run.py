@@ -588,6 +588,32 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_cells_and_the_old_report(
     assert states(path, tmp_path / "out" / "cells.sqlite") == {"kept": 6}
 
 
+@pytest.mark.parametrize("what", ["toystudy.result", "qsim.report.render"])
+def test_a_report_that_cannot_be_made_is_said_in_a_sentence(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever goes wrong once the cells are done, they are kept; the traceback is in a file that a later report removes."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("of all\nthings")
+
+    path, argv = toystudy.written(tmp_path), ["-o", str(tmp_path / "out"), "--quiet", "--jobs", "1"]
+    with monkeypatch.context() as context:
+        context.setattr(what, broken)
+        assert main(["report", str(path), *argv]) == 2
+    told = sentence(None, capsys)
+    assert (
+        f"{tmp_path / 'out'}: no report could be made (ZeroDivisionError: of all things); the cells that finished"
+        in told
+    )
+    trace = tmp_path / "out" / "failures" / "report.txt"
+    assert str(trace) in told
+    assert "Traceback" in trace.read_text()
+    assert main(["report", str(path), *argv]) == 0
+    assert not trace.exists()
+    assert states(path, tmp_path / "out" / "cells.sqlite") == {"kept": 6}
+
+
 @pytest.mark.parametrize("place", ["/proc/qsim", "/sys/qsim", "/dev/null/qsim"])
 def test_an_output_that_cannot_be_written_is_refused(
     tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]

@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -212,9 +213,10 @@ def report(study: Study, folder: Path, executor: Executor, args: argparse.Namesp
         if args.fresh:
             store.clear()
         try:
-            finished = qsim.studies.run(
-                study, "quick" if args.quick else "full", executor=executor, store=store, watch=watch
-            )
+            with explained(folder):
+                finished = qsim.studies.run(
+                    study, "quick" if args.quick else "full", executor=executor, store=store, watch=watch
+                )
         except KeyboardInterrupt:
             kept = f"{watch.finished} of {watch.cells} cells" if watch.cells else "the cells finished before"
             print(
@@ -222,7 +224,7 @@ def report(study: Study, folder: Path, executor: Executor, args: argparse.Namesp
                 file=sys.stderr,
             )
             raise
-        with told(folder):
+        with told(folder), explained(folder):
             written = qsim.report.write(finished.result, folder, beside(study, finished, began, args.argv))
     tell(study, finished, folder, written["report.html"], args)
     return finished.result
@@ -277,6 +279,24 @@ def told(folder: Path) -> Iterator[None]:
         raise InputError(
             f"{folder}: the report cannot be written ({error.strerror}); the cells are kept, and the same command writes it "
             "once there is room"
+        ) from None
+
+
+@contextlib.contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Say in a sentence that the cells could not be made a report of, and leave the traceback: a fault of ours, not theirs."""
+    try:
+        yield
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a fault of ours must not take a week's cells with it
+        trace = folder / "failures" / "report.txt"
+        trace.parent.mkdir(exist_ok=True)
+        trace.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(
+            f"{folder}: no report could be made ({reason}); the cells that finished are kept, and {trace} says more, which "
+            "please report as a fault of qsim"
         ) from None
 
 
