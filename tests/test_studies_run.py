@@ -159,6 +159,40 @@ def test_the_cell_of_the_main_study_rests_on_the_arithmetic_and_not_on_the_pages
     assert {"numpy", "numba", "scipy", "scikit-learn"} <= source.libraries.keys()
 
 
+def test_what_a_cell_reads_may_not_change_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell during which an input was edited is no cell of the old input; it fails by that name, and is computed again."""
+    monkeypatch.setenv("TOY_DATA", "")
+    path, store = toystudy.written(tmp_path, cells=4, does={2: "edit"}), tmp_path / "cells.sqlite"
+    with Store(store) as kept:
+        failures = run(find(str(path)), store=kept).result.failures
+    assert "cell 2" in {failure.label for failure in failures}
+    assert {failure.error for failure in failures} == {
+        "data changed while it was computed; the same command computes it again"
+    }
+    assert states(path, store) == {"computed": 4}
+    assert states(path, store) == {"kept": 4}
+
+
+def test_an_edited_source_does_not_get_into_a_process_that_begins_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a process must be started anew after an edit, the run ends in a sentence, and no record is of both sources."""
+    text = (
+        "import os, pathlib, signal\n\ndef compute(cell):\n    path = pathlib.Path(__file__)\n"
+        "    if cell and 'edited' not in path.read_text().splitlines()[-1]:\n"
+        "        path.write_text(path.read_text() + '# edited')\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return {'cell': cell}\n"
+    )
+    (tmp_path / "editing.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    editing = importlib.import_module("editing")
+    found = Processes(1).run(editing.compute, list(enumerate([0, 1])))
+    assert next(found).record == '{"cell": 0}'
+    with pytest.raises(InputError, match="the source of the cells was edited while they were computed; those finished"):
+        next(found)
+    assert not workers()
+
+
 def test_a_record_that_was_changed_in_the_file_is_computed_again(tmp_path: Path) -> None:
     """A record that does not fit its digest is not taken for the cell's."""
     path, store = toystudy.written(tmp_path), tmp_path / "cells.sqlite"

@@ -95,6 +95,8 @@ def compute(cell: Cell) -> dict[str, Any]:
     if cell.does == "print":
         print("a word")  # noqa: T201 - that is what it is about
         os.system("echo a word of a child")  # noqa: S605 - nobody's input
+    if cell.does == "edit":
+        os.environ["TOY_DATA"] = "edited"  # of which `reads` tells
     if cell.does in RAISES:
         raise RAISES[cell.does]
     if cell.does == "exit":

@@ -198,8 +198,9 @@ class Processes:
         self, compute: Compute, tasks: Sequence[Task], width: int, suspects: list[tuple[Task, Done]]
     ) -> Generator[Done, None, None]:
         """Yield what becomes of tasks, `width` of them at a time; add to `suspects` those under way when a process died."""
+        wanted = source_of(compute.__module__).digest
         waiting = collections.deque(tasks)
-        under_way: dict[Future[Done], Task] = {}
+        under_way: dict[Future[Done | None], Task] = {}
         pool = None
         finished = False
         try:
@@ -208,14 +209,20 @@ class Processes:
                     pool = pool or self._pool()
                     while waiting and len(under_way) < width:
                         with unheard():
-                            future = pool.submit(attempt_alone, compute, *waiting[0])
+                            future = pool.submit(attempt_there, wanted, compute, *waiting[0])
                         under_way[future] = waiting.popleft()
                     for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                         error = future.exception()
                         if isinstance(error, BrokenProcessPool):
                             raise error
                         index, _ = under_way.pop(future)
-                        yield failed(index, error) if error else future.result()  # an error: it cannot be pickled
+                        done = failed(index, error) if error else future.result()  # an error: it cannot be pickled
+                        if done is None:  # of a process that began after an edit
+                            raise InputError(
+                                "the source of the cells was edited while they were computed; those finished before are kept, "
+                                "and the same command computes by the new source what that changes"
+                            )
+                        yield done
                 except BrokenProcessPool as error:
                     suspects += [(task, broken(task[0], error)) for task in under_way.values()]
                     under_way.clear()
@@ -267,8 +274,8 @@ def unheard() -> Iterator[None]:
 
 
 def imported(module: str) -> None:
-    """Import a module, which takes seconds where it brings compiled code."""
-    importlib.import_module(module)
+    """Import the module of a kind of study, which takes seconds where it brings compiled code, and read its source."""
+    source_of(importlib.import_module(module).compute.__module__)
 
 
 def begin_worker(parent: int) -> None:
@@ -279,10 +286,10 @@ def begin_worker(parent: int) -> None:
     end_with(parent)
 
 
-def attempt_alone(compute: Compute, index: int, cell: Any) -> Done:
-    """Compute a cell in a process that works beside others."""
+def attempt_there(wanted: str, compute: Compute, index: int, cell: Any) -> Done | None:
+    """Compute a cell in a process that works beside others; `None` if its source is not the one with the digest `wanted`."""
     single(compute.__module__)
-    return attempt(compute, index, cell)
+    return attempt(compute, index, cell) if source_of(compute.__module__).digest == wanted else None
 
 
 @functools.cache
@@ -414,10 +421,3 @@ class Dask:
 def memory_there(dask_worker: Any) -> float:
     """Return how many bytes a worker may use: its limit, or what its machine has."""
     return min(memory().total, dask_worker.memory_manager.memory_limit or math.inf)
-
-
-def attempt_there(wanted: str, compute: Compute, index: int, cell: Any) -> Done | None:
-    """Compute a cell in a worker of a cluster; `None` if its source is not the one with the digest `wanted`."""
-    if source_of(compute.__module__).digest != wanted:
-        return None
-    return attempt_alone(compute, index, cell)

@@ -15,6 +15,7 @@ from qsim.errors import InputError
 from qsim.kernels.threads import one_blas_thread
 from qsim.studies import machine
 from qsim.studies.executors import Done, Executor, Here, find_libraries
+from qsim.studies.executors import failed as failed_by
 from qsim.studies.result import Claim, Failure, Result
 from qsim.studies.source import Source, source_of
 from qsim.studies.store import Store
@@ -196,8 +197,9 @@ def run(
         kept = len(records)
         order = sorted((i for i in range(len(cells)) if i not in records), key=lambda i: -cells[i].cost)
         with contextlib.closing(executor.run(kind.compute, [(i, cells[i]) for i in order])) as finished:
-            for done in finished:
-                i, seconds = done.index, seconds + done.seconds
+            for ended in finished:
+                i, seconds = ended.index, seconds + ended.seconds
+                done = ended if ended.error else _unless_edited(ended, kind, cells[i], read[i])
                 if done.error:
                     failed[i] = done
                 else:
@@ -229,6 +231,19 @@ def run(
         seconds=seconds,
         memory=max(cell.memory for cell in cells),
     )
+
+
+def _unless_edited(done: Done, kind: Kind, cell: Any, read: Mapping[str, str]) -> Done:
+    """Return a cell that is done, as failed if what it reads is no longer what its record would be kept for."""
+    try:
+        now = kind.reads(cell)
+    except InputError as error:
+        return failed_by(done.index, error, done.seconds)
+    names = sorted(name for name in {**read, **now} if read.get(name) != now.get(name))
+    if not names:
+        return done
+    words = f"{', '.join(names)} changed while it was computed; the same command computes it again"
+    return Done(index=done.index, error=words, trace=words + "\n", seconds=done.seconds)
 
 
 def _key(kind: str, cell: Any, read: Mapping[str, str], source: str) -> str:
