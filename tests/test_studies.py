@@ -280,6 +280,7 @@ def test_a_study_of_few_cells_is_reported(tmp_path, cut):
     )
     assert ("arm last layer" in covered["one-over-b"]) == ("name" not in cut)
     assert "of which there is no cell" not in covered["variance-exact"]
+    assert covered["bit-coarse"].startswith("0 intervals, simultaneous")
     qsim.report.write(result, tmp_path / "out")
 
 

@@ -391,7 +391,8 @@ def _claim(
         outcome = next((o for o in (Outcome.REFUTED, Outcome.NOT_DECIDED) if o in outcomes), Outcome.HELD)
         worst = max((j for j in judged if j.outcome is outcome), key=_severity)
         evidence = f"{worst.check.label}: {worst.check.write(worst.interval)}"
-    counted = ", ".join(f"{outcomes.count(o)} {o}" for o in Outcome if o in outcomes)
+    counts = ", ".join(f"{outcomes.count(o)} {o}" for o in Outcome if o in outcomes)
+    counted = f" ({counts})" if counts else ""
     statement = (
         f"Planted fault, {fault}: {words.statement[0].lower()}{words.statement[1:]}" if fault else words.statement
     )
@@ -402,7 +403,7 @@ def _claim(
         theorem=words.theorem,
         expected=Outcome.REFUTED if fault else Outcome.HELD,
         outcome=outcome,
-        covered=f"{len(judged)} intervals ({counted}), simultaneous with all {family.size} that claims rest on, at a "
+        covered=f"{len(judged)} intervals{counted}, simultaneous with all {family.size} that claims rest on, at a "
         f"false-alarm rate of {family.rate:g}"
         + (f"; without {', '.join(idle)}, of which there is no cell" if idle else ""),
         evidence=evidence,
