@@ -421,13 +421,13 @@ def test_too_little_memory_takes_fewer_processes_or_is_refused(
 
 
 @contextlib.contextmanager
-def started(*argv: str | Path) -> Iterator[subprocess.Popen[str]]:
+def started(*argv: str | Path, ignoring: bool = False) -> Iterator[subprocess.Popen[str]]:
     """Start `qsim report` with the toy kind in a group of its own, which is killed at the end."""
     process = subprocess.Popen(
         [sys.executable, TOY, "report", *map(str, argv)],
         env=ENVIRONMENT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         # A shell that starts the tests in the background has them ignore SIGINT, and a child inherits that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread of ours holds a lock
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN if ignoring else signal.SIG_DFL),  # noqa: PLW1509 - no thread of ours holds a lock
     )  # fmt: skip
     try:
         yield process
@@ -460,9 +460,9 @@ def lines(path: Path, count: int) -> list[str]:
     pytest.fail(f"{path} has no {count} lines")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
 def test_an_ended_run_leaves_no_worker_and_every_finished_cell(tmp_path: Path, how: signal.Signals) -> None:
-    """By whatever signal a run ends, its workers go too, and what was finished is kept; Ctrl-C says how to go on."""
+    """By whatever signal a run ends, its workers go too, and what was finished is kept; all but SIGKILL says how to go on."""
     log = tmp_path / "log"
     path = toystudy.written(tmp_path, cells=40, seconds=0.3, log=str(log))
     with started(path, "-o", tmp_path / "out", "--jobs", "2") as process:
@@ -471,13 +471,13 @@ def test_an_ended_run_leaves_no_worker_and_every_finished_cell(tmp_path: Path, h
         (os.killpg if how is signal.SIGINT else os.kill)(process.pid, how)
         since = time.monotonic()
         _, err = process.communicate(timeout=60)  # until the last worker has let go of it
-        assert process.returncode == (130 if how is signal.SIGINT else -how)
+        assert process.returncode == (-how if how is signal.SIGKILL else 128 + how)
         assert gone(process.pid)
         assert time.monotonic() - since < 15  # loky's own watch takes longer
     with Store(tmp_path / "out" / "cells.sqlite") as store:
         kept = sum(1 for _ in store.kept(Everything()))
     assert kept >= begun - 3  # two were under way, and one may be on its way to the driver
-    if how is signal.SIGINT:
+    if how is not signal.SIGKILL:
         told = re.search(
             r"qsim: stopped; (\d+) of 40 cells are kept in .*, and the same command goes on from them\n", err
         )
@@ -485,6 +485,17 @@ def test_an_ended_run_leaves_no_worker_and_every_finished_cell(tmp_path: Path, h
         assert kept - 1 <= int(told[1]) <= kept  # one may have been kept and not yet counted
         assert "Traceback" not in err
     assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_a_run_in_the_background_hears_sigterm_in_a_cell(tmp_path: Path) -> None:
+    """A shell has a program in the background ignore Ctrl-C; what SIGTERM raises is then still none of the cell's own."""
+    path = toystudy.written(tmp_path, cells=3, seconds=0.5, log=str(tmp_path / "log"))
+    with started(path, "-o", tmp_path / "out", "--jobs", "1", ignoring=True) as process:
+        lines(tmp_path / "log", 2)
+        os.kill(process.pid, signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "qsim: stopped; 1 of 3 cells are kept" in err
 
 
 def test_ctrl_c_while_processes_start_is_not_answered_by_each(tmp_path: Path) -> None:

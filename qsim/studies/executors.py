@@ -89,10 +89,13 @@ def attempt(compute: Compute, index: int, cell: Any) -> Done:
     return Done(index=index, record=record, seconds=time.perf_counter() - started)
 
 
+deaf = False
+"""Whether this is a worker process, which no Ctrl-C reaches."""
+
+
 def hears_interrupts() -> bool:
-    """Return whether a Ctrl-C can reach this thread; else an interrupt is the cell's own."""
-    here = threading.current_thread() is threading.main_thread()
-    return here and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    """Return whether this thread may be interrupted from outside; else an interrupt is the cell's own."""
+    return not deaf and threading.current_thread() is threading.main_thread()
 
 
 def failed(index: int, error: BaseException, seconds: float = 0.0) -> Done:
@@ -280,6 +283,8 @@ def imported(module: str) -> None:
 
 def begin_worker(parent: int) -> None:
     """Prepare a worker process for cells: deaf to Ctrl-C, gone when `parent` is."""
+    global deaf  # noqa: PLW0603 - a process has one way to answer a signal
+    deaf = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a terminal sends to all; the parent ends its workers
     with contextlib.suppress(OSError):
         os.dup2(2, 1)  # what a cell's own children print goes where its own words go
