@@ -348,6 +348,7 @@ def test_claims_judge_by_margin():
         ),
         (('name = "reused draw"', 'name = "reused"'), "name = 'reused' must be one of"),
         (("batch_sizes = [1, 2, 4,", "batch_sizes = [0, 2, 4,"), "batch size 0 must be a positive integer"),
+        (('formats = ["int4", "int3", "int2"]', f'formats = ["{"n" * 5000}"]'), "no format is called 'nnn"),
         (('formats = ["int4", "int3", "int2"]', 'formats = ["nf4"]'), "nf4 has no binary grid, .* to an arm of RNE"),
         (('formats = ["int2"]', 'formats = ["posit8"]'), r"\[\[fault\]\] reused draw: posit8 has no binary grid"),
         (
@@ -401,6 +402,22 @@ def test_a_format_of_a_file_is_one_of_a_study(here):
     steps = dataclasses.replace(SMALL, scale="underflow")
     assert set(reads(steps)) == {"digits", "format e4m0fn", "format float64", "format float8_e4m3fn"}
     assert compute(dataclasses.replace(SMALL, format="f.toml#tiny", batches=32, draws=2))["format"] == "f.toml#tiny"
+
+
+def test_a_format_beside_a_study_is_told_where_files_are_looked_for(tmp_path, monkeypatch):
+    """A file of formats is named as seen from where the command runs, like any other file; who thinks otherwise is told so."""
+    (tmp_path / "at").mkdir()
+    monkeypatch.chdir(tmp_path / "at")
+    text = STUDY.read_text(encoding="utf-8").replace('"int4", "int3", "int2"]', '"f.toml#tiny"]')
+    path = tmp_path / "study.toml"
+    path.write_text(text, encoding="utf-8")
+    for told in (
+        r"f\.toml: cannot be read \(No such file or directory\)$",
+        "where the command runs, not beside the study$",
+    ):
+        with pytest.raises(InputError, match=told):
+            plan(find(str(path)), "full")
+        (tmp_path / "f.toml").write_text(OWN)
 
 
 def test_studies_are_found_by_name_and_unknown_ones_refused():

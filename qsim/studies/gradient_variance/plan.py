@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -183,7 +184,10 @@ def _format(place: Place, name: Any, *keys: str | int) -> str:
     try:
         fmt = get_format(name)
     except InputError as error:
-        raise place.refuse(str(error), *keys) from None
+        beside = place.path.parent / str(name).partition("#")[0]
+        found = os.path.isfile(beside)  # noqa: PTH113 - for Path.is_file raises where a name is too long
+        hint = "; a file of formats is looked for where the command runs, not beside the study" if found else ""
+        raise place.refuse(f"{error}{hint}", *keys) from None
     try:
         return fmt.name if get_format(fmt.name) == fmt else str(name)
     except InputError:
