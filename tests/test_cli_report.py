@@ -91,10 +91,16 @@ def test_the_exit_code_is_that_of_the_verdicts(found, tmp_path, outcome, quick, 
     ("arguments", "message"),
     [
         (["variance-vs-bach"], "no study is called 'variance-vs-bach'; did you mean variance-vs-batch?"),
-        (["variance-vs-batch", "--jobs", "0"], "--jobs 0: give at least 1 process"),
+        (["variance-vs-batch", "--jobs", "0"], "--jobs 0: give 1 to 1024 processes"),
+        (["variance-vs-batch", "--jobs", "9" * 30], "give 1 to 1024 processes"),
         (["variance-vs-batch", "--jobs", "two"], "invalid int value: 'two'"),
         (["variance-vs-batch", "variance-vs-batch", "-o", "x"], "-o names the folder of one report"),
-        (["no/such/study.toml"], "no study is called 'no/such/study.toml'"),
+        (["no/such/study.toml"], "no study is called 'no/such/study.toml', nor is that a file"),
+        (["/"], "no study is called '/', and that folder holds no study.toml"),
+        ([""], "no study is called ''; did you mean"),  # of a shell's variable that is not set, and not this folder
+        (["variance-vs-batch", "-o", ""], "argument -o/--output: it is empty"),
+        (["variance-vs-batch", "--dask", ""], "argument --dask: it is empty"),
+        (["variance-vs-batch", "variance-vs-batch"], "two of the studies are called 'variance-vs-batch'"),
     ],
 )
 def test_bad_usage_is_refused_in_one_sentence(found, capsys, tmp_path, monkeypatch, arguments, message):

@@ -106,6 +106,34 @@ def test_what_holds_no_result_is_refused(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("cells",), [1]), (("cells",), 3), (("title",), 5), (("claims", 0), "one"), (("claims", 0, "evidence"), None),
+        (("claims", 0, "fault"), 1), (("claims", 0, "outcome"), "perhaps"), (("setup",), [["a", 1]]), (("setup", 0), "ab"),
+        (("run",), "slow"), (("method",), "words"), (("tables",), [{"id": "t"}]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_entry_of_another_type_is_refused(
+    where: tuple[str | int, ...], value: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the schema does not allow is no result: it is refused in a sentence, and an index passes it over."""
+    plain = json.loads(RESULT.to_json())
+    place = plain
+    for key in where[:-1]:
+        place = place[key]
+    place[where[-1]] = value
+    (tmp_path / "a").mkdir()
+    path = tmp_path / "a" / "result.json"
+    path.write_text(json.dumps(plain))
+    assert main(["report", "--diff", str(path), str(path)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"qsim: {path} holds no result of a study (")
+    assert err.count("\n") == 1
+    assert main(["report", "--index", str(tmp_path)]) == 0
+
+
 # --- An index --------------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,6 @@ from qsim.formats import get_format
 from qsim.rounding import Mode
 from qsim.studies import available, find
 from qsim.studies.executors import Here, Processes
-from qsim.studies.gradient_variance import _format as digests
 from qsim.studies.gradient_variance import pages, reads
 from qsim.studies.gradient_variance.cell import Cell, compute, estimate
 from qsim.studies.gradient_variance.claims import decide
@@ -250,6 +249,14 @@ def test_a_quick_run_makes_every_claim(tmp_path):
         {"formats": ["int4"], "modes": ["SR"], "points": ["bwd_act"], "batch_sizes": [4]},
         {"formats": ["int4"], "modes": ["RNE"], "points": ["all"], "batch_sizes": [1, 2]},
         {"formats": ["float64"], "modes": ["SR"], "points": ["fwd_weight"], "batch_sizes": [4, 8]},
+        {
+            "name": "last layer",
+            "formats": ["float64", "int4"],
+            "modes": ["SR", "RNE"],
+            "points": ["bwd_act", "bwd_weight", "last layer: bwd_grad+bwd_act"],
+            "batch_sizes": [4, 8, 16],
+        },
+        {"formats": ["nf4", "posit8"], "modes": ["RNE"], "points": ["bwd_act", "all"], "batch_sizes": [4, 8]},
     ],
     ids=str,
 )
@@ -259,12 +266,21 @@ def test_a_study_of_few_cells_is_reported(tmp_path, cut):
     head, tail = text.index("[[arm]]"), text.index("# --- The claims")
     arm = "".join(f"{key} = {json.dumps(value)}\n" for key, value in cut.items())
     path = tmp_path / "study.toml"
-    one = f'[[arm]]\nname = "one"\ndraws = "coarse"\nscale = "frozen"\n{arm}\n'
+    name = "" if "name" in cut else 'name = "one"\n'
+    one = f'[[arm]]\n{name}draws = "coarse"\nscale = "frozen"\n{arm}\n'
     path.write_text("fault = []\n" + text[:head] + one + text[tail:], encoding="utf-8")
     result = qsim.studies.run(find(str(path)), "quick").result
     assert Outcome.NOT_TESTABLE in {c.outcome for c in result.claims}
     assert result.study == tmp_path.name
     assert result.command == "qsim report study.toml --quick"
+    assert ("no noise" in dict(result.setup)) == ("float64" in cut["formats"])
+    covered = {claim.id: claim.covered for claim in result.claims}
+    assert (
+        "without int4 to int3 (few bits), int3 to int2 (few bits), of which there is no cell" in covered["bit-coarse"]
+    )
+    assert ("arm last layer" in covered["one-over-b"]) == ("name" not in cut)
+    assert "of which there is no cell" not in covered["variance-exact"]
+    assert covered["bit-coarse"].startswith("0 intervals, simultaneous")
     qsim.report.write(result, tmp_path / "out")
 
 
@@ -332,6 +348,17 @@ def test_claims_judge_by_margin():
         ),
         (('name = "reused draw"', 'name = "reused"'), "name = 'reused' must be one of"),
         (("batch_sizes = [1, 2, 4,", "batch_sizes = [0, 2, 4,"), "batch size 0 must be a positive integer"),
+        (('formats = ["int4", "int3", "int2"]', f'formats = ["{"n" * 5000}"]'), "no format is called 'nnn"),
+        (('formats = ["int4", "int3", "int2"]', 'formats = ["nf4"]'), "nf4 has no binary grid, .* to an arm of RNE"),
+        (('formats = ["int2"]', 'formats = ["posit8"]'), r"\[\[fault\]\] reused draw: posit8 has no binary grid"),
+        (
+            ("false_alarm_rate = 1e-3", "false_alarm_rate = 5e-324"),
+            "5e-324 must be between 0 and 1, and at least 1e-09",
+        ),
+        (("slope = [-0.98, -0.5]", f"slope = [-1, {'9' * 400}]"), "must be two numbers, the lower first"),
+        (('arms = ["inputs", "backward", "last layer"]', "arms = [3]"), "arm 3 must be the name of one"),
+        (('points = "bwd_act+bwd_grad"', 'points = "bwd_act+bwd_act"'), "names a point twice"),
+        (('formats = ["int8", "int4"]', 'formats = ["int8", "int8"]'), r"\(abs-max\) is asked for twice"),
     ],
 )
 def test_a_broken_study_is_refused_with_file_and_key(tmp_path, change, message):
@@ -369,13 +396,28 @@ def test_a_format_of_a_file_is_one_of_a_study(here):
     own, other = cells[0], cells[-1]
     assert (own.format, other.format) == ("f.toml#tiny", "float8_e4m3fn")
     before = reads(own), reads(other)
-    digests.cache_clear()
     Path("f.toml").write_text(OWN.replace("man_bits = 1", "man_bits = 1\nbias = 2"))
     assert reads(own) != before[0]
     assert reads(other) == before[1]
     steps = dataclasses.replace(SMALL, scale="underflow")
     assert set(reads(steps)) == {"digits", "format e4m0fn", "format float64", "format float8_e4m3fn"}
     assert compute(dataclasses.replace(SMALL, format="f.toml#tiny", batches=32, draws=2))["format"] == "f.toml#tiny"
+
+
+def test_a_format_beside_a_study_is_told_where_files_are_looked_for(tmp_path, monkeypatch):
+    """A file of formats is named as seen from where the command runs, like any other file; who thinks otherwise is told so."""
+    (tmp_path / "at").mkdir()
+    monkeypatch.chdir(tmp_path / "at")
+    text = STUDY.read_text(encoding="utf-8").replace('"int4", "int3", "int2"]', '"f.toml#tiny"]')
+    path = tmp_path / "study.toml"
+    path.write_text(text, encoding="utf-8")
+    for told in (
+        r"f\.toml: cannot be read \(No such file or directory\)$",
+        "where the command runs, not beside the study$",
+    ):
+        with pytest.raises(InputError, match=told):
+            plan(find(str(path)), "full")
+        (tmp_path / "f.toml").write_text(OWN)
 
 
 def test_studies_are_found_by_name_and_unknown_ones_refused():

@@ -16,7 +16,8 @@ import toystudy
 
 import qsim
 from qsim.cli import main
-from qsim.studies import Dask, find, run
+from qsim.errors import InputError
+from qsim.studies import Dask, Step, Store, Watch, find, run
 
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": os.pathsep.join([str(Path(qsim.__file__).parents[1]), str(Path(__file__).parent)]),
@@ -39,10 +40,10 @@ if __name__ == "__main__":
 pytestmark = pytest.mark.xdist_group("dask")  # one cluster, on one worker of the tests
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start a cluster in a process group of its own, which is killed at the end, and return where its scheduler is."""
-    program = tmp_path_factory.mktemp("cluster") / "cluster.py"
+@contextlib.contextmanager
+def cluster(folder: Path) -> Iterator[tuple[str, int]]:
+    """Start a cluster in a process group of its own, which is killed at the end; give where its scheduler is, and the group."""
+    program = folder / "cluster.py"
     program.write_text(CLUSTER)
     process = subprocess.Popen(
         [sys.executable, program], env=ENVIRONMENT, start_new_session=True, text=True,
@@ -52,23 +53,30 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert process.stdout is not None
         found = process.stdout.readline().strip()
         assert found.startswith("tcp://127.0.0.1:")
-        yield found
+        yield found, process.pid
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start a cluster, and return where its scheduler is."""
+    with cluster(tmp_path_factory.mktemp("cluster")) as (found, _):
+        yield found
+
+
 def test_a_cluster_gives_the_same_bytes_though_a_worker_dies(address: str, tmp_path: Path) -> None:
     """A worker killed in a cell is replaced and the cell runs elsewhere; one that always kills is named; same bytes."""
     does = {2: "die once", 3: "raise", 5: "die"}
     study = find(str(toystudy.written(tmp_path, cells=8, does=does, log=str(tmp_path / "log"))))
-    cluster = Dask(address)
+    dask = Dask(address)
     try:
-        there = run(study, executor=cluster)
+        there = run(study, executor=dask)
     finally:
-        cluster.close()
-    assert cluster.workers == 2
+        dask.close()
+    assert dask.workers == 2
     assert [failure.label for failure in there.result.failures] == ["cell 3", "cell 5"]
     assert "ended without a word" in there.result.failures[1].error
     ran = (tmp_path / "log").read_text().split("\n")
@@ -102,7 +110,7 @@ def test_a_worker_with_another_source_is_refused(
     assert "a worker of the cluster has another qsim" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["tcp://127.0.0.1:1", "no address", "ftp://127.0.0.1:1"])
+@pytest.mark.parametrize("where", ["tcp://127.0.0.1:1", "no address", "ftp://127.0.0.1:1", "localhost"])
 def test_a_scheduler_that_does_not_answer_is_refused(
     where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,3 +120,57 @@ def test_a_scheduler_that_does_not_answer_is_refused(
     (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("qsim: ")]
     assert f"no Dask scheduler with a worker answers at {where!r}" in told
     assert not (tmp_path / "out").exists()
+
+
+def test_a_scheduler_that_goes_away_ends_the_run_in_a_sentence(tmp_path: Path) -> None:
+    """When the connection is lost the run ends with one sentence, and what was finished is kept."""
+    path = toystudy.written(tmp_path, cells=9, seconds=0.5)
+    with (
+        cluster(tmp_path) as (where, group),
+        contextlib.closing(Dask(where)) as dask,
+        Store(tmp_path / "kept") as store,
+    ):
+        watch = Killing(group)
+        with pytest.raises(
+            InputError, match=f"the Dask scheduler at '{where}' does not answer any more; the cells fin"
+        ):
+            run(find(str(path)), executor=dask, store=store, watch=watch)
+    assert watch.seen < 9
+    with Store(tmp_path / "kept") as store:
+        assert len(run(find(str(path)), store=store).result.cells) == 9
+
+
+class Killing(Watch):
+    """Kill a process group when a cell is through."""
+
+    def __init__(self, group: int) -> None:
+        self.group, self.seen = group, 0
+
+    def step(self, _: Step) -> None:
+        self.seen += 1
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.group, signal.SIGKILL)
+
+
+def test_a_cell_that_no_worker_has_memory_for_is_refused(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a cell needs is held against what each thread of a worker has, before a folder is made."""
+    monkeypatch.setattr(toystudy.Cell, "memory", 1 << 60)
+    path = toystudy.written(tmp_path)
+    assert main(["report", str(path), "-o", str(tmp_path / "out"), "--dask", address]) == 2
+    err = capsys.readouterr().err
+    assert f"{path}: the cell cell 0 needs 1073741824.0 GiB of memory, and there are " in err
+    assert " for each thread of a worker; make it smaller, or start workers with fewer threads or more memory" in err
+    assert not (tmp_path / "out").exists()
+    with contextlib.closing(Dask(address)) as dask:
+        assert 0 < dask.memory < 1 << 60
+
+
+def test_a_cell_that_no_worker_can_read_is_named_by_that(address: str) -> None:
+    """A cell that cannot be unpickled fails with that error; the others finish."""
+    cells = [toystudy.Cell(number=0), toystudy.Unreadable(at_once=False), toystudy.Cell(number=2)]
+    with contextlib.closing(Dask(address)) as dask:
+        found = {done.index: done for done in dask.run(toystudy.compute, list(enumerate(cells)))}
+    assert [bool(found[i].record) for i in range(3)] == [True, False, True]
+    assert "invalid literal for int()" in found[1].trace

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import importlib
 import json
 import os
 import random
@@ -158,6 +159,40 @@ def test_the_cell_of_the_main_study_rests_on_the_arithmetic_and_not_on_the_pages
     assert {"numpy", "numba", "scipy", "scikit-learn"} <= source.libraries.keys()
 
 
+def test_what_a_cell_reads_may_not_change_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell during which an input was edited is no cell of the old input; it fails by that name, and is computed again."""
+    monkeypatch.setenv("TOY_DATA", "")
+    path, store = toystudy.written(tmp_path, cells=4, does={2: "edit"}), tmp_path / "cells.sqlite"
+    with Store(store) as kept:
+        failures = run(find(str(path)), store=kept).result.failures
+    assert "cell 2" in {failure.label for failure in failures}
+    assert {failure.error for failure in failures} == {
+        "data changed while it was computed; the same command computes it again"
+    }
+    assert states(path, store) == {"computed": 4}
+    assert states(path, store) == {"kept": 4}
+
+
+def test_an_edited_source_does_not_get_into_a_process_that_begins_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a process must be started anew after an edit, the run ends in a sentence, and no record is of both sources."""
+    text = (
+        "import os, pathlib, signal\n\ndef compute(cell):\n    path = pathlib.Path(__file__)\n"
+        "    if cell and 'edited' not in path.read_text().splitlines()[-1]:\n"
+        "        path.write_text(path.read_text() + '# edited')\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return {'cell': cell}\n"
+    )
+    (tmp_path / "editing.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    editing = importlib.import_module("editing")
+    found = Processes(1).run(editing.compute, list(enumerate([0, 1])))
+    assert next(found).record == '{"cell": 0}'
+    with pytest.raises(InputError, match="the source of the cells was edited while they were computed; those finished"):
+        next(found)
+    assert not workers()
+
+
 def test_a_record_that_was_changed_in_the_file_is_computed_again(tmp_path: Path) -> None:
     """A record that does not fit its digest is not taken for the cell's."""
     path, store = toystudy.written(tmp_path), tmp_path / "cells.sqlite"
@@ -177,10 +212,23 @@ def test_a_worker_computes_on_one_thread(tmp_path: Path) -> None:
     assert json.loads(done.record) == {"ours": 1, "blas": [1]}
 
 
+def test_the_blas_that_a_kind_of_study_brings_has_one_thread_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that is loaded with the module of a cell, as SciPy's own, is limited like the one that was there before."""
+    text = "import scipy.linalg, toystudy\ndef compute(cell):\n    return toystudy.threads(cell)\n"
+    (tmp_path / "bringing.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    bringing = importlib.import_module("bringing")
+    (done,) = Processes(1).run(bringing.compute, [(0, None)])
+    assert json.loads(done.record) == {"ours": 1, "blas": [1]}
+
+
 def test_a_cell_that_raises_is_named_and_the_others_finish(tmp_path: Path) -> None:
     """A failing cell is in the result with its parameters, its error in a line and a traceback; no claim is held then."""
     finished = run(find(str(toystudy.written(tmp_path, does={1: "raise", 4: "nan"}))))
     assert [cell["number"] for cell in finished.result.cells] == [0, 2, 3, 5]
+    assert finished.result.answer.startswith("Cells failed")  # not what was answered by the others
     first, second = finished.result.failures
     assert (first.label, first.error) == ("cell 1", "ValueError: no number for 1")
     assert first.parameters["number"] == 1
@@ -227,6 +275,71 @@ def test_the_command_names_what_failed_and_exits_1(tmp_path: Path, capsys: pytes
     assert list((tmp_path / "out" / "failures").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("does", "error"),
+    [
+        ("sys.exit", "SystemExit: 5"), ("mute", "MuteError"), ("half of a pair", "ValueError: \\udc80"),
+        ("no memory", "MemoryError"),
+        ("long", f"ValueError: {'x' * 988} ..."),
+        ("half", "UnicodeEncodeError: 'utf-8' codec can't encode character '\\udc80' in position"),
+    ],
+)  # fmt: skip
+def test_whatever_a_cell_raises_it_is_named_and_the_others_finish(tmp_path: Path, does: str, error: str) -> None:
+    """Not even SystemExit ends a run; an error that no file can hold, has no words or too many, is written all the same."""
+    done = command(
+        toystudy.written(tmp_path, cells=3, does={1: does}), "-o", tmp_path / "out", "--jobs", "1", "--quiet"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+    result = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
+    assert len(result["cells"]) == 2
+    (failure,) = result["failures"]
+    assert failure["error"].startswith(error)
+    assert len(failure["error"]) < 1100
+
+
+@pytest.mark.parametrize(
+    ("does", "error"),
+    [
+        ("interrupt", "KeyboardInterrupt"),
+        ("exit", "the process that computed it ended without a word: EXIT(3)"),
+        ("die", "the process that computed it ended without a word, killed or out of memory"),
+    ],
+)
+def test_a_worker_that_ends_is_named_by_how_it_ended(tmp_path: Path, does: str, error: str) -> None:
+    """A worker is deaf to Ctrl-C, so that an interrupt there is the cell's own; only one that was killed is called killed."""
+    path = toystudy.written(tmp_path, cells=3, does={1: does}, log=str(tmp_path / "log"))
+    finished = run(find(str(path)), executor=Processes(2))
+    assert [cell["number"] for cell in finished.result.cells] == [0, 2]
+    assert [failure.error for failure in finished.result.failures] == [error]
+
+
+@pytest.mark.parametrize(
+    ("at_once", "error"),
+    [
+        (False, "a process could not read the cell that it was sent: ValueError: invalid literal for int()"),
+        (True, "PicklingError: Could not pickle the task"),
+    ],
+)
+def test_a_cell_that_cannot_be_handed_over_is_named_by_that(at_once: bool, error: str) -> None:
+    """A cell that cannot be pickled, or unpickled, is none whose process was killed; the others finish."""
+    cells = [toystudy.Cell(number=0), toystudy.Unreadable(at_once=at_once), toystudy.Cell(number=2)]
+    found = {done.index: done for done in Processes(2).run(toystudy.compute, list(enumerate(cells)))}
+    assert [bool(found[i].record) for i in range(3)] == [True, False, True]
+    assert found[1].error.startswith(error)
+    assert "Traceback" in found[1].trace
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_what_a_cell_prints_is_not_among_the_lines_of_json(tmp_path: Path, jobs: str) -> None:
+    """Standard output is for a reader of JSON: what a cell prints goes to standard error."""
+    path = toystudy.written(tmp_path, cells=3, does={1: "print"})
+    done = command(path, "-o", tmp_path / "out", "--jobs", jobs, "--json")
+    told = [line for line in done.stdout.splitlines() if line != "a word of a child"]  # which shares this process's own
+    assert len([json.loads(line) for line in told]) == 4
+    assert "a word\n" in done.stderr
+    assert jobs == "1" or "a word of a child" in done.stderr
+
+
 # --- What is told ----------------------------------------------------------------------------------------------------
 
 
@@ -242,6 +355,15 @@ def test_quiet_says_nothing_and_lines_say_how_far_it_is(tmp_path: Path, capsys: 
     assert capsys.readouterr() == ("", "")
     assert main(["report", str(path), "-o", str(tmp_path / "out"), "--jobs", "1"]) == 0
     assert capsys.readouterr().err == "toy: 6 cells\ntoy: 6 of 6 cells: 6 kept from before\n"
+
+
+def test_standard_error_may_be_closed(tmp_path: Path) -> None:
+    """Workers have somewhere to write to where a daemon closed standard error, and no file of the run gets its number."""
+    path = toystudy.written(tmp_path)
+    done = command(path, "-o", tmp_path / "out", "--jobs", "2", preexec_fn=lambda: os.close(2))
+    assert done.returncode == 0
+    assert "Traceback" not in done.stdout
+    assert states(path, tmp_path / "out" / "cells.sqlite") == {"kept": 6}
 
 
 def test_a_terminal_shows_a_bar_the_pace_and_the_claims_so_far(tmp_path: Path) -> None:
@@ -299,13 +421,13 @@ def test_too_little_memory_takes_fewer_processes_or_is_refused(
 
 
 @contextlib.contextmanager
-def started(*argv: str | Path) -> Iterator[subprocess.Popen[str]]:
+def started(*argv: str | Path, ignoring: bool = False) -> Iterator[subprocess.Popen[str]]:
     """Start `qsim report` with the toy kind in a group of its own, which is killed at the end."""
     process = subprocess.Popen(
         [sys.executable, TOY, "report", *map(str, argv)],
         env=ENVIRONMENT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         # A shell that starts the tests in the background has them ignore SIGINT, and a child inherits that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread of ours holds a lock
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN if ignoring else signal.SIG_DFL),  # noqa: PLW1509 - no thread of ours holds a lock
     )  # fmt: skip
     try:
         yield process
@@ -338,9 +460,9 @@ def lines(path: Path, count: int) -> list[str]:
     pytest.fail(f"{path} has no {count} lines")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
 def test_an_ended_run_leaves_no_worker_and_every_finished_cell(tmp_path: Path, how: signal.Signals) -> None:
-    """By whatever signal a run ends, its workers go too, and what was finished is kept; Ctrl-C says how to go on."""
+    """By whatever signal a run ends, its workers go too, and what was finished is kept; all but SIGKILL says how to go on."""
     log = tmp_path / "log"
     path = toystudy.written(tmp_path, cells=40, seconds=0.3, log=str(log))
     with started(path, "-o", tmp_path / "out", "--jobs", "2") as process:
@@ -349,13 +471,13 @@ def test_an_ended_run_leaves_no_worker_and_every_finished_cell(tmp_path: Path, h
         (os.killpg if how is signal.SIGINT else os.kill)(process.pid, how)
         since = time.monotonic()
         _, err = process.communicate(timeout=60)  # until the last worker has let go of it
-        assert process.returncode == (130 if how is signal.SIGINT else -how)
+        assert process.returncode == (-how if how is signal.SIGKILL else 128 + how)
         assert gone(process.pid)
         assert time.monotonic() - since < 15  # loky's own watch takes longer
     with Store(tmp_path / "out" / "cells.sqlite") as store:
         kept = sum(1 for _ in store.kept(Everything()))
     assert kept >= begun - 3  # two were under way, and one may be on its way to the driver
-    if how is signal.SIGINT:
+    if how is not signal.SIGKILL:
         told = re.search(
             r"qsim: stopped; (\d+) of 40 cells are kept in .*, and the same command goes on from them\n", err
         )
@@ -363,6 +485,47 @@ def test_an_ended_run_leaves_no_worker_and_every_finished_cell(tmp_path: Path, h
         assert kept - 1 <= int(told[1]) <= kept  # one may have been kept and not yet counted
         assert "Traceback" not in err
     assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_a_run_in_the_background_hears_sigterm_in_a_cell(tmp_path: Path) -> None:
+    """A shell has a program in the background ignore Ctrl-C; what SIGTERM raises is then still none of the cell's own."""
+    path = toystudy.written(tmp_path, cells=3, seconds=0.5, log=str(tmp_path / "log"))
+    with started(path, "-o", tmp_path / "out", "--jobs", "1", ignoring=True) as process:
+        lines(tmp_path / "log", 2)
+        os.kill(process.pid, signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "qsim: stopped; 1 of 3 cells are kept" in err
+
+
+def test_ctrl_c_while_processes_start_is_not_answered_by_each(tmp_path: Path) -> None:
+    """A process that a Ctrl-C meets before it can say that it is deaf is deaf too: no traceback of its own."""
+    with started(toystudy.written(tmp_path, seconds=5), "-o", tmp_path / "out", "--jobs", "2") as process:
+        while not workers(process.pid):
+            time.sleep(0.005)
+        time.sleep(0.1)  # it imports for longer than that
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert gone(process.pid)
+    assert "Traceback" not in err, err
+    assert "KeyboardInterrupt" not in err
+
+
+def test_a_run_stopped_before_its_first_cell_says_no_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the cells are not yet counted, Ctrl-C does not say that 0 of 0 are kept; nor is a list begun that is empty."""
+    path, argv = toystudy.written(tmp_path), ["-o", str(tmp_path / "out"), "--jobs", "1"]
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(toystudy, "compute", stopped)
+    assert main(["report", str(path), *argv]) == 130
+    assert "\ntoy: 0 of 6 cells\nqsim: stopped; 0 of 6 cells are kept in" in capsys.readouterr().err
+    monkeypatch.setattr(toystudy, "reads", stopped)
+    assert main(["report", str(path), *argv]) == 130
+    assert capsys.readouterr().err.startswith("qsim: stopped; the cells finished before are kept in")
 
 
 class Everything:
@@ -470,6 +633,32 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_cells_and_the_old_report(
     assert states(path, tmp_path / "out" / "cells.sqlite") == {"kept": 6}
 
 
+@pytest.mark.parametrize("what", ["toystudy.result", "qsim.report.render"])
+def test_a_report_that_cannot_be_made_is_said_in_a_sentence(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever goes wrong once the cells are done, they are kept; the traceback is in a file that a later report removes."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("of all\nthings")
+
+    path, argv = toystudy.written(tmp_path), ["-o", str(tmp_path / "out"), "--quiet", "--jobs", "1"]
+    with monkeypatch.context() as context:
+        context.setattr(what, broken)
+        assert main(["report", str(path), *argv]) == 2
+    told = sentence(None, capsys)
+    assert (
+        f"{tmp_path / 'out'}: no report could be made (ZeroDivisionError: of all things); the cells that finished"
+        in told
+    )
+    trace = tmp_path / "out" / "failures" / "report.txt"
+    assert str(trace) in told
+    assert "Traceback" in trace.read_text()
+    assert main(["report", str(path), *argv]) == 0
+    assert not trace.exists()
+    assert states(path, tmp_path / "out" / "cells.sqlite") == {"kept": 6}
+
+
 @pytest.mark.parametrize("place", ["/proc/qsim", "/sys/qsim", "/dev/null/qsim"])
 def test_an_output_that_cannot_be_written_is_refused(
     tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]
@@ -539,10 +728,10 @@ def test_a_refused_study_ends_the_processes_that_were_started_for_it(
     assert not workers()
 
 
-def workers() -> list[str]:
-    """Return the command lines of the loky workers of this process."""
+def workers(of: int | str = "self") -> list[str]:
+    """Return the command lines of the loky workers of a process."""
     found = []
-    for task in Path("/proc/self/task").iterdir():
+    for task in Path(f"/proc/{of}/task").iterdir():
         children = ""
         with contextlib.suppress(OSError):  # a thread may end meanwhile, and so may a process
             children = (task / "children").read_text()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -22,13 +22,39 @@ KIND = "toy"
 files.KINDS[KIND] = "toystudy"
 
 
+class MuteError(Exception):
+    """An error that raises another when it is asked what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("not a word")
+
+
+RAISES: Mapping[str, BaseException] = {
+    "sys.exit": SystemExit(5), "interrupt": KeyboardInterrupt(), "mute": MuteError(), "half of a pair": ValueError("\udc80"),
+    "long": ValueError("x" * 100_000), "no memory": MemoryError(),
+}  # fmt: skip
+"""What a cell raises that does so."""
+
+
+class Unreadable:
+    """Be pickled, and raise when unpickled; or, with `at_once`, when pickled."""
+
+    def __init__(self, *, at_once: bool) -> None:
+        self.at_once = at_once
+
+    def __reduce__(self) -> Any:
+        if self.at_once:
+            raise TypeError("not to be pickled")
+        return int, ("no number",)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """Name one cell."""
 
     number: int
     seconds: float = 0.0
-    does: Literal["", "raise", "die", "die once", "nan"] = ""
+    does: str = ""
     where: str = ""
 
     label = property(lambda self: f"cell {self.number}")
@@ -66,9 +92,19 @@ def compute(cell: Cell) -> dict[str, Any]:
     if cell.does == "die" or (cell.does == "die once" and not Path(f"{cell.where}.{cell.number}").exists()):
         Path(f"{cell.where}.{cell.number}").touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    if cell.does == "print":
+        print("a word")  # noqa: T201 - that is what it is about
+        os.system("echo a word of a child")  # noqa: S605 - nobody's input
+    if cell.does == "edit":
+        os.environ["TOY_DATA"] = "edited"  # of which `reads` tells
+    if cell.does in RAISES:
+        raise RAISES[cell.does]
+    if cell.does == "exit":
+        os._exit(3)
     x = np.random.Generator(np.random.Philox(cell.number)).standard_normal((200, 300)).astype(np.float32)
     found = float("nan") if cell.does == "nan" else float((x @ x.T).sum())
-    return {"number": cell.number, "sum.value": found, "mean.value": float(x.mean()), "é.value": None}
+    half = "\udc80" if cell.does == "half" else None
+    return {"number": cell.number, "sum.value": found, "mean.value": float(x.mean()), "é.value": half}
 
 
 def reads(cell: Cell) -> Mapping[str, str]:

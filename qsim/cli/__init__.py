@@ -95,12 +95,22 @@ def _prepare_output() -> None:
     """See that whatever will be printed can be, before any work is done; refuse a standard output that is closed."""
     if sys.stderr is None:
         sys.stderr = io.StringIO()  # else print() would take standard output in its place
+        _occupy(2)
     if sys.stdout is None:
         raise InputError(
             "standard output is closed, so that what is printed would be lost; use >/dev/null if that is meant"
         )
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # the names of files and formats may hold any character
+
+
+def _occupy(number: int) -> None:
+    """See that no file which is opened gets the number of a closed standard stream, where processes write what goes wrong."""
+    try:
+        os.fstat(number)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        os.set_inheritable(number, True)
 
 
 def _refuse(sentence: str) -> int:

@@ -99,7 +99,8 @@ class Lines(Tally):
     def stop(self) -> None:
         """Say what it came to."""
         parts = [f"{self.kept:,} kept from before", f"{self.computed:,} computed now", f"{self.failed:,} failed"]
-        self.say(f"{self.done:,} of {self.cells:,} cells: " + ", ".join(p for p in parts if not p.startswith("0 ")))
+        told = ", ".join(part for part in parts if not part.startswith("0 "))
+        self.say(f"{self.done:,} of {self.cells:,} cells" + (f": {told}" if told else ""))
 
     def say(self, words: str) -> None:
         """Write a line."""
@@ -116,7 +117,8 @@ class JsonLines(Tally):
             "cell": step.label, "key": step.key, "state": step.state, "seconds": step.seconds, "done": self.done,
             "cells": self.cells,
         }  # fmt: skip
-        print(json.dumps(told | ({"error": step.error} if step.error else {})), flush=True)
+        line = json.dumps(told | ({"error": step.error} if step.error else {})) + "\n"
+        print(line, end="", flush=True)  # in one piece, so that no kill comes between a line and its end
 
 
 class Bars(Tally):

@@ -7,8 +7,11 @@ import contextlib
 import json
 import os
 import shlex
+import signal
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +23,16 @@ if TYPE_CHECKING:
     from qsim.cli.progress import Tally
     from qsim.studies import Executor, Finished, Result, Study
     from qsim.studies.result import Claim
+    from qsim.studies.run import Size
 
 __all__ = ["add", "run"]
 
 REPORTS = Path("qsim-reports")
 STORE = "cells.sqlite"
 """Where finished cells are kept, in the folder of the report."""
+
+MOST = 1024
+"""The processes that may be asked for; each takes a hundred megabytes before it computes anything."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -41,9 +48,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=int, metavar="N", help="processes to use (default: one a core)")
     where.add_argument(
-        "--dask", metavar="ADDRESS", help="compute on the Dask cluster whose scheduler is at tcp://HOST:PORT"
+        "--dask",
+        type=given,
+        metavar="ADDRESS",
+        help="compute on the Dask cluster whose scheduler is at tcp://HOST:PORT",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write (default: qsim-reports/STUDY)")
+    parser.add_argument(
+        "-o", "--output", type=a_path, metavar="DIR", help="where to write (default: qsim-reports/STUDY)"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print a JSON object a cell, and the verdicts at the end")
     how.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -58,6 +70,18 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     instead.add_argument("--schema", action="store_true", help="print the JSON Schema of result.json")
     parser.set_defaults(run=run)
+
+
+def given(text: str) -> str:
+    """Return a text; one that is empty, as of a shell's variable that is not set, is none."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; leave the option out, or give it a value")
+    return text
+
+
+def a_path(text: str) -> Path:
+    """Return a path."""
+    return Path(given(text))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,13 +104,19 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.study:
         return list_studies({name: find(name).title for name in available()}, as_json=args.json)
-    if args.jobs is not None and args.jobs < 1:
-        raise InputError(f"--jobs {args.jobs}: give at least 1 process")
+    if args.jobs is not None and not 1 <= args.jobs <= MOST:
+        raise InputError(f"--jobs {args.jobs}: give 1 to {MOST} processes")
     if args.output and len(args.study) > 1:
         raise InputError("-o names the folder of one report; give one study, or leave it out")
     studies = [find(name) for name in args.study]
+    names = [study.name for study in studies]
+    twice = next((name for name in names if names.count(name) > 1), "")
+    if twice:
+        raise InputError(
+            f"two of the studies are called {twice!r}, and would be written to one folder; give each its own -o"
+        )
     jobs = 0 if args.dask else args.jobs or cores()
-    with warmed(studies, jobs):
+    with terminable(), warmed(studies, jobs):
         results = run_all(studies, jobs, args, began)
     if not args.output:
         import qsim.report
@@ -97,15 +127,43 @@ def run(args: argparse.Namespace) -> int:
     return 0 if expected and not any(result.failures for result in results) else 1
 
 
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM, by which a batch system ends a job, stop a run as cleanly as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say how a signal is answered
+        yield
+        return
+    terminated = False
+
+    def stop(*_: object) -> None:
+        nonlocal terminated
+        terminated = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if terminated:
+            sys.exit(128 + signal.SIGTERM)  # as a shell reports it
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def run_all(studies: Sequence[Study], jobs: int, args: argparse.Namespace, began: float) -> list[Result]:
     """Run studies one after another, once all of them can be planned, and return what each found."""
-    from qsim.studies import check, needs
+    from qsim.studies import Dask, check, needs
 
+    size: Size = "quick" if args.quick else "full"
     for study in studies:
         check(study)
-    memory = max(needs(study, "quick" if args.quick else "full") for study in studies) if jobs else 0
+    memory = max(needs(study, size) for study in studies) if jobs else 0
     results = []
     with executor(args.dask, jobs, memory, quiet=args.quiet) as chosen:
+        if isinstance(chosen, Dask):
+            for study in studies:
+                needs(study, size, chosen.memory)
         folders = [prepared(args.output or REPORTS / study.name) for study in studies]
         for study, folder in zip(studies, folders, strict=True):
             results.append(report(study, folder, chosen, args, began))
@@ -181,17 +239,18 @@ def report(study: Study, folder: Path, executor: Executor, args: argparse.Namesp
         if args.fresh:
             store.clear()
         try:
-            finished = qsim.studies.run(
-                study, "quick" if args.quick else "full", executor=executor, store=store, watch=watch
-            )
+            with explained(folder):
+                finished = qsim.studies.run(
+                    study, "quick" if args.quick else "full", executor=executor, store=store, watch=watch
+                )
         except KeyboardInterrupt:
+            kept = f"{watch.finished} of {watch.cells} cells" if watch.cells else "the cells finished before"
             print(
-                f"qsim: stopped; {watch.finished} of {watch.cells} cells are kept in {folder / STORE}, and the same "
-                "command goes on from them",
+                f"qsim: stopped; {kept} are kept in {folder / STORE}, and the same command goes on from them",
                 file=sys.stderr,
             )
             raise
-        with told(folder):
+        with told(folder), explained(folder):
             written = qsim.report.write(finished.result, folder, beside(study, finished, began, args.argv))
     tell(study, finished, folder, written["report.html"], args)
     return finished.result
@@ -246,6 +305,24 @@ def told(folder: Path) -> Iterator[None]:
         raise InputError(
             f"{folder}: the report cannot be written ({error.strerror}); the cells are kept, and the same command writes it "
             "once there is room"
+        ) from None
+
+
+@contextlib.contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Say in a sentence that the cells could not be made a report of, and leave the traceback: a fault of ours, not theirs."""
+    try:
+        yield
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a fault of ours must not take a week's cells with it
+        trace = folder / "failures" / "report.txt"
+        trace.parent.mkdir(exist_ok=True)
+        trace.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(
+            f"{folder}: no report could be made ({reason}); the cells that finished are kept, and {trace} says more, which "
+            "please report as a fault of qsim"
         ) from None
 
 

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import importlib
 import json
+import math
+import multiprocessing.resource_tracker
 import os
+import re
 import signal
+import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -21,8 +27,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from qsim.errors import InputError
-from qsim.kernels.threads import set_threads
+from qsim.kernels.threads import libraries, one_blas_thread, set_threads
 from qsim.processes import end_with, keep_freed_memory
+from qsim.studies.machine import memory
 from qsim.studies.source import source_of
 
 __all__ = ["Compute", "Dask", "Done", "Executor", "Here", "Processes"]
@@ -33,7 +40,10 @@ Compute = Callable[[Any], dict[str, Any]]
 Task = tuple[int, Any]
 """The number of a cell, and the cell."""
 
-LOST = "the process that computed it ended without a word, killed or out of memory"
+LOST = "the process that computed it ended without a word"
+
+LONGEST = 1000
+"""Characters of an error that go into a line; the traceback has all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,32 +76,68 @@ class Executor(Protocol):
 
 
 def attempt(compute: Compute, index: int, cell: Any) -> Done:
-    """Compute a cell, and catch what it raises."""
+    """Compute a cell, and catch what it raises; what it prints goes to standard error, where no reader of JSON is."""
     started = time.perf_counter()
     try:
-        record = json.dumps(compute(cell), ensure_ascii=False, allow_nan=False)
-    except Exception as error:  # noqa: BLE001 - whatever a cell raises, the others go on
-        line = " ".join(f"{type(error).__name__}: {error}".split())
-        return Done(index=index, error=line, trace=traceback.format_exc(), seconds=time.perf_counter() - started)
+        with contextlib.redirect_stdout(sys.stderr):
+            record = json.dumps(compute(cell), ensure_ascii=False, allow_nan=False)
+        record.encode()  # fails for half of a surrogate pair, which no file could hold
+    except BaseException as error:  # whatever a cell raises, SystemExit too, the others go on
+        if isinstance(error, KeyboardInterrupt) and hears_interrupts():
+            raise
+        return failed(index, error, time.perf_counter() - started)
     return Done(index=index, record=record, seconds=time.perf_counter() - started)
 
 
-Pooled = Callable[[Compute, Sequence[Task], int, list[Task]], Generator[Done, None, None]]
-"""Computes tasks, so many at a time, and adds to a list those whose process died, or another's beside them."""
+deaf = False
+"""Whether this is a worker process, which no Ctrl-C reaches."""
+
+
+def hears_interrupts() -> bool:
+    """Return whether this thread may be interrupted from outside; else an interrupt is the cell's own."""
+    return not deaf and threading.current_thread() is threading.main_thread()
+
+
+def failed(index: int, error: BaseException, seconds: float = 0.0) -> Done:
+    """Return that a cell failed with `error`, in a line that can be written anywhere, and with the traceback."""
+    try:
+        words = str(error)
+    except Exception:  # noqa: BLE001 - an error may raise another when it is asked what it is
+        words = ""
+    line = " ".join(f"{type(error).__name__}: {words}".split()).removesuffix(":")
+    line = line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
+    return Done(
+        index=index, error=written(line), trace=written("".join(traceback.format_exception(error))), seconds=seconds
+    )
+
+
+def written(text: str) -> str:
+    """Return a text as it can be written in UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+Pooled = Callable[[Compute, Sequence[Task], int, list[tuple[Task, Done]]], Generator[Done, None, None]]
+"""Computes tasks, so many at a time, and adds to a list those whose process died, or another's beside them, and how."""
 
 
 def patiently(pooled: Pooled, compute: Compute, tasks: Sequence[Task], width: int) -> Generator[Done, None, None]:
     """Yield what becomes of each task: one whose process died is tried twice more, alone, and lost if it dies again."""
-    suspects: list[Task] = []
+    suspects: list[tuple[Task, Done]] = []
     yield from pooled(compute, tasks, width, suspects)
-    for task in suspects:
-        waiting = [task]
+    for suspect in suspects:
+        waiting = [suspect]
         for _ in range(2):
-            again: list[Task] = []
+            again: list[tuple[Task, Done]] = []
             if waiting:
-                yield from pooled(compute, waiting, 1, again)
+                yield from pooled(compute, [task for task, _ in waiting], 1, again)
             waiting = again
-        yield from (Done(index=index, error=LOST, trace=LOST + "\n") for index, _ in waiting)
+        yield from (done for _, done in waiting)
+
+
+def lost(index: int, how: str = "") -> Done:
+    """Return that the process of a cell ended: `how`, if that is known."""
+    line = f"{LOST}, killed or out of memory" if not how or "SIGKILL" in how else f"{LOST}: {how}"
+    return Done(index=index, error=line, trace=line + "\n")
 
 
 # --- Here ------------------------------------------------------------------------------------------------------------
@@ -106,11 +152,10 @@ class Here:
 
     def run(self, compute: Compute, tasks: Sequence[Task]) -> Generator[Done, None, None]:
         """Yield what becomes of each task, in order."""
-        from threadpoolctl import threadpool_limits
-
         keep_freed_memory()
+        find_libraries()
         for index, cell in tasks:
-            with threadpool_limits(1):
+            with one_blas_thread():
                 done = attempt(compute, index, cell)
             yield done
 
@@ -140,7 +185,8 @@ class Processes:
     def warm(self, module: str) -> Iterator[None]:
         """Let the processes start, and import `module`, while the body plans; end them with it."""
         pool = self._pool()
-        futures = [pool.submit(imported, module) for _ in range(self.workers)]
+        with unheard():
+            futures = [pool.submit(imported, module) for _ in range(self.workers)]
         try:
             yield
         finally:
@@ -152,11 +198,12 @@ class Processes:
         return get_reusable_executor(max_workers=self.workers, initializer=begin_worker, initargs=(os.getpid(),))
 
     def _pooled(
-        self, compute: Compute, tasks: Sequence[Task], width: int, suspects: list[Task]
+        self, compute: Compute, tasks: Sequence[Task], width: int, suspects: list[tuple[Task, Done]]
     ) -> Generator[Done, None, None]:
         """Yield what becomes of tasks, `width` of them at a time; add to `suspects` those under way when a process died."""
+        wanted = source_of(compute.__module__).digest
         waiting = collections.deque(tasks)
-        under_way: dict[Future[Done], Task] = {}
+        under_way: dict[Future[Done | None], Task] = {}
         pool = None
         finished = False
         try:
@@ -164,14 +211,23 @@ class Processes:
                 try:
                     pool = pool or self._pool()
                     while waiting and len(under_way) < width:
-                        under_way[pool.submit(attempt, compute, *waiting[0])] = waiting[0]
-                        waiting.popleft()
+                        with unheard():
+                            future = pool.submit(attempt_there, wanted, compute, *waiting[0])
+                        under_way[future] = waiting.popleft()
                     for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                        done = future.result()
-                        del under_way[future]
+                        error = future.exception()
+                        if isinstance(error, BrokenProcessPool):
+                            raise error
+                        index, _ = under_way.pop(future)
+                        done = failed(index, error) if error else future.result()  # an error: it cannot be pickled
+                        if done is None:  # of a process that began after an edit
+                            raise InputError(
+                                "the source of the cells was edited while they were computed; those finished before are kept, "
+                                "and the same command computes by the new source what that changes"
+                            )
                         yield done
-                except BrokenProcessPool:
-                    suspects += under_way.values()
+                except BrokenProcessPool as error:
+                    suspects += [(task, broken(task[0], error)) for task in under_way.values()]
                     under_way.clear()
                     pool = None  # the next one is made anew
             finished = True
@@ -180,6 +236,16 @@ class Processes:
                 pool.shutdown(wait=True)
             elif pool is not None:
                 kill(pool, list(under_way))
+
+
+def broken(index: int, error: BrokenProcessPool) -> Done:
+    """Return what loky says of a process that ended: how, or that it could not read what it was sent."""
+    if error.__cause__ is not None:
+        trace = str(error.__cause__).strip('\n"') + "\n"
+        line = f"a process could not read the cell that it was sent: {trace.splitlines()[-1]}"
+        return Done(index=index, error=written(line), trace=written(trace))
+    codes = re.search(r"exit codes of the workers are \{(.*)\}", str(error))
+    return lost(index, codes[1] if codes else "")
 
 
 def kill(pool: Any, futures: Sequence[Future[Any]]) -> None:
@@ -193,37 +259,72 @@ def kill(pool: Any, futures: Sequence[Future[Any]]) -> None:
     pool.shutdown(wait=True, kill_workers=True)
 
 
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Keep a Ctrl-C for the end of the block, and for ever from the processes and threads that start in it.
+
+    A terminal sends it to all; a process that has not come to `begin_worker` would say so, aloud.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    multiprocessing.resource_tracker.ensure_running()  # loky starts it too, and up to Python 3.11 that ends any block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def imported(module: str) -> None:
-    """Import a module, which takes seconds where it brings compiled code."""
-    importlib.import_module(module)
+    """Import the module of a kind of study, which takes seconds where it brings compiled code, and read its source."""
+    source_of(importlib.import_module(module).compute.__module__)
 
 
 def begin_worker(parent: int) -> None:
-    """Prepare a worker process for cells: one thread, deaf to Ctrl-C, gone when `parent` is."""
+    """Prepare a worker process for cells: deaf to Ctrl-C, gone when `parent` is."""
+    global deaf  # noqa: PLW0603 - a process has one way to answer a signal
+    deaf = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a terminal sends to all; the parent ends its workers
+    with contextlib.suppress(OSError):
+        os.dup2(2, 1)  # what a cell's own children print goes where its own words go
     end_with(parent)
-    single()
 
 
-def single() -> None:
-    """Let this process compute on one thread from now on, in BLAS and in our own loops: others take the other cores."""
-    global limits  # noqa: PLW0603 - a process has one BLAS
-    from threadpoolctl import threadpool_limits
+def attempt_there(wanted: str, compute: Compute, index: int, cell: Any) -> Done | None:
+    """Compute a cell in a process that works beside others; `None` if its source is not the one with the digest `wanted`."""
+    single(compute.__module__)
+    return attempt(compute, index, cell) if source_of(compute.__module__).digest == wanted else None
 
+
+@functools.cache
+def single(module: str) -> None:
+    """Let this process compute on one thread from now on, in the BLAS that `module` brings and in our own loops.
+
+    Others take the other cores. It is never undone: a cell of another thread might be in the middle of a sum.
+    """
+    importlib.import_module(module)
     keep_freed_memory()
     set_threads(1)
-    # Never undone: a cell of another thread of this process might be in the middle of a sum.
-    limits = threadpool_limits(1)
+    find_libraries()
+    for library in libraries().lib_controllers:
+        library.set_num_threads(1)
 
 
-limits: object = None
-"""What holds BLAS to one thread in a worker process."""
+def find_libraries() -> None:
+    """Find the BLAS libraries anew, for a kind of study may have brought one."""
+    libraries.cache_clear()
+    libraries()
 
 
 # --- On a cluster ----------------------------------------------------------------------------------------------------
 
 PATIENCE = 10.0
 """Seconds within which a scheduler must answer, and have a worker."""
+
+
+ADDRESS = re.compile(r"((tcp|tls|wss?|ucx)://)?[^/]+:\d+")
+"""Where a scheduler may be."""
 
 
 class Dask:
@@ -234,6 +335,9 @@ class Dask:
             from distributed import Client
         except ImportError:
             raise InputError('--dask needs dask.distributed; pip install "qsim-numerics[cluster]"') from None
+        sentence = "start `dask scheduler` and `dask worker ADDRESS`, and give --dask tcp://HOST:PORT"
+        if not ADDRESS.fullmatch(address):  # of which a client would make something that it cannot close
+            raise InputError(f"no Dask scheduler with a worker answers at {address!r}, which is no address; {sentence}")
         try:
             self._client = Client(address, timeout=PATIENCE, set_as_default=False)
             self._client.wait_for_workers(1, timeout=PATIENCE)
@@ -241,12 +345,25 @@ class Dask:
             with contextlib.suppress(AttributeError):
                 self._client.close()
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(
-                f"no Dask scheduler with a worker answers at {address!r} ({reason}); start `dask scheduler` and "
-                "`dask worker ADDRESS`, and give --dask tcp://HOST:PORT"
-            ) from None
-        self.workers = sum(self._client.nthreads().values())
+            raise InputError(f"no Dask scheduler with a worker answers at {address!r} ({reason}); {sentence}") from None
+        self._address = address
+        threads = self._client.nthreads()
+        self.workers = sum(threads.values())
+        there = self._everywhere(memory_there)
+        self.memory = min((found / threads.get(name, 1) for name, found in there.items()), default=math.inf)
+        """The bytes that there are for each thread of a worker, at least."""
         self.name = f"a Dask cluster of {self.workers} threads"
+
+    def _everywhere(self, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
+        """Call a function once in each worker, beside its threads, and return the results by the workers' names."""
+        try:
+            found: dict[str, Any] = self._client.run(function, *args)
+        except Exception as error:  # noqa: BLE001 - whatever a worker raises that has no qsim, or a broken one
+            self.close()
+            raise InputError(
+                f"a worker of the cluster cannot run qsim ({failed(0, error).error}); install the same there as here"
+            ) from None
+        return found
 
     def run(self, compute: Compute, tasks: Sequence[Task]) -> Generator[Done, None, None]:
         """Yield what becomes of each task, as they end.
@@ -255,13 +372,14 @@ class Dask:
         them, are computed again, each alone (`patiently`). Raise `InputError` where a worker has another
         source than this process.
         """
+        self._everywhere(single, compute.__module__)  # the search for libraries is not for threads that import others
         yield from patiently(self._pooled, compute, tasks, 4 * self.workers)
 
     def _pooled(
-        self, compute: Compute, tasks: Sequence[Task], width: int, suspects: list[Task]
+        self, compute: Compute, tasks: Sequence[Task], width: int, suspects: list[tuple[Task, Done]]
     ) -> Generator[Done, None, None]:
         """Yield what becomes of tasks, `width` of them at a time; add to `suspects` those that the scheduler gives up."""
-        from distributed import KilledWorker, as_completed
+        from distributed import CancelledError, KilledWorker, as_completed
 
         wanted = source_of(compute.__module__).digest
         waiting = collections.deque(tasks)
@@ -280,7 +398,14 @@ class Dask:
                 try:
                     done = future.result()
                 except KilledWorker:
-                    suspects.append(task)
+                    suspects.append((task, lost(task[0])))
+                except (CancelledError, OSError):  # nobody here cancels any
+                    raise InputError(
+                        f"the Dask scheduler at {self._address!r} does not answer any more; the cells finished before are "
+                        "kept, and the same command goes on from them once it does"
+                    ) from None
+                except Exception as error:  # noqa: BLE001 - the cell, or the function, cannot be pickled or unpickled
+                    yield failed(task[0], error)
                 else:
                     if done is None:
                         raise InputError(
@@ -298,10 +423,6 @@ class Dask:
         self._client.close()
 
 
-def attempt_there(wanted: str, compute: Compute, index: int, cell: Any) -> Done | None:
-    """Compute a cell in a worker of a cluster; `None` if its source is not the one with the digest `wanted`."""
-    if source_of(compute.__module__).digest != wanted:
-        return None
-    if limits is None:
-        single()
-    return attempt(compute, index, cell)
+def memory_there(dask_worker: Any) -> float:
+    """Return how many bytes a worker may use: its limit, or what its machine has."""
+    return min(memory().total, dask_worker.memory_manager.memory_limit or math.inf)

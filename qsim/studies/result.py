@@ -11,7 +11,7 @@ import json
 import types
 import typing
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from qsim.verdicts import Outcome
 
@@ -201,7 +201,7 @@ class Result:
         if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
             found = plain.get("schema") if isinstance(plain, dict) else None
             raise ValueError(f"result.json has schema {found!r}; this version of qsim reads schema {SCHEMA}")
-        return _load(cls, plain)
+        return typing.cast("Result", _load(cls, plain))
 
 
 WIDTH = 120
@@ -222,24 +222,31 @@ def json_lines(value: Any, depth: int) -> str:
     return "[\n" + pad + f",\n{pad}".join(json_lines(part, depth + 1) for part in value) + "\n" + " " * depth + "]"
 
 
-T = TypeVar("T")
+PLAIN: dict[Any, Any] = {str: str, int: int, bool: bool, float: (float, int), dict: dict, tuple: list}
+"""What JSON has for each type."""
 
 
-def _load(kind: type[T], plain: Any) -> T:
-    """Build `kind` (a dataclass, enum, tuple or scalar type) from the JSON value `plain`."""
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return typing.cast("T", kind(**{name: _load(hints[name], value) for name, value in plain.items()}))
+def _load(kind: Any, plain: Any) -> Any:
+    """Build `kind` (a dataclass, enum, tuple or scalar type) from the JSON value `plain`; raise `TypeError` for another."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple:
-        if args[-1] is Ellipsis:
-            return typing.cast("T", tuple(_load(args[0], item) for item in plain))
-        return typing.cast("T", tuple(_load(arg, item) for arg, item in zip(args, plain, strict=True)))
+    record = dataclasses.is_dataclass(kind)
+    wanted = dict if record else PLAIN.get(origin or kind, object)
     if origin in (typing.Union, types.UnionType):
         if plain is None:
-            return typing.cast("T", None)
+            return None
         inner = [arg for arg in args if arg is not type(None)]
-        return typing.cast("T", _load(inner[0], plain) if len(inner) == 1 else plain)
-    if kind is Outcome:
-        return typing.cast("T", Outcome(plain))
-    return typing.cast("T", plain)
+        if len(inner) == 1:
+            return _load(inner[0], plain)
+        wanted = tuple(inner)
+    if not isinstance(plain, wanted) or (isinstance(plain, bool) and wanted in (int, (float, int))):
+        raise TypeError(f"{json.dumps(plain)[:80]} stands for a {getattr(origin or kind, '__name__', kind)}")
+    if origin is Literal and plain not in args:
+        raise ValueError(f"{plain!r} is none of {args}")
+    if record:
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: _load(hints[name], value) for name, value in plain.items()})
+    if origin is tuple:
+        if args[-1] is Ellipsis:
+            return tuple(_load(args[0], item) for item in plain)
+        return tuple(_load(arg, item) for arg, item in zip(args, plain, strict=True))
+    return Outcome(str(plain)) if kind is Outcome else plain

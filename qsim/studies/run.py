@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from qsim.errors import InputError
+from qsim.kernels.threads import one_blas_thread
 from qsim.studies import machine
-from qsim.studies.executors import Done, Executor, Here
+from qsim.studies.executors import Done, Executor, Here, find_libraries
+from qsim.studies.executors import failed as failed_by
 from qsim.studies.result import Claim, Failure, Result
 from qsim.studies.source import Source, source_of
 from qsim.studies.store import Store
@@ -136,15 +138,21 @@ def check(study: Study) -> None:
         kind_of(study).plan(study, size)
 
 
-def needs(study: Study, size: Size) -> int:
-    """Return how many bytes a process needs for the largest cell; raise `InputError` if this machine has not as many."""
+def needs(study: Study, size: Size, each: float | None = None) -> int:
+    """Return how many bytes the largest cell needs.
+
+    Raise `InputError` if this machine has not as many, or a cluster that has `each` bytes for each thread of its workers.
+    """
     cells = kind_of(study).plan(study, size).cells
     largest = max(cells, key=lambda cell: cell.memory)
-    total = machine.memory().total
+    total = machine.memory().total if each is None else each
     if largest.memory > total:
+        where, remedy = ("", "run it elsewhere with --dask")
+        if each is not None:
+            where, remedy = (" for each thread of a worker", "start workers with fewer threads or more memory")
         raise InputError(
             f"{study.path}: the cell {largest.label} needs {largest.memory / 2**30:.1f} GiB of memory, and there are "
-            f"{total / 2**30:.1f}; make it smaller, or run it elsewhere with --dask"
+            f"{total / 2**30:.1f}{where}; make it smaller, or {remedy}"
         )
     return largest.memory
 
@@ -162,10 +170,9 @@ def run(
     `executor` computes the others, in this process by default, the longest first. A cell that raises is left out and
     named in the result; then no claim is held, since a cell that is missing might have refuted it.
     """
-    from threadpoolctl import threadpool_limits
-
     watch, executor = watch or Watch(), executor or Here()
     kind = kind_of(study)
+    find_libraries()
     plan = kind.plan(study, size)
     cells = plan.cells
     source = source_of(kind.compute.__module__)
@@ -176,7 +183,7 @@ def run(
     seconds = 0.0
 
     def so_far() -> Sequence[Claim]:
-        with threadpool_limits(1):
+        with one_blas_thread():
             return kind.claims(plan, [records[i] for i in sorted(records)])
 
     watch.start(len(cells), sum(cell.cost for cell in cells), so_far)
@@ -190,8 +197,9 @@ def run(
         kept = len(records)
         order = sorted((i for i in range(len(cells)) if i not in records), key=lambda i: -cells[i].cost)
         with contextlib.closing(executor.run(kind.compute, [(i, cells[i]) for i in order])) as finished:
-            for done in finished:
-                i, seconds = done.index, seconds + done.seconds
+            for ended in finished:
+                i, seconds = ended.index, seconds + ended.seconds
+                done = ended if ended.error else _unless_edited(ended, kind, cells[i], read[i])
                 if done.error:
                     failed[i] = done
                 else:
@@ -206,7 +214,7 @@ def run(
                 )  # fmt: skip
     finally:
         watch.stop()
-    with threadpool_limits(1):  # so that claims, too, have the same bytes wherever they are made
+    with one_blas_thread():  # so that claims, too, have the same bytes wherever they are made
         result = _concluded(study, size, kind, plan, [records[i] for i in sorted(records)], bool(failed))
     failures = [_failure(cells[i], keys[i], failed[i]) for i in sorted(failed)]
     return Finished(
@@ -223,6 +231,19 @@ def run(
         seconds=seconds,
         memory=max(cell.memory for cell in cells),
     )
+
+
+def _unless_edited(done: Done, kind: Kind, cell: Any, read: Mapping[str, str]) -> Done:
+    """Return a cell that is done, as failed if what it reads is no longer what its record would be kept for."""
+    try:
+        now = kind.reads(cell)
+    except InputError as error:
+        return failed_by(done.index, error, done.seconds)
+    names = sorted(name for name in {**read, **now} if read.get(name) != now.get(name))
+    if not names:
+        return done
+    words = f"{', '.join(names)} changed while it was computed; the same command computes it again"
+    return Done(index=done.index, error=words, trace=words + "\n", seconds=done.seconds)
 
 
 def _key(kind: str, cell: Any, read: Mapping[str, str], source: str) -> str:
@@ -251,7 +272,8 @@ def _concluded(
         else claim
         for claim in result.claims
     ]
-    return dataclasses.replace(result, claims=tuple(claims))
+    answer = "Cells failed that might have spoken against an answer; the verdicts below say what is open, and what is refuted."
+    return dataclasses.replace(result, claims=tuple(claims), answer=answer)
 
 
 def _failure(cell: Any, key: str, done: Done) -> Failure:

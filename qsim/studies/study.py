@@ -52,10 +52,12 @@ def find(name: str) -> Study:
     if name in known:
         return load(known[name], name)
     path = Path(name)
-    path = path / "study.toml" if path.is_dir() else path
+    inside = bool(name) and path.is_dir()  # an empty name, as of a shell's variable that is not set, is not this folder
+    path = path / "study.toml" if inside else path
     if path.is_file():
         return load(path, path.resolve().parent.name if path.name == "study.toml" else path.stem)
-    raise InputError(f"no study is called {name!r}; did you mean {nearest(name, known)}?")
+    also = ", and that folder holds no study.toml" if inside else ", nor is that a file" if path.suffix else ""
+    raise InputError(f"no study is called {name!r}{also}; did you mean {nearest(name, known)}?")
 
 
 def load(path: Path, name: str) -> Study:

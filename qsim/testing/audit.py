@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from qsim.errors import InputError
+from qsim.kernels.threads import one_blas_thread
 from qsim.testing.bounds import chernoff, hoeffding_limit
 from qsim.verdicts import Outcome, Verdict
 
@@ -100,7 +100,7 @@ def audit_rbits(
             f"{words.size:,} words of {bits} bits; a bit that is always 1 shows in {needed:,} or more (alpha {alpha:g})"
         )
         return Verdict(outcome=Outcome.NOT_DECIDED, covered=covered)
-    with threadpool_limits(1):  # the products are slim: threads would only wait for each other
+    with one_blas_thread():  # the products are slim: threads would only wait for each other
         found = {name: sorted(own, key=lambda f: f.chance) for name, own in _tests(words, bits, rate) if own}
     n = words.size
     least = float(hoeffding_limit(n, alpha / len(TESTS) / bits / 2) + hoeffding_limit(n, 1 - POWER)) / n

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
-from threadpoolctl import threadpool_limits
 
 from qsim.errors import InputError
 from qsim.explain.picture import fraction, number
 from qsim.explain.search import common_causes
+from qsim.kernels.threads import one_blas_thread
 from qsim.rounding import LIMITED, Mode
 from qsim.testing.bounds import chernoff, hoeffding
 from qsim.testing.observe import Base, Flags, Task, call, judge
@@ -84,7 +84,7 @@ def check_stochastic_device(sample_fn: Callable[[NDArray[Any]], Any], plan: Devi
     findings = list(_ask(base, plan, away))
     first = str(plan).splitlines()[0]
     if not findings:  # frequencies and dependence of results that are not even neighbours say nothing
-        with threadpool_limits(1):  # the products are slim: threads would only wait for each other
+        with one_blas_thread():  # the products are slim: threads would only wait for each other
             findings = [*_frequencies(plan, away), *_dependence(plan, away, plan.p)]
     rates = f"false alarms at most {plan.alpha:g}, power {plan.power:.6g} for a bias of {plan.bias:g}"
     covered = f"{first}; {rates}; cannot be seen: {plan.blind}"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from qsim.data import digits
-from qsim.formats import get_format
+from qsim.formats import Format, get_format
 from qsim.studies.gradient_variance import pages
 from qsim.studies.gradient_variance.cell import Cell, compute
 from qsim.studies.gradient_variance.claims import decide
@@ -30,7 +30,7 @@ def reads(cell: Cell) -> Mapping[str, str]:
     Its scales are numbers of float64, and "underflow" is told in steps of E4M3.
     """
     names = [cell.format, "float64", *(["float8_e4m3fn"] if cell.scale == "underflow" else [])]
-    return {"digits": _digits(), **{f"format {name}": _format(name) for name in names}}
+    return {"digits": _digits(), **{f"format {name}": _format(get_format(name)) for name in names}}
 
 
 def claims(plan: Plan, records: Sequence[dict[str, Any]]) -> list[Claim]:
@@ -51,8 +51,7 @@ def _digits() -> str:
 
 
 @functools.cache
-def _format(name: str) -> str:
+def _format(fmt: Format) -> str:
     """Return the SHA-256 of what defines a format, and not of where it was written down."""
-    fmt = get_format(name)
     facts = [(field.name, getattr(fmt, field.name)) for field in dataclasses.fields(fmt) if field.compare]
     return hashlib.sha256(repr(facts).encode()).hexdigest()

@@ -22,7 +22,7 @@ from qsim.studies.gradient_variance.point import Point
 from qsim.studies.result import Claim
 from qsim.verdicts import Outcome
 
-__all__ = ["Check", "Judged", "decide", "families", "noise", "predicted_noise", "series", "slope"]
+__all__ = ["Check", "Judged", "decide", "families", "noise", "noisy", "predicted_noise", "series", "slope"]
 
 Record = dict[str, Any]
 BOTH = f"{LAST}bwd_act+bwd_grad"
@@ -84,6 +84,12 @@ def series(records: Iterable[Record], **where: Any) -> list[Record]:
     """Return the records with these fields, by batch size."""
     chosen = [r for r in records if all(r[name] == value for name, value in where.items())]
     return sorted(chosen, key=lambda r: r["batch"])
+
+
+def noisy(record: Record) -> bool:
+    """Return whether a rounding shows in the numbers of a cell: one to float64 does not, and leaves no error to judge by."""
+    names = [name for name in (f"{ALL}.variance", f"{ALL}.bias_squared") if name in record]
+    return all(record[f"{name}.error"] > 0 for name in names)
 
 
 def families(records: Iterable[Record], points: Iterable[str], **where: Any) -> Iterator[tuple[str, list[Record]]]:
@@ -337,6 +343,7 @@ STATEMENTS: Mapping[str, Statement] = {
 
 def decide(plan: Plan, records: Sequence[Record], at: Point) -> tuple[list[Claim], dict[str, list[Judged]], Family]:
     """Return the claims with their outcomes, the checks behind each, and the family of all intervals."""
+    records = [r for r in records if noisy(r)]
     sound = [r for r in records if not r["fault"]]
     work: dict[str, tuple[str, str, list[Check]]] = {}
     for name, margin in plan.margins.items():
@@ -350,12 +357,31 @@ def decide(plan: Plan, records: Sequence[Record], at: Point) -> tuple[list[Claim
     claims = []
     for key, (name, fault, checks) in work.items():
         judged[key] = [Judged(c, i := family.interval(c.estimate), c.judge(i)) for c in checks]
-        claims.append(_claim(key, name, fault, judged[key], plan.margins[name], family))
+        idle = [] if fault else untested(plan, plan.margins[name])
+        claims.append(_claim(key, name, fault, judged[key], plan.margins[name], family, idle))
     return claims, judged, family
 
 
+def untested(plan: Plan, margin: Mapping[str, Any]) -> list[str]:
+    """Return the arms, formats and pairs of a margin that no cell is of: a slip of the pen, or a grid that was cut."""
+    sound = [cell for cell in plan.cells if not cell.fault]
+    arms, formats = {cell.arm for cell in sound}, {(cell.arm, cell.format) for cell in sound}
+    nearest = {cell.format for cell in sound if cell.mode == "RNE"}
+    return [
+        *(f"arm {arm}" for arm in margin.get("arms", ()) if arm not in arms),
+        *(name for name in margin.get("formats", ()) if name not in nearest),
+        *(f"{a} to {b} ({arm})" for arm, a, b in margin.get("pairs", ()) if not {(arm, a), (arm, b)} <= formats),
+    ]
+
+
 def _claim(
-    key: str, name: str, fault: str, judged: Sequence[Judged], margin: Mapping[str, Any], family: Family
+    key: str,
+    name: str,
+    fault: str,
+    judged: Sequence[Judged],
+    margin: Mapping[str, Any],
+    family: Family,
+    idle: Sequence[str],
 ) -> Claim:
     words = STATEMENTS[name]
     outcomes = [j.outcome for j in judged]
@@ -365,7 +391,8 @@ def _claim(
         outcome = next((o for o in (Outcome.REFUTED, Outcome.NOT_DECIDED) if o in outcomes), Outcome.HELD)
         worst = max((j for j in judged if j.outcome is outcome), key=_severity)
         evidence = f"{worst.check.label}: {worst.check.write(worst.interval)}"
-    counted = ", ".join(f"{outcomes.count(o)} {o}" for o in Outcome if o in outcomes)
+    counts = ", ".join(f"{outcomes.count(o)} {o}" for o in Outcome if o in outcomes)
+    counted = f" ({counts})" if counts else ""
     statement = (
         f"Planted fault, {fault}: {words.statement[0].lower()}{words.statement[1:]}" if fault else words.statement
     )
@@ -376,8 +403,9 @@ def _claim(
         theorem=words.theorem,
         expected=Outcome.REFUTED if fault else Outcome.HELD,
         outcome=outcome,
-        covered=f"{len(judged)} intervals ({counted}), simultaneous with all {family.size} that claims rest on, at a "
-        f"false-alarm rate of {family.rate:g}",
+        covered=f"{len(judged)} intervals{counted}, simultaneous with all {family.size} that claims rest on, at a "
+        f"false-alarm rate of {family.rate:g}"
+        + (f"; without {', '.join(idle)}, of which there is no cell" if idle else ""),
         evidence=evidence,
         figure="" if fault else words.figure,
         table="" if fault else words.table,

@@ -19,6 +19,7 @@ from qsim.studies.gradient_variance.claims import (
     families,
     gradient_norm,
     noise,
+    noisy,
     pairs,
     predicted_noise,
     series,
@@ -72,21 +73,22 @@ def result(
 ) -> Result:
     """Return the result of the study as plain data."""
     sound = [r for r in records if not r["fault"]]
-    figures = tuple(_figures(sound, at, plan, family))
+    telling = [r for r in sound if noisy(r)]
+    figures = tuple(_figures(telling, at, plan, family))
     drawn = {figure.id for figure in figures}  # a study without the cells for a figure has none
     claims = [dataclasses.replace(c, figure=c.figure if c.figure in drawn else "") for c in claims]
     return Result(
         study=study.name,
         title=study.title,
         question=study.question,
-        answer=_answer(sound, at, plan, claims),
+        answer=_answer(telling, at, plan, claims),
         lead="overview",
         run=run,
         command=study.command + (" --quick" if run == "quick" else ""),
-        setup=_setup(plan, at, sound),
+        setup=(*_setup(plan, at, sound), *_silent(sound)),
         claims=tuple(claims),
         figures=figures,
-        tables=tuple(_tables(sound, at, judged, family)),
+        tables=tuple(_tables(telling, at, judged, family)),
         method=tuple(" ".join(paragraph.split()) for paragraph in METHOD.split("\n\n")),
         cells=tuple(records),
     )
@@ -177,6 +179,16 @@ def _setup(plan: Plan, at: Point, records: Sequence[Record]) -> tuple[tuple[str,
     )
 
 
+def _silent(records: Sequence[Record]) -> Iterable[tuple[str, str]]:
+    """Yield what is said of formats to which a rounding changes nothing."""
+    names = dict.fromkeys(short(r["format"]) for r in records if not noisy(r))
+    if names:
+        yield (
+            "no noise",
+            f"in some cells of {', '.join(names)}, whose numbers are in result.json and in no claim or figure",
+        )
+
+
 # --- Figures -------------------------------------------------------------------------------------------------
 
 
@@ -245,7 +257,7 @@ def _variance(records: Sequence[Record], family: Family) -> Figure:
     titles = {"bwd_act": "inputs, all layers", f"{LAST}bwd_grad": "errors, last layer", BOTH: "both, last layer"}
     for points, title in titles.items():
         curves: list[Series] = []
-        for _, group in families(records, (points,), arm="inputs" if points == "bwd_act" else "last layer"):
+        for _, group in families(records, (points,), arm="inputs" if points == "bwd_act" else "last layer", mode="SR"):
             name = short(group[0]["format"])
             curves.append(curve(name, name, group, f"{ALL}.variance", family))
             curves.append(line(name, name, [r["batch"] for r in group], [r[f"{ALL}.theory"] for r in group]))
@@ -273,7 +285,7 @@ def _weights(records: Sequence[Record], at: Point, family: Family) -> Figure:
         ("bwd_weight", below, f"backward weights, {below}"),
     ):
         curves: list[Series] = []
-        for _, group in families(records, (points,), arm="forward" if points == "fwd_weight" else "weights"):
+        for _, group in families(records, (points,), arm="forward" if points == "fwd_weight" else "weights", mode="SR"):
             name = short(group[0]["format"])
             curves.append(curve(name, name, group, f"{part}.variance", family))
             if f"{part}.theory" in group[0]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from qsim.autograd import POINTS
 from qsim.errors import InputError, enumerate_names
-from qsim.formats import get_format
+from qsim.formats import Grid, get_format
 from qsim.rounding import STREAM_FIELDS
 from qsim.studies.gradient_variance.cell import ALL, LAST, Cell
 from qsim.studies.gradient_variance.point import ModelSpec
@@ -37,6 +38,9 @@ CLAIMS: Mapping[str, Mapping[str, type]] = {
 }
 """The claims that this kind of study can decide, and the margins each needs."""
 
+LEAST = 1e-9
+"""The least false-alarm rate: 1 minus a share of a smaller one is 1 in float64, and an interval then has no end."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -62,9 +66,11 @@ def plan(study: Study, run: Literal["full", "quick"]) -> Plan:
     statistics = expect(where, tables["statistics"], {"false_alarm_rate": float, "groups": int, "seed": int})
     for key, low, high in (("groups", 3, 1 << 16), ("seed", 0, (1 << 64) - 1)):
         _within(where, key, statistics[key], low, high)
-    if not 0 < statistics["false_alarm_rate"] < 1:
+    if not LEAST <= statistics["false_alarm_rate"] < 1:
         rate = statistics["false_alarm_rate"]
-        raise where.refuse(f"false_alarm_rate = {rate} must be between 0 and 1", "false_alarm_rate")
+        raise where.refuse(
+            f"false_alarm_rate = {rate} must be between 0 and 1, and at least {LEAST}", "false_alarm_rate"
+        )
     where = place.at(run, label=f"[{run}]")
     sizes = expect(where, tables[run], {"batch_sizes": list, **dict.fromkeys(DRAWS, dict)})
     for name in DRAWS:
@@ -73,12 +79,20 @@ def plan(study: Study, run: Literal["full", "quick"]) -> Plan:
         for key, number in counts.items():
             _within(spot, key, number, 1, 1 << 32)
     make = _Maker(model=model, groups=statistics["groups"], seed=statistics["seed"], sizes=sizes, default=where)
-    cells: list[Cell] = []
+    cells: dict[str, Cell] = {}
+
+    def take(spot: Place, made: Iterable[Cell]) -> None:
+        for cell in made:
+            if cell.label in cells:
+                raise spot.refuse(f"the cell {cell.label} is asked for twice")
+            cells[cell.label] = cell
+
     for number, arm in enumerate(tables["arm"]):
         spot = place.at("arm", number)
         if not isinstance(arm, dict):
             raise spot.refuse(f"arm {number + 1} is not a table of keys; write [[arm]] above its keys")
-        cells += make.arm(spot.at(label=_called("[[arm]]", arm)), arm)
+        spot = spot.at(label=_called("[[arm]]", arm))
+        take(spot, make.arm(spot, arm))
     faults: dict[str, tuple[str, ...]] = {}
     for number, fault in enumerate(tables["fault"]):
         spot = place.at("fault", number)
@@ -90,7 +104,7 @@ def plan(study: Study, run: Literal["full", "quick"]) -> Plan:
         for claim in fault["claims"]:
             _among(spot, "claims", claim, tables["claims"])
         faults[fault["name"]] = tuple(fault["claims"])
-        cells += make.fault(spot, fault)
+        take(spot, make.fault(spot, fault))
     margins = {}
     for name, margin in tables["claims"].items():
         if name not in CLAIMS:
@@ -99,12 +113,10 @@ def plan(study: Study, run: Literal["full", "quick"]) -> Plan:
             )
         spot = place.at("claims", name, label=f"[claims.{name}]")
         margins[name] = _margins(spot, expect(spot, margin, CLAIMS[name]))
-    labels = [cell.label for cell in cells]
-    twice = next((label for label in labels if labels.count(label) > 1), "") if len(set(labels)) < len(labels) else ""
-    if twice or not cells:
-        raise place.refuse(f"the cell {twice} is asked for twice" if twice else "no arm asks for a cell", "arm")
+    if not cells:
+        raise place.refuse("no arm asks for a cell", "arm")
     return Plan(
-        model=model, rate=statistics["false_alarm_rate"], cells=tuple(cells), margins=margins, faults=faults
+        model=model, rate=statistics["false_alarm_rate"], cells=tuple(cells.values()), margins=margins, faults=faults
     )  # fmt: skip
 
 
@@ -142,9 +154,13 @@ def _margins(place: Place, margin: dict[str, Any]) -> dict[str, Any]:
             raise place.refuse(f"{key} = {margin[key]} must be positive", key)
     for key in ("slope", "ratio"):
         ends = margin.get(key, [0, 1])
-        if len(ends) != 2 or not all(type(end) in (int, float) for end in ends) or not ends[0] < ends[1]:
+        numbers = all(type(end) is float or (type(end) is int and abs(end) < 1 << 53) for end in ends)
+        if len(ends) != 2 or not numbers or not ends[0] < ends[1]:
             raise place.refuse(f"{key} = {ends} must be two numbers, the lower first", key)
     found = dict(margin)
+    for number, arm in enumerate(margin.get("arms", [])):
+        if not isinstance(arm, str):
+            raise place.refuse(f"arm {arm!r} must be the name of one", "arms", number)
     for number, pair in enumerate(margin.get("pairs", [])):
         if not isinstance(pair, list) or len(pair) != 3 or not isinstance(pair[0], str):
             raise place.refuse(
@@ -168,16 +184,30 @@ def _format(place: Place, name: Any, *keys: str | int) -> str:
     try:
         fmt = get_format(name)
     except InputError as error:
-        raise place.refuse(str(error), *keys) from None
+        beside = place.path.parent / str(name).partition("#")[0]
+        found = os.path.isfile(beside)  # noqa: PTH113 - for Path.is_file raises where a name is too long
+        hint = "; a file of formats is looked for where the command runs, not beside the study" if found else ""
+        raise place.refuse(f"{error}{hint}", *keys) from None
     try:
         return fmt.name if get_format(fmt.name) == fmt else str(name)
     except InputError:
         return str(name)
 
 
+def _on_a_grid(place: Place, name: str, *keys: str | int) -> None:
+    """Refuse a format for which theory has no variance: what is a table of values."""
+    fmt = get_format(name)
+    if not isinstance(fmt, Grid) or fmt.gap:
+        raise place.refuse(
+            f"{name} has no binary grid, for which alone theory predicts the variance of SR; give it to an arm of RNE",
+            *keys,
+        )
+
+
 def _among(place: Place, key: str, value: Any, known: Any) -> None:
     if not isinstance(value, str) or value not in known:
-        raise place.refuse(f"{key} = {value!r} must be one of {enumerate_names(known)}", key)
+        allowed = f"one of {enumerate_names(known)}" if known else "one of these, and there are none"
+        raise place.refuse(f"{key} = {value!r} must be {allowed}", key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +231,8 @@ class _Maker:
                 raise place.refuse(f"{key} is an empty list", key)
         for number, name in enumerate(arm["formats"]):
             fmt = _format(place, name, "formats", number)
+            if "SR" in arm["modes"]:
+                _on_a_grid(place, fmt, "formats", number)
             for mode in arm["modes"]:
                 for points in arm["points"]:
                     for batch in sizes:
@@ -212,6 +244,7 @@ class _Maker:
     def fault(self, place: Place, fault: Mapping[str, Any]) -> Iterator[Cell]:
         for number, name in enumerate(fault["formats"]):
             fmt = _format(place, name, "formats", number)
+            _on_a_grid(place, fmt, "formats", number)
             for batch in fault["batch_sizes"]:
                 yield self.cell(
                     place, "medium", "fault", fmt, "SR", fault["points"], "frozen", batch, fault=fault["name"]
@@ -235,8 +268,13 @@ class _Maker:
             raise place.refuse(f"points = {points!r} must be a list of texts", "points")
         _among(place, "modes", mode, ("SR", "RNE"))
         _among(place, "scale", scale, ("frozen", "underflow", "absmax"))
-        for site in [] if points.removeprefix(LAST) == ALL else points.removeprefix(LAST).split("+"):
+        sites = [] if points.removeprefix(LAST) == ALL else points.removeprefix(LAST).split("+")
+        for site in sites:
             _among(place, "points", site, POINTS)
+        if len(set(sites)) < len(sites):
+            raise place.refuse(f"points = {points!r} names a point twice", "points")
+        if sites:  # in the order in which claims know them
+            points = points[: -len("+".join(sites))] + "+".join(site for site in POINTS if site in sites)
         if type(batch) is not int or not 1 <= batch <= 1 << 16:
             raise (place if own else self.default).refuse(
                 f"batch size {batch!r} must be a positive integer of at most 65536", "batch_sizes"
