@@ -54,6 +54,13 @@ CASES: tuple[tuple[str, Saturation, Mode, int, str], ...] = (
     ("int4", Saturation.saturate, Mode.SRC, 0, "canonical"),
     ("e4m0fn", Saturation.SatFinite, Mode.SRE, 8, "canonical"),
     ("e3m4b126fn", Saturation.SatFinite, Mode.RNE, 0, "canonical"),  # its subnormal values are those of float32
+    (
+        "e4m0b124fn",
+        Saturation.SatFinite,
+        Mode.RNE,
+        0,
+        "canonical",
+    ),  # where the grid lies, zero has more bits than a fraction
     ("float32", Saturation.SatNone, Mode.RAZ, 0, "canonical"),  # nothing to discard
     ("float32", Saturation.SatNone, Mode.RNA, 0, "canonical"),  # and nothing below the smallest value
     ("float8_e4m3fn", Saturation.OvfNaN, Mode.SRA, 8, "canonical"),
@@ -90,6 +97,8 @@ SURVIVORS = {
         "only the largest NaN is so far above -1, and of a NaN nothing else counts",
     "along, r: word(word(a ^ p.parity) << rest) >= p.sign -> word(word(a ^ p.parity) << rest) > p.sign":
         "where no bit is discarded nothing carries, whatever is added",
+    "stochastic, hidden: a >> p.fraction_bits -> a >> word(p.fraction_bits + word(1))":
+        "an exponent field of 1 has its own bit at the top of the significand",
     "clamped, return: u >= p.sign -> u > p.sign": "-0 lies within both ends",
 }  # fmt: skip
 """Mutants that compute what the core does, with the reason."""
@@ -159,6 +168,10 @@ def tried(case: int) -> list[tuple[int, int]]:
     words = (0, 1 << 20, 1 << 31, 3 << 30, (1 << 32) - 1) if mode is Mode.THR else words
     patterns = directed(get_format(name), n, MANY if len(words) == 1 else FEW)
     found = [(u | sign, w) for u in patterns for sign in (0, 1 << 31) for w in words]
+    if (
+        name == "e3m4b110fn"
+    ):  # a subnormal float32 goes up by a word that would be large enough if it were twice as large
+        found.append((1 << 22, (1 << 32) - (1 << 19)))
     if mode is Mode.THR:  # half of the last bit of a threshold below it, for which the fraction has no room
         found.append(((108 << 23) | ((1 << 23) - 1), 1 << 23))
     random.Random(1).shuffle(found)  # noqa: S311 - nothing is to be kept secret
@@ -312,6 +325,7 @@ def equal(core: ModuleType, function: str, carrier: Carrier) -> Verdict:
         "last_to_zero": of_addend(r, p),
         "exceeds": z3.And(z3.ULT(a, p.sign - 1), z3.Or(z3.ULT(t, p.sign), t == p.largest)),
         "along": z3.And(z3.ULT(a, p.sign), z3.Or(a == 0, z3.ULE(p.floor - e, p.fraction_bits))),
+        "stochastic": z3.And(z3.ULT(a, p.sign), z3.ULE(t, 1)),
         "clamped": z3.And(z3.ULT(a, p.sign), z3.Implies(u & (p.sign - 1) == 0, a == 0)),
     }
 
@@ -326,6 +340,8 @@ def equal(core: ModuleType, function: str, carrier: Carrier) -> Verdict:
                 return reader.call(module.exceeds, a, t, p)
             case "along":
                 return reader.call(module.along, a, r, t, p)
+            case "stochastic":
+                return reader.call(module.stochastic, a, r, t, p)
             case _:
                 return reader.call(module.clamped, a, u, p)
 
