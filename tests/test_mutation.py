@@ -54,13 +54,7 @@ CASES: tuple[tuple[str, Saturation, Mode, int, str], ...] = (
     ("int4", Saturation.saturate, Mode.SRC, 0, "canonical"),
     ("e4m0fn", Saturation.SatFinite, Mode.SRE, 8, "canonical"),
     ("e3m4b126fn", Saturation.SatFinite, Mode.RNE, 0, "canonical"),  # its subnormal values are those of float32
-    (
-        "e4m0b124fn",
-        Saturation.SatFinite,
-        Mode.RNE,
-        0,
-        "canonical",
-    ),  # where the grid lies, zero has more bits than a fraction
+    ("e4m0b124fn", Saturation.SatFinite, Mode.RNE, 0, "canonical"),  # zero has more bits below its grid than a fraction
     ("float32", Saturation.SatNone, Mode.RAZ, 0, "canonical"),  # nothing to discard
     ("float32", Saturation.SatNone, Mode.RNA, 0, "canonical"),  # and nothing below the smallest value
     ("float8_e4m3fn", Saturation.OvfNaN, Mode.SRA, 8, "canonical"),
@@ -168,9 +162,7 @@ def tried(case: int) -> list[tuple[int, int]]:
     words = (0, 1 << 20, 1 << 31, 3 << 30, (1 << 32) - 1) if mode is Mode.THR else words
     patterns = directed(get_format(name), n, MANY if len(words) == 1 else FEW)
     found = [(u | sign, w) for u in patterns for sign in (0, 1 << 31) for w in words]
-    if (
-        name == "e3m4b110fn"
-    ):  # a subnormal float32 goes up by a word that would be large enough if it were twice as large
+    if name == "e3m4b110fn":  # a subnormal float32, and a word large enough if that were twice as large
         found.append((1 << 22, (1 << 32) - (1 << 19)))
     if mode is Mode.THR:  # half of the last bit of a threshold below it, for which the fraction has no room
         found.append(((108 << 23) | ((1 << 23) - 1), 1 << 23))
