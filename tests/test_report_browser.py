@@ -54,6 +54,11 @@ def opened(browser: Chrome, path: Path) -> Chrome:
     """Open a file as a reader would by a double click."""
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
     browser.get(path.as_uri())
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    # On a busy machine the page before may still be there.
+    there = f"return document.readyState === 'complete' && location.href === {json.dumps(path.as_uri())}"
+    WebDriverWait(browser, 30).until(lambda one: one.execute_script(there))
     return browser
 
 

@@ -114,6 +114,7 @@ def test_the_environment_is_respected(variables, count, monkeypatch) -> None:
     """NUMBA_NUM_THREADS and then OMP_NUM_THREADS say how many threads there are; else there is one for each core."""
     for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(threads, "wanted", None)
     cores = threads.available()
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

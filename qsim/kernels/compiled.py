@@ -13,7 +13,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import importlib
 import importlib.util
 import os
 import threading
@@ -107,7 +106,9 @@ Intrinsic = Literal["float_of", "pattern_of", "prefetch", "room32", "room64", "w
 def __getattr__(name: str) -> Any:
     """Return what kernels call by the name of this module, `compiled.prefetch`: Numba asks for it when it compiles them."""
     if name in get_args(Intrinsic):
-        return getattr(importlib.import_module("qsim.kernels.lowering"), name)
+        from qsim.kernels import lowering
+
+        return getattr(lowering, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -254,7 +255,9 @@ class Kernel:
         file = place / f"{self.name}-{digest}.o" if place else None
         found = read(file) if file else None
         if found is None:
-            found = importlib.import_module("qsim.kernels.lowering").object_code(self, arguments)
+            from qsim.kernels import lowering
+
+            found = lowering.object_code(self, arguments)
             if file:
                 write(file, *found)
         engine, address = loaded(*found)
@@ -282,7 +285,9 @@ class Jitted:
     @functools.cached_property
     def dispatcher(self) -> Any:
         """The function for Numba, which is imported for it."""
-        return importlib.import_module("qsim.kernels.lowering").dispatcher(self.py_func)
+        from qsim.kernels import lowering
+
+        return lowering.dispatcher(self.py_func)
 
 
 def jitted(function: Callable[..., object]) -> Jitted:

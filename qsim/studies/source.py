@@ -90,7 +90,7 @@ def _is_module(name: str) -> bool:
 
 def _version(top: str) -> dict[str, str]:
     """Return the version of the library that is imported as `top`; nothing where it is not installed."""
-    named = {"sklearn": "scikit-learn"}.get(top, top)  # the one of ours that is called otherwise
+    named = {"sklearn": "scikit-learn"}.get(top, top)  # one that is called otherwise
     try:
         return {named: importlib.metadata.version(named)}
     except importlib.metadata.PackageNotFoundError:
