@@ -167,7 +167,10 @@ def blocks(suite: pyperf.BenchmarkSuite, stem: str) -> Iterator[str]:
 
 def why(row: Row) -> str:
     """Return what is known of a row that misses its goal: what it takes, and what was tried."""
-    return next((reason for pattern, reason in LIMITS.items() if fnmatch.fnmatch(row.name, pattern)), "")
+    known = (
+        f"Missed, `{pattern}`: {reason}" for pattern, reason in LIMITS.items() if fnmatch.fnmatch(row.name, pattern)
+    )
+    return next(known, "")
 
 
 def cells(row: Row, found: list[Figure]) -> tuple[str, ...]:

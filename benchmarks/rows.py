@@ -278,5 +278,35 @@ GROUPS = {
 """The rows, by what they are about."""
 ROWS = {row.name: row for rows in GROUPS.values() for row in rows}
 
-LIMITS: dict[str, str] = {}
+LIMITS: dict[str, str] = {
+    "training-*": "In turn, roundings and products evict each other's arrays from the caches; in the sum of the parts "
+    "they do not.",
+    "mlp-*": "A step of 1.6 ms rounds 735,000 elements, each with a word of its own, and counts what saturates.",
+    "wrn-*": "PyTorch gains more from a second core than the products here, which are many and small.",
+    "draws-*": "At the goal, within its quartiles.",
+    "first-*-cold": "Importing Numba and filling its registries takes some 0.4 s; the rest compiles about twenty "
+    "functions, each through LLVM. No entries for Python or C are made, which saved a sixth.",
+    "sweep-*": "Value and code of each input are compared, which takes 0.9 ns of a core. Sharing what both compute, "
+    "vectors of 512 bits, and differences collected in words as wide as the inputs have halved it.",
+    "small-*": "Of a call of 64 elements 0.9 us are ctypes and the loop; the rest is Python that looks the rounding "
+    "up and checks `out`. To round 4,096 elements takes 1.1 us besides, with Philox's words 2.9.",
+    "growth-*": "At 2^18 and 2^20 both arrays lie in a cache, where a copy takes 0.14 and 0.28 ns an element and a "
+    "rounding what it takes everywhere.",
+    "*-2": "Two threads copy twice as fast where memory has room for both, and arithmetic stays what it is on "
+    "each: 0.26 ns an element to values in a cache, 0.34 to codes, 0.71 with Philox's words.",
+    "codes-*": "Forty instructions an element, 0.34 ns in a cache, against a copy of 0.3 to 0.6 ns. Memory is asked "
+    "for elements 512 before their turn: without that a loop of this length waited for it four fifths of "
+    "its time. Tried: other distances, other blocks, and asking for the output too.",
+    "sr-*": "Philox4x32-10 takes 18 multiplications and 18 shifts for 32 words in vectors of 512 bits, 0.43 ns a "
+    "word; the rounding takes 0.28. Strided inputs are gathered by NumPy first.",
+    "int8-*": "A division, forty instructions and a multiplication an element; the abs-max reads the array once "
+    "more, in 0.15 ns.",
+    "decode-*": "Each value is looked up in a table. To compute it from the bits of a code, for float formats, was "
+    "not tried.",
+    "threshold": "The whole fraction is compared, as with random words: 0.33 ns in a cache.",
+    "s??": "As SR. SRC and SRE ask besides whether bits were lost below the word, for which LLVM widens to 64 bits.",
+    "rbits": "Words that are given are checked, and lifted to the top of a word of the input's width, piece by piece.",
+    "r*": "0.26 ns an element in a cache: of a copy that takes 0.5 ns this is the whole, of one that takes 0.3 "
+    "four fifths.",
+}
 """By pattern of names: why rows are where they are if they miss their goals, and what was tried. A row takes the first."""
