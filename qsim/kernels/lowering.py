@@ -13,7 +13,7 @@ from numba.core import compiler as numba_compiler
 from numba.core import config as numba_config
 from numba.core import types
 from numba.core.registry import cpu_target
-from numba.extending import intrinsic, register_jitable
+from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
 
 from qsim.kernels import compiled
@@ -174,7 +174,7 @@ def given_array(kind: Any, number: int) -> Any:
 
 def entry(kernel: compiled.Kernel, arguments: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
     """Return the function that C calls, with addresses of arrays, and the types of its arguments."""
-    register_jitable(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(kernel.py_func)
+    compiled.portable(kernel.py_func)
     names = [f"a{at}" for at in range(len(kernel.kinds))]
     scope: dict[str, Any] = {"loop": kernel.py_func}
     taken: list[Any] = []
@@ -199,10 +199,8 @@ def library(kernel: compiled.Kernel, arguments: tuple[Any, ...]) -> tuple[str, A
     typing.refresh()
     target.refresh()
     flags = compiler.Flags()
-    flags.nrt, flags.error_model = (
-        False,
-        "numpy",
-    )  # nothing is allocated; and an exception would keep a division from vectors
+    flags.nrt = False  # nothing is allocated
+    flags.error_model = "numpy"  # an exception would keep a division from vectors
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     made = compiler.compile_extra(typing, target, function, kinds, types.void, flags, {})
     return made.fndesc.mangled_name, made.library
