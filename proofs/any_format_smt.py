@@ -1,7 +1,5 @@
 """Any format at all: the kernel with unknown parameters is the definition, by SMT."""
 
-import itertools
-
 from qsim.kernels import core
 from qsim.kernels.parameters import addends, stochastic
 from qsim.prove import Method, Theorem, all_held
@@ -13,27 +11,27 @@ from qsim.verdicts import Outcome
 THEOREM = Theorem(
     statement="Let the parameters of the kernel be unknown: man_bits 0 .. 23, emin -126 .. 127, any ends of the range, any "
     "results of overflows, infinities, NaNs and zeros. For every such float format or even grid, every "
-    "float32 x, every deterministic mode and every word of SRA(8), SRA(32), SRB(8) and SRC(8): with P the exponent of the "
-    "spacing at x, round_bits, or round_word, returns N 2^P, N = n or n + 1 as the mode's rule says of nu and of the parity of "
-    "the lower code, compared with the range after that; and with parameters for codes the ordinal of that value, less 1 "
-    "without a zero, compared with the range likewise. So it is with every float64 x, float formats of up to 10 mantissa bits, "
-    "RNE, and SR, whose words have 64 bits",
+    "float32 x, every deterministic mode, Threshold with every eps, and every word of SRA(8), SRA(32), SRB(8), SRC(8) and "
+    "SRE(8): with P the exponent of the spacing at x, round_bits, or round_word, returns N 2^P, N = n or n + 1 as the mode's "
+    "rule says of nu and of the parity of the lower code, compared with the range after that; and with parameters for codes "
+    "the ordinal of that value, less 1 without a zero, compared with the range likewise. So it is with every float64 x, "
+    "man_bits 0 .. 52, emin -1022 .. 1023, and SRA(64) in place of SRA(32)",
     hypotheses=(
-        "man_bits <= 23 and emin >= -126 (-1022), so that float32 (float64) holds the normal numbers",
+        "man_bits <= 23 and emin >= -126 (52 and -1022), so that float32 (float64) holds the normal numbers",
         "no zero only where man_bits = 0",
+        "eps is a multiple of 2^-32 (2^-64)",
     ),
-    idea="|x| = m 2^pos in units of float32's smallest number, m of 24 bits. The grid's spacing there is 2^P, P = max(pos, "
-    "emin's) + 23 - man_bits, so n and nu are quotient and remainder of m by 2^(P - pos): words of 64 bits suffice, once "
-    "P - pos is cut where nothing more can change. The source of the kernel is read with variables for its parameters.",
+    idea="|x| = m 2^pos in units of the carrier's smallest number, m of 24 (53) bits. The grid's spacing there is 2^P, P = "
+    "max(pos, emin's) + 23 - man_bits (52), so n and nu are quotient and remainder of m by 2^(P - pos): words of twice the "
+    "carrier's width suffice (thrice, for eps), once P - pos is cut where nothing more can change. The source of the kernel is "
+    "read with variables for its parameters.",
     method=Method.SMT,
     reference="IEEE 754-2019, 3.3 and 4.3; IEEE P3109 interim report 4.0, 4.7.4",
-    needs=("z3",),
+    needs=("z3", "bitwuzla"),
 )
 
-DETERMINISTIC = tuple(mode for mode in Mode if not mode.stochastic and mode is not Mode.THR)
-DOUBLE, NARROW = ((Mode.RNE,), (Mode.SRA, 64)), range(11)
-"""What is proved of float64 as well, one number of mantissa bits at a time: with all at once the solver gives up."""
-RANDOM = ((Mode.SRA, 8), (Mode.SRA, 32), (Mode.SRB, 8), (Mode.SRC, 8))
+FIXED = tuple(mode for mode in Mode if not mode.stochastic)
+RANDOM = ((Mode.SRA, 8), (Mode.SRB, 8), (Mode.SRC, 8), (Mode.SRE, 8))
 
 
 def unknown(z3, carrier, *, even):
@@ -96,6 +94,7 @@ def prove_one(mode, n=0, *, even, man_bits=None, carrier=FLOAT32):
     p, q = both
     given += [man == man_bits] if man_bits is not None else []
     reader, none = smt.Reader(), smt.word(0, width)
+    extra = (2 if mode is Mode.THR else 1) * width  # bits beside a word's: eps has a word's, and is shifted as well
     u, w = z3.BitVecs("u w", width)
     below_sign = (1 << (width - 1)) - 1
     negative, a = z3.UGT(u, below_sign), u & below_sign
@@ -103,7 +102,11 @@ def prove_one(mode, n=0, *, even, man_bits=None, carrier=FLOAT32):
     if mode.stochastic:
         tie_even, sticky = reader.call(core.addend, w, smt.constants(stochastic(mode, n, carrier.dtype)))
         tie_odd = tie_even
-        away = spec.stochastic(smt.word(n, 2 * width), z3.ZeroExt(width, z3.LShR(w, width - n)), mode)
+        away = spec.stochastic(smt.word(n, width), z3.LShR(w, width - n), mode)
+    elif mode is Mode.THR:
+        tie_even, sticky = reader.call(core.eps_addend, w, negative)
+        tie_odd = tie_even
+        away = spec.threshold(w)
     else:
         chosen = smt.constants(addends(mode, carrier.dtype))
         tie_even, tie_odd = (
@@ -122,8 +125,8 @@ def prove_one(mode, n=0, *, even, man_bits=None, carrier=FLOAT32):
     spacing = low + (fraction - man) + binade
     distance = z3.If(z3.UGT(spacing, pos), spacing - pos, none)
     far = fraction + 1 + width + 2  # from here on m is less than half of the last of `width` random bits
-    k = z3.ZeroExt(width, z3.If(z3.ULT(distance, far), distance, smt.word(far, width)))
-    wide = z3.ZeroExt(width, m)
+    k = z3.ZeroExt(extra, z3.If(z3.ULT(distance, far), distance, smt.word(far, width)))
+    wide = z3.ZeroExt(extra, m)
     number = z3.LShR(wide, k)
     steps = binade << man
     ordinal = z3.Extract(width - 1, 0, number) + steps
@@ -134,14 +137,14 @@ def prove_one(mode, n=0, *, even, man_bits=None, carrier=FLOAT32):
 
     # Without a range the result is that number of spacings, with the sign of x.
     position, significand = parts(z3, magnitude, carrier)
-    rise = z3.ZeroExt(width, position - pos)
+    rise = z3.ZeroExt(extra, position - pos)
     one_spacing = z3.If(
         z3.ULE(spacing, fraction), smt.word(1, width) << (spacing - 1), (spacing - fraction) << fraction
     )  # as a pattern
     multiple = z3.If(
         number == 0,
         magnitude == z3.If(up, one_spacing, none),
-        z3.And(z3.ULE(rise, 1), z3.ZeroExt(width, significand) << rise == chosen_number << k),
+        z3.And(z3.ULE(rise, 1), z3.ZeroExt(extra, significand) << rise == chosen_number << k),
     )
     rounded = z3.And(z3.If(fine, magnitude == a, multiple), z3.UGT(unbounded, below_sign) == negative)
 
@@ -172,26 +175,27 @@ def prove_one(mode, n=0, *, even, man_bits=None, carrier=FLOAT32):
         return f"{grid}, {mode}: {x!r} becomes pattern {at(y):#x} with code {at(code):#x}, word {at(w):#x}"
 
     covered = f"{'even grids' if even else 'float formats'}, {carrier.dtype}, {mode}({n})"
-    asked = {"covered": covered, "counterexample": counterexample, "given": z3.And(*given)}
+    asked = {"covered": covered, "counterexample": counterexample, "given": z3.And(*given), "solver": "bitwuzla"}
     verdict = smt.decide(value, reader, **asked)  # and then the code: both at once take twice the time
     return smt.decide(coded, reader, **asked) if verdict.outcome is Outcome.HELD else verdict
 
 
 def prove(*, quick=False):
-    """Prove it of float formats and even grids, in every mode; in a quick run to nearest, for man_bits = 3."""
+    """Prove it of float formats and even grids, of both carriers, in every mode; in a quick run of float32, to nearest."""
     if quick:
         return all_held(
-            (prove_one(Mode.RNE, even=even, man_bits=3) for even in (False, True)),
-            "all formats with man_bits = 3 and emin >= -126, all float32, RNE (a quick run)",
+            (prove_one(Mode.RNE, even=even) for even in (False, True)),
+            "all formats with man_bits <= 23 and emin >= -126, all float32, RNE (a quick run)",
         )
-    modes = [*((mode,) for mode in DETERMINISTIC), *RANDOM]
-    names = ", ".join(f"{mode}({n[0]})" if n else str(mode) for mode, *n in modes)
-    narrow = (prove_one(*choice, even=even) for even in (False, True) for choice in modes)
-    wide = (
-        prove_one(*choice, even=False, man_bits=man_bits, carrier=FLOAT64) for choice in DOUBLE for man_bits in NARROW
-    )
+    cases = [
+        (carrier, even, *choice)
+        for carrier in (FLOAT32, FLOAT64)
+        for even in (False, True)
+        for choice in (*((mode,) for mode in FIXED), (Mode.SRA, carrier.width), *RANDOM)
+    ]
     return all_held(
-        itertools.chain(narrow, wide),
-        f"all formats with man_bits <= 23 and emin >= -126, all float32, {names}; all float formats with man_bits <= "
-        f"{NARROW[-1]} and emin >= -1022, all float64, RNE and SR",
+        (prove_one(*choice, even=even, carrier=carrier) for carrier, even, *choice in cases),
+        f"all formats with man_bits <= 23 and emin >= -126, all float32; with man_bits <= 52 and emin >= -1022, all float64; "
+        f"{len(FIXED)} modes without words, Threshold with all eps, SRA(32) or SRA(64), and "
+        f"{', '.join(f'{mode}({n})' for mode, n in RANDOM)}",
     )

@@ -112,8 +112,8 @@ def test_as_a_module() -> None:
 
 
 HEAVY = [
-    "IPython", "hypothesis", "jinja2", "joblib", "llvmlite", "matplotlib", "mpmath", "numba", "numpy", "platformdirs", "rich",
-    "scipy", "sklearn", "threadpoolctl", "z3",
+    "IPython", "bitwuzla", "hypothesis", "jinja2", "joblib", "llvmlite", "matplotlib", "mpmath", "numba", "numpy",
+    "platformdirs", "rich", "scipy", "sklearn", "threadpoolctl", "z3",
 ]  # fmt: skip
 """The large libraries, and small ones that only some answers need."""
 

@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import z3
 
+from qsim.prove.solvers import SOLVERS, UndecidedError
 from qsim.verdicts import Outcome, Verdict
 
 __all__ = ["Reader", "UnreadableError", "Word", "constants", "decide", "word"]
@@ -42,7 +43,7 @@ SHIFT_LIMIT = 64
 """Numba shifts in 64 bits; LLVM leaves a shift by 64 or more undefined."""
 
 TIMEOUT = 300
-"""Seconds after which the solver is told to give up."""
+"""Seconds after which a solver is told to give up."""
 
 BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -294,24 +295,22 @@ def decide(
     counterexample: Callable[[Any], str],
     given: Any = True,
     timeout: float = TIMEOUT,
+    solver: str = "z3",
 ) -> Verdict:
-    """Ask the solver whether `claim` and all obligations of `reader` hold whatever the variables are, if `given` does.
+    """Ask a solver whether `claim` and all obligations of `reader` hold whatever the variables are, if `given` does.
 
     `counterexample` describes a failure of the claim; it is given a function from a variable to the integer it has
-    there. After `timeout` seconds the verdict is "not decided".
+    there. After `timeout` seconds the verdict is "not decided". `solver` is a name of `qsim.prove.solvers.SOLVERS`.
     """
     safe = [obligation.condition for obligation in reader.obligations]
-    # Straight to propositional logic: on these terms three times as fast as z3's own choice of steps.
-    solver = z3.TryFor(z3.Then("simplify", "bit-blast", "sat"), int(1000 * timeout)).solver()
-    solver.add(given, z3.Not(z3.And(claim, *safe)))
-    answer = solver.check()
-    if answer == z3.unsat:
+    try:
+        # SMT-LIB's `and` has two arguments or more.
+        model = SOLVERS[solver](z3.And(given, z3.Not(z3.And(True, claim, *safe))), timeout)
+    except UndecidedError as error:
+        return Verdict(outcome=Outcome.NOT_DECIDED, covered=f"nothing: {error}")
+    if model is None:
         shifts = f", and the {len(safe)} shifts stay below {SHIFT_LIMIT}" if safe else ""
         return Verdict(outcome=Outcome.HELD, covered=covered + shifts)
-    if answer == z3.unknown:
-        reason = solver.reason_unknown()
-        return Verdict(outcome=Outcome.NOT_DECIDED, covered=f"nothing: the solver gave up ({reason})")
-    model = solver.model()
     broken = [obligation for obligation in reader.obligations if z3.is_false(model.eval(obligation.condition, True))]
     if broken:
         text = f"{broken[0].place}: a shift by {SHIFT_LIMIT} or more"

@@ -1,0 +1,85 @@
+"""Ask a solver whether a term can be true: z3, or Bitwuzla, which reads z3's terms as SMT-LIB.
+
+The terms are bit-vectors and truth values alone, so that any solver of these reads the same question. Where the amounts of
+shifts are unknown, Bitwuzla answers in seconds what z3 does not in many minutes. A model that Bitwuzla finds is z3's to check.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import z3
+
+__all__ = ["SOLVERS", "UndecidedError", "script"]
+
+
+class UndecidedError(Exception):
+    """Say why a solver has no answer."""
+
+
+def by_z3(question: Any, timeout: float) -> Any:
+    """Return a model in which `question` is true, or `None` where it never is; give up after `timeout` seconds.
+
+    It goes straight to propositional logic: on these terms three times as fast as z3's own choice of steps.
+    """
+    solver = z3.TryFor(z3.Then("simplify", "bit-blast", "sat"), int(1000 * timeout)).solver()
+    solver.add(question)
+    answer = solver.check()
+    if answer == z3.unknown:
+        raise UndecidedError(f"z3 gave up ({solver.reason_unknown()})")
+    return solver.model() if answer == z3.sat else None
+
+
+def by_bitwuzla(question: Any, timeout: float) -> Any:
+    """Return what `by_z3` does, found by Bitwuzla."""
+    import bitwuzla
+
+    options = bitwuzla.Options()
+    options.set("produce-models", True)
+    options.set("time-limit-per", int(1000 * timeout))
+    text = script(question)
+    parser = bitwuzla.Parser(bitwuzla.TermManager(), options)
+    parser.parse(text, parse_only=True, parse_file=False)
+    solver = parser.bitwuzla()
+    with interrupts() as seen:
+        solver.configure_terminator(lambda: bool(seen))
+        answer = solver.check_sat()
+    if answer == bitwuzla.Result.UNKNOWN:
+        raise UndecidedError(f"Bitwuzla gave up (after {timeout:g} s)")
+    if answer == bitwuzla.Result.UNSAT:
+        return None
+    known = (f"(assert (= {name.symbol()} {solver.get_value(name)}))" for name in parser.get_declared_funs())
+    model = by_z3(z3.And(z3.parse_smt2_string(text + "\n".join(known))), timeout)
+    assert model is not None  # else one of the two is wrong
+    return model
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """Collect Ctrl-C while a solver searches, which asks between its steps whether to go on; act on it afterwards."""
+    seen: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+    signal.signal(signal.SIGINT, lambda number, _: seen.append(number))
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
+        for number in seen:
+            signal.raise_signal(number)
+
+
+SOLVERS: Mapping[str, Callable[[Any, float], Any]] = {"z3": by_z3, "bitwuzla": by_bitwuzla}
+
+
+def script(question: Any) -> str:
+    """Return the question as a script of SMT-LIB 2, which ends by asking whether it can be true."""
+    solver = z3.SolverFor("QF_BV")
+    solver.add(question)
+    return f"(set-logic QF_BV)\n{solver.to_smt2()}"
