@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from qsim.errors import InputError, integer
 from qsim.formats import Format, get_format
 from qsim.formats.format import WIDEST_TABLE
-from qsim.kernels import cpu
+from qsim.kernels.decoding import Decoder, decoder
 from qsim.kernels.parameters import CARRIERS
 from qsim.kernels.threads import in_parts
 from qsim.rounder import How, Plan, can_hold, code_dtype, plan_of, random_words, round_and_count, round_array
@@ -143,11 +143,10 @@ def decode(
     leave some of them unused; and for an `out` that does not fit.
     """
     try:
-        fmt, wanted, line, gaps = (_decoding if isinstance(fmt, str) and ".toml" in fmt else _known_decoding)(
-            fmt, dtype
-        )
+        way = (_decoding if isinstance(fmt, str) and ".toml" in fmt else _known_decoding)(fmt, dtype)
     except TypeError:  # what has no hash; and a file may change
-        fmt, wanted, line, gaps = _decoding(fmt, dtype)
+        way = _decoding(fmt, dtype)
+    fmt, wanted = way.format, way.dtype
     array = as_array(codes, "codes")
     if array.dtype.kind not in "iu":
         raise InputError(f"codes are integers, not {array.dtype}")
@@ -157,7 +156,7 @@ def decode(
     if out is not None:
         _check_out(out, array, wanted)
     values = np.empty(array.shape, wanted) if out is None else out
-    _decode(array, values, fmt, line, gaps=gaps)
+    _decode(array, values, way)
     return values
 
 
@@ -449,8 +448,21 @@ def _broadcast(array: NDArray[Any], shape: tuple[int, ...], name: str) -> NDArra
         raise InputError(f"{name} of shape {array.shape} do not broadcast to the shape {shape} of x") from None
 
 
-def _decoding(fmt: str | Format, dtype: Any) -> tuple[Format, np.dtype[Any], NDArray[Any] | None, bool]:
-    """Return the format, the type that is decoded to, the values of all codes, if there are few, and whether some have none."""
+class _Way(NamedTuple):
+    """Hold how the codes of a format are decoded."""
+
+    format: Format
+    dtype: np.dtype[Any]
+    #: The values of all codes, if there are few.
+    line: NDArray[Any] | None
+    #: The loop for arrays in C order, if there is one for values of this type.
+    loop: Decoder | None
+    #: Whether some codes have no value.
+    gaps: bool
+
+
+def _decoding(fmt: str | Format, dtype: Any) -> _Way:
+    """Return how codes of a format are decoded to a type, or to float64 where that does not hold it."""
     fmt = get_format(fmt)
     try:
         wanted = np.dtype(dtype)
@@ -460,34 +472,32 @@ def _decoding(fmt: str | Format, dtype: Any) -> tuple[Format, np.dtype[Any], NDA
         raise InputError(f"values are decoded to float16, bfloat16, float32 or float64, not {wanted}")
     native = wanted.newbyteorder("=") if wanted.kind == "f" else wanted
     wanted, native = (wanted, native) if can_hold(number_format(native), fmt) else (np.dtype(np.float64),) * 2
-    line = fmt.values().astype(native) if fmt.bits <= WIDEST_TABLE else None
-    return fmt, wanted, line, line is not None and not fmt.has_nan and bool(np.isnan(line).any())
+    if fmt.bits > WIDEST_TABLE:
+        return _Way(fmt, wanted, None, None, gaps=False)
+    line = fmt.values().astype(native)
+    loop = decoder(fmt, line) if wanted in CARRIERS and wanted.isnative else None
+    return _Way(fmt, wanted, line, loop, gaps=not fmt.has_nan and bool(np.isnan(line).any()))
 
 
 _known_decoding = functools.lru_cache(maxsize=256)(_decoding)
 
 
-def _decode(codes: NDArray[Any], values: NDArray[Any], fmt: Format, line: NDArray[Any] | None, *, gaps: bool) -> None:
+def _decode(codes: NDArray[Any], values: NDArray[Any], way: _Way) -> None:
     """Write the value of every code into `values`; refuse codes that have none."""
-    if line is None:
-        wide = fmt.decode_array(codes.reshape(-1)).reshape(codes.shape)
-        _refuse_unused(codes, wide, fmt)
+    if way.line is None:
+        wide = way.format.decode_array(codes.reshape(-1)).reshape(codes.shape)
+        _refuse_unused(codes, wide, way.format)
         values[...] = wide
         return
-    if gaps:
-        _refuse_unused(codes, line[codes], fmt)
-    flags = codes.flags.c_contiguous and values.flags.c_contiguous
-    if (
-        flags
-        and codes.dtype.kind == "u"
-        and codes.dtype.isnative
-        and values.dtype in CARRIERS
-        and values.dtype.isnative
-    ):
+    if way.gaps:
+        _refuse_unused(codes, way.line[codes], way.format)
+    loop = way.loop
+    plain = codes.flags.c_contiguous and values.flags.c_contiguous and values.dtype.isnative
+    if loop is not None and plain and codes.dtype.kind == "u" and codes.dtype.isnative:
         flat, out = codes.reshape(-1), values.reshape(-1)
-        in_parts(flat.size, lambda begin, end: cpu.look_up(flat[begin:end], line, out[begin:end]))
+        in_parts(flat.size, lambda begin, end: loop(flat[begin:end], out[begin:end]))
     else:
-        values[...] = line[codes]
+        values[...] = way.line[codes]
 
 
 def _refuse_unused(codes: NDArray[Any], values: NDArray[Any], fmt: Format) -> None:

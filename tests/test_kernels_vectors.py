@@ -13,6 +13,7 @@ from llvmlite import binding
 from qsim.formats import get_format
 from qsim.kernels import cpu
 from qsim.kernels.compiled import I64, Array, kernel
+from qsim.kernels.decoding import Decoding, decode_floats, decode_integers
 from qsim.kernels.lowering import assembly
 from qsim.kernels.parameters import addends, parameters, stochastic
 from qsim.rounding import Mode, Saturation
@@ -145,6 +146,16 @@ def test_the_loop_of_the_largest_magnitude(carrier) -> None:
     x, y = arrays(carrier)
     instruction = {4: "vpmaxud", 8: "v(pcmpgtq|pmaxuq)"}[x.itemsize]
     assert_vectors(cpu.largest, instruction, x[np.newaxis], y[:1], 0, 1, 1 << (8 * x.itemsize - 1))
+
+
+@both_carriers
+def test_loops_that_decode(carrier) -> None:
+    """Codes of floats and of integers become values without a table, whose reading takes one element after the other."""
+    codes, (y, _) = np.zeros(100, np.uint8), arrays(carrier)
+    words = np.zeros(len(Decoding._fields), y.dtype)
+    kind = {"d": "s", "q": "d"}[SIZES[carrier][1]]
+    assert_vectors(decode_floats, f"vsubp{kind}", codes, y, words)
+    assert_vectors(decode_integers, f"vmulp{kind}", codes, y.view(carrier), 128, 1.0)
 
 
 def test_a_bad_shape_is_seen() -> None:

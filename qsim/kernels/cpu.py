@@ -38,7 +38,7 @@ from qsim.kernels.parameters import CARRIERS, Shortcut, shortcut
 
 __all__ = [
     "FIELDS", "by_addends", "by_eps", "by_key", "by_keys", "by_scales", "by_threshold", "by_words", "count", "fill",
-    "flush_all", "largest", "look_up", "round_by_addends", "round_by_words", "words_of",
+    "flush_all", "largest", "round_by_addends", "round_by_words", "words_of",
 ]  # fmt: skip
 
 BUFFER = 256
@@ -482,10 +482,3 @@ def largest(x: Array, y: Array, least: U64, inf: U64, sign: U64) -> None:
                 number = word(word(0) - word(word(a - end) >> last))  # all bits where a < end, which has no sign bit
                 found = max(found, word(a & number))
         y[k] = found if found >= word(least) else word(0)
-
-
-@kernel()
-def look_up(codes: Array, values: Array, y: Array) -> None:
-    """Write the value of every code into `y`."""
-    for i in range(codes.size):
-        y[i] = values[codes[i]]

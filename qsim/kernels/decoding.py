@@ -1,0 +1,136 @@
+"""From codes back to values: by arithmetic where it gives the value of every code, else from the table of all values.
+
+A table is read once an element, which vectors do one element after the other. Codes of floats are patterns but for their
+exponents, and those of integers are integers. Whether that is so of a format is not argued here but tried, on all its codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy import int32
+from numpy.typing import NDArray
+
+from qsim.formats import Format, Grid
+from qsim.kernels import compiled
+from qsim.kernels.compiled import F64, I64, Array, fields_of, kernel
+from qsim.kernels.cpu import AHEAD, ask_ahead
+from qsim.kernels.parameters import CARRIERS, Carrier
+
+__all__ = ["Decoder", "decoder"]
+
+BLOCK = 1024
+"""Codes after which memory is asked for as many more."""
+
+
+class Decoding(NamedTuple):
+    """Hold what the codes of a float format are beside its patterns; every field is a word of the carrier's width."""
+
+    magnitude: Any  # all bits of a code but the sign
+    place: Any  # of the lowest bit of a code in a pattern
+    base: Any  # what is added to the exponent field; codes whose own is 0 are raised by one, and reduced by `unit`
+    fraction_bits: Any
+    normal: Any  # the first code of a normal number
+    unit: Any  # pattern of that number
+    inf: Any  # the first code from which on all are infinite, or NaN; the largest word where none is
+    nan: Any  # the first from which on all are NaN; likewise
+    lone: Any  # a NaN in place of -0; likewise
+    sign: Any  # the sign bit of a code; 0 where it has none
+    up: Any  # how far it is from that of a pattern
+    last: Any  # word width - 1
+    inf_is: Any  # patterns
+    nan_is: Any
+
+
+decoding_of = fields_of(Decoding)
+
+Decoder = Callable[[Any, Any], None]
+"""Writes the value of every code of the first array into the second; both are 1-D, in C order, of as many elements."""
+
+
+@kernel()
+def decode_floats(codes: Array, y: Array, words: Array) -> None:
+    """Write the pattern of every code's value into `y`."""
+    compiled.wide_vectors()
+    d = decoding_of(words)
+    word = words.dtype.type
+    none, step = word(0), word(word(1) << word(d.fraction_bits & d.last))
+    for begin in range(0, codes.size, BLOCK):
+        some, out = codes[begin : begin + BLOCK], y[begin : begin + BLOCK]
+        ask_ahead(codes, begin + BLOCK + AHEAD, some.size)
+        for i in range(some.size):
+            code = word(some[i])
+            a = word(code & d.magnitude)
+            small = a < d.normal  # 0.m 2^emin = 1.m 2^emin - 2^emin, which is exact and needs no subnormal number
+            u = word(word(word(a << word(d.place & d.last)) + d.base) + (step if small else none))
+            v = compiled.float_of(u) - compiled.float_of(d.unit if small else none)
+            u = d.inf_is if a >= d.inf else compiled.pattern_of(v)
+            u = d.nan_is if (a >= d.nan or code == d.lone) else u
+            out[i] = word(u | word(word(code & d.sign) << word(d.up & d.last)))
+
+
+@kernel()
+def decode_integers(codes: Array, y: Array, sign: I64, unit: F64) -> None:
+    """Write `unit` times the integer of every code, in two's complement unless the bit `sign` of it is 0, into `y`."""
+    compiled.wide_vectors()
+    number = y.dtype.type
+    half, step = int32(sign), number(unit)
+    for begin in range(0, codes.size, BLOCK):
+        some, out = codes[begin : begin + BLOCK], y[begin : begin + BLOCK]
+        ask_ahead(codes, begin + BLOCK + AHEAD, some.size)
+        for i in range(some.size):
+            out[i] = number(int32(int32(int32(some[i]) ^ half) - half)) * step
+
+
+@kernel()
+def look_up(codes: Array, values: Array, y: Array) -> None:
+    """Write the value of every code into `y`."""
+    for i in range(codes.size):
+        y[i] = values[codes[i]]
+
+
+# --- Which of them -----------------------------------------------------------------------------------------
+
+
+def decoder(fmt: Format, line: NDArray[Any]) -> Decoder:
+    """Return the loop for a format whose codes have the values `line`, of float32 or float64: by arithmetic if it gives these.
+
+    A NaN of `line` where the format has none stands at a code without a value, which nobody decodes.
+    """
+    loop = by_arithmetic(fmt, CARRIERS[line.dtype])
+    if loop is not None:
+        codes, found = np.arange(line.size, dtype=np.min_scalar_type(line.size - 1)), np.empty_like(line)
+        loop(codes, found)
+        meant = ~np.isnan(line) if not fmt.has_nan else np.full(line.size, fill_value=True)
+        if found[meant].tobytes() == line[meant].tobytes():
+            return loop
+    return lambda codes, values: look_up(codes, line, values)
+
+
+def by_arithmetic(fmt: Format, carrier: Carrier) -> Decoder | None:
+    """Return a loop that is right for most formats of its kind, or `None` where it has no such words."""
+    if (
+        not isinstance(fmt, Grid) or fmt.lsb < 1 - carrier.bias
+    ):  # subnormal results, which a thread may have set to become 0
+        return None
+    sign = 1 << (fmt.bits - 1) if fmt.signed else 0
+    if fmt.even:
+        unit = float(Fraction(2) ** fmt.lsb)
+        return lambda codes, values: decode_integers(codes, values, sign, unit)
+    base = fmt.emin - 1 + carrier.bias
+    if not 0 <= base < 2 * carrier.bias:
+        return None
+    never = (1 << carrier.width) - 1
+    beyond = fmt.top + fmt.has_zero
+    decoding = Decoding(
+        magnitude=(1 << fmt.bits) - 1 - sign, place=carrier.fraction_bits - fmt.man_bits,
+        base=base << carrier.fraction_bits, fraction_bits=carrier.fraction_bits, normal=1 << fmt.man_bits,
+        unit=(base + 1) << carrier.fraction_bits, inf=never if fmt.inf_code is None else fmt.inf_code,
+        nan=beyond if fmt.inf_code is None else fmt.inf_code + 1, lone=never if fmt.has_neg_zero else sign or never, sign=sign,
+        up=carrier.width - fmt.bits, last=carrier.width - 1, inf_is=carrier.infinity, nan_is=carrier.nan,
+    )  # fmt: skip
+    words = np.array(decoding, carrier.word)
+    return lambda codes, values: decode_floats(codes, values.view(carrier.word), words)
