@@ -436,7 +436,9 @@ def _words(rbits: ArrayLike, bits: int, shape: tuple[int, ...]) -> NDArray[Any]:
     array = as_array(rbits, "rbits")
     if array.dtype.kind not in "iu":
         raise InputError(f"rbits are integers, not {array.dtype}")
-    if array.size and not 0 <= int(array.min()) <= int(array.max()) < 1 << bits:
+    narrow = array.dtype.kind == "u" and 8 * array.dtype.itemsize <= bits
+    least = 0 if array.dtype.kind == "u" or not array.size else int(array.min())  # each reads the whole array
+    if array.size and not narrow and not 0 <= least <= int(array.max()) < 1 << bits:
         raise InputError(f"rbits of {bits} bits are 0 .. {(1 << bits) - 1}, not {array.min()} .. {array.max()}")
     return _broadcast(array, shape, "rbits")
 

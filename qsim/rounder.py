@@ -81,6 +81,11 @@ class Plan:
     rows: Callable[..., None] | None = None
     scaled: Callable[..., None] | None = None
 
+    @property
+    def lift(self) -> int:
+        """How far a given word of n bits is from the top of a word; of none no bit is looked at."""
+        return self.carrier.width - self.n if self.n else 0
+
 
 def rule_of(q: Quantizer) -> Saturation:
     """Return the saturation rule in force."""
@@ -170,7 +175,7 @@ def _table_loops(q: Quantizer, n: int) -> tuple[Any, ...]:
     line = table.line(fmt, rule_of(q), q.mode, signed_nan=signed_nan)
     if q.mode.stochastic:
         source = np.array(stochastic(q.mode, n, FLOAT64.dtype))
-        return (lambda x, r, y, _: table.round_by_words(x, r, y, source, line)), none
+        return (lambda x, r, y, lift, _: table.round_by_words(x, r << np.uint64(lift), y, source, line)), none
     if q.mode is Mode.THR:
         return (lambda x, eps, y, _: table.round_by_eps(x, eps, y, line)), none
     runs = table.steps(fmt, rule_of(q), q.mode, signed_nan=signed_nan)
@@ -235,12 +240,23 @@ def round_array(
         else:
             _straight(u, v, plan, key, 0)
         return
+    if both and s is None and given is not None and _plain_words(given, x, plan, how.q) and not overlap:
+        word = plan.words.dtype
+        u, r, v = x.view(word).reshape(-1), given.reshape(-1), (y if codes else y.view(word)).reshape(-1)
+        in_parts(u.size, lambda begin, end: plan.loop(u[begin:end], r[begin:end], v[begin:end], plan.lift, plan.words))
+        return
     if both and s is not None and plan.scaled is not None and how.q.order == "divide" and not overlap:
         rows = rows_of(s, x.shape)
         if rows is not None:
             _round_scaled(x.reshape(rows, -1), y.reshape(rows, -1), s.reshape(-1), how, plan)
             return
     in_parts(x.size, lambda begin, end: _in_pieces(x, y, how, plan, s, key, given, (begin, end), codes=codes))
+
+
+def _plain_words(given: NDArray[Any], x: NDArray[Any], plan: Plan, q: Quantizer) -> bool:
+    """Return whether these are random words as the loop for the core reads them, one an element of `x`."""
+    words = q.mode.stochastic and given.dtype == plan.words.dtype and given.dtype.isnative and plan.words.size > 0
+    return bool(words and given.shape == x.shape and given.flags.c_contiguous)
 
 
 def _patterns(y: NDArray[Any], plan: Plan) -> NDArray[Any]:
@@ -353,15 +369,15 @@ def _piece(
         scaled = apply_scale(scaled, s, q, plan.n)
     u = np.ascontiguousarray(scaled, carrier.dtype)
     out = y if plan.codes or y.dtype == carrier.dtype else np.empty(x.size, carrier.dtype)
-    words: tuple[NDArray[Any], ...] = ()
-    if key is not None and plan.drawn is None:
-        words = (_wide_words(key, begin, x.size, plan.width),)
+    patterns, results = _patterns(u, plan), _patterns(out, plan)
+    if given is not None and q.mode.stochastic:
+        plan.loop(patterns, given.astype(carrier.word, copy=False), results, plan.lift, plan.words)
     elif given is not None:
-        words = (_lifted(given, plan, carrier) if q.mode.stochastic else _eps_words(given),)
-    if key is not None and plan.drawn is not None:
-        _straight(_patterns(u, plan), _patterns(out, plan), plan, key, begin)
+        plan.loop(patterns, _eps_words(given), results, plan.words)
+    elif key is not None and plan.drawn is None:
+        plan.loop(patterns, _wide_words(key, begin, x.size, plan.width), results, 0, plan.words)
     else:
-        plan.loop(_patterns(u, plan), *words, _patterns(out, plan), plan.words)
+        _straight(patterns, results, plan, key, begin)
     if plan.codes:
         return
     _after(out, q, carrier)
@@ -393,12 +409,6 @@ def _wide_words(key: Key, begin: int, count: int, width: int) -> NDArray[np.uint
     """Return the random words of those elements, at the top of 64-bit words."""
     words = _drawn(key, begin, count, width).astype(np.uint64)
     return words << np.uint64(32) if width == 32 else words[0::2] << np.uint64(32) | words[1::2]
-
-
-def _lifted(rbits: NDArray[Any], plan: Plan, carrier: Carrier) -> NDArray[Any]:
-    """Return words of n bits moved to the top of a word of the carrier."""
-    words = rbits.astype(carrier.word)
-    return np.left_shift(words, carrier.word(carrier.width - plan.n)) if plan.n else np.zeros_like(words)
 
 
 def _eps_words(eps: NDArray[Any]) -> NDArray[np.uint64]:
@@ -460,7 +470,7 @@ def _round_draws(
     elif q.mode.stochastic:
         for k, stream in enumerate(streams):
             words = _wide_words(Key(seed, int(stream)), 0, y.shape[1], plan.width)
-            plan.loop(u[min(k, len(u) - 1)], words, v[k], plan.words)
+            plan.loop(u[min(k, len(u) - 1)], words, v[k], 0, plan.words)
     elif plan.each_eps:
         eps = _eps_words(np.broadcast_to(np.asarray(q.eps, np.float64), y.size))
         plan.loop(u.reshape(-1), eps, v.reshape(-1), plan.words)

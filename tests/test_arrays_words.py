@@ -121,7 +121,11 @@ def test_every_number_of_random_bits(kind: np.dtype, mode: Mode) -> None:
         for step in (-1, 0, 1):
             rbits = [max(0, min((1 << n) - math.floor(nu * (1 << n)) + step, (1 << n) - 1)) for nu in each]
             expected = codes_by_reference(x, fmt, mode, sr_bits=n, rbits=rbits)
-            assert encode(x, fmt, mode, sr_bits=n, rbits=np.array(rbits, np.uint64)).tolist() == expected.tolist()
+            for wide in (np.uint32, np.uint64)[
+                n > 32 :
+            ]:  # one is the carrier's word, of which the kernel reads the array itself
+                given = np.array(rbits, wide)
+                assert encode(x, fmt, mode, sr_bits=n, rbits=given).tolist() == expected.tolist()
 
 
 def test_streams_and_seeds_differ() -> None:
@@ -130,6 +134,19 @@ def test_streams_and_seeds_differ() -> None:
     assert len({word for lot in lots for word in lot}) == 5 * 40
     pairs = np.array(words(Key(0), 20, FLOAT64), np.uint64)
     assert np.stack([pairs >> 32, pairs & 0xFFFFFFFF], 1).ravel().tolist() == list(lots[0])
+
+
+@both_carriers
+@pytest.mark.parametrize("size", SIZES)
+def test_given_words_are_read_in_order(carrier: np.dtype, size: int) -> None:
+    """However long the array, element i takes word i, be the words of the carrier's type, of another, or in another order."""
+    x, rng = numbers(size, carrier), np.random.default_rng(size)
+    given = rng.integers(0, 1 << 11, size)
+    expected = by_reference(x, "e4m3", "SRA", 11, given.tolist())
+    twice = np.repeat(given.astype(np.uint32 if carrier == FLOAT32 else np.uint64), 2)
+    for rbits in (twice[::2].copy(), given.astype(">u4"), given.astype(np.uint16), given, twice[::2]):
+        assert same(quantize(x, "e4m3", "SRA", sr_bits=11, rbits=rbits), expected)
+        assert same(quantize(x[:, None], "e4m3", "SRA", sr_bits=11, rbits=rbits[:, None])[:, 0], expected)
 
 
 def test_words_broadcast() -> None:

@@ -94,7 +94,7 @@ def test_loops_of_words(mode, carrier) -> None:
     """So do the loops that are given their random words, plain and sticky."""
     p, source = parameters(E4M3, Saturation.SatFinite, carrier, mode), stochastic(mode, 8, carrier)
     x, y = arrays(carrier)
-    assert_vectors(cpu.by_words(p, source), f"vpsrlv{SIZES[carrier][1]}", x, x.copy(), y, cpu.words_of(p, source))
+    assert_vectors(cpu.by_words(p, source), f"vpsrlv{SIZES[carrier][1]}", x, x.copy(), y, 0, cpu.words_of(p, source))
 
 
 @both_carriers
@@ -155,6 +155,7 @@ def test_loops_that_decode(carrier) -> None:
     words = np.zeros(len(Decoding._fields), y.dtype)
     kind = {"d": "s", "q": "d"}[SIZES[carrier][1]]
     assert_vectors(decode_floats, f"vsubp{kind}", codes, y, words)
+    assert packed(assembly(decode_floats, codes, y, words), f"vpsllv{SIZES[carrier][1]}"), "shifts of another width"
     assert_vectors(decode_integers, f"vmulp{kind}", codes, y.view(carrier), 128, 1.0)
 
 

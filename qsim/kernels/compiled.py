@@ -100,7 +100,7 @@ def fields_of(
     return fields
 
 
-Intrinsic = Literal["float_of", "pattern_of", "prefetch", "room32", "room64", "wide_vectors"]
+Intrinsic = Literal["float_of", "pattern_of", "prefetch", "room32", "room_like", "wide_vectors"]
 
 
 def __getattr__(name: str) -> Any:

@@ -42,7 +42,7 @@ __all__ = [
 ]  # fmt: skip
 
 BUFFER = 256
-"""Random words held at a time, in `room32` and `room64`: so many take as long to draw as elements need to come from memory."""
+"""Random words held at a time, in scratch of the stack: so many take as long to draw as elements need to come from memory."""
 
 
 BLOCK, AHEAD = 256, 512
@@ -281,12 +281,18 @@ def _by_words(codes: bool, how: Shortcut, kind: Kind) -> Kernel:
     round_all = stochastic_rounder(codes, how, kind)
 
     @kernel(codes, how, kind)
-    def round_by_words(x: Array, r: Array, y: Array, words: Array) -> None:
-        for begin in range(0, x.size, BLOCK):
-            some = slice(begin, min(begin + BLOCK, x.size))
+    def round_by_words(x: Array, r: Array, y: Array, lift: U64, words: Array) -> None:
+        buffer = compiled.room_like(words)
+        word = words.dtype.type
+        up = word(word(lift) & word(word(8 * words.itemsize) - word(1)))
+        for begin in range(0, x.size, BUFFER):
+            some = slice(begin, min(begin + BUFFER, x.size))
             ask_ahead(x, begin + AHEAD, some.stop - begin)
             ask_ahead(r, begin + AHEAD, some.stop - begin)
-            round_all(x[some], r[some], y[some], words)
+            given, lifted = r[some], buffer[: some.stop - begin]
+            for i in range(given.size):
+                lifted[i] = word(word(given[i]) << up)
+            round_all(x[some], lifted, y[some], words)
 
     return round_by_words
 
@@ -311,7 +317,7 @@ def drawing_rounder(codes: bool, how: Shortcut, kind: Kind, wide: bool) -> Calla
 
     @portable
     def round_row64(x: Any, y: Any, seed: Any, stream: Any, first: Any, before: Any, words: Any) -> None:
-        buffer, pairs = compiled.room32(), compiled.room64()
+        buffer, pairs = compiled.room32(), compiled.room_like(words)
         done, skip, block = 0, before, first
         while done < x.size:
             filled = min(BUFFER, 2 * ((skip + x.size - done + 1) // 2))
@@ -352,13 +358,16 @@ def _by_keys(codes: bool, how: Shortcut, kind: Kind, wide: bool) -> Kernel:
 
 
 def by_words(p: Parameters, source: Stochastic, *, codes: bool = False) -> Kernel:
-    """Return the loop(x, r, y, words) that rounds `x` into `y`; element i takes the bits of `r[i]` that `source` says."""
+    """Return the loop(x, r, y, lift, words) that rounds `x` into `y`.
+
+    Element i takes of `r[i]` 2^lift, whose bits are those of a word from its top down, the bits that `source` says.
+    """
     return _by_words(codes, shortcut(p), kind_of(source))
 
 
 def round_by_words(x: Any, r: Any, y: Any, source: Stochastic, p: Parameters, *, codes: bool = False) -> None:
     """Round `x` into `y` stochastically."""
-    by_words(p, source, codes=codes)(x, r, y, words_of(p, source))
+    by_words(p, source, codes=codes)(x, r, y, 0, words_of(p, source))
 
 
 def by_key(p: Parameters, source: Stochastic, *, codes: bool = False) -> Kernel:

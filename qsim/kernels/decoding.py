@@ -45,7 +45,18 @@ class Decoding(NamedTuple):
     nan_is: Any
 
 
-decoding_of = fields_of(Decoding)
+def carrier_fields(dtype: Any) -> dict[str, int]:
+    """Return what the type of the words says: a shift by an amount below their width is one of vectors of that width."""
+    carrier = CARRIERS[np.dtype(f"f{np.dtype(dtype).itemsize}")]
+    return {
+        "fraction_bits": carrier.fraction_bits,
+        "last": carrier.width - 1,
+        "inf_is": carrier.infinity,
+        "nan_is": carrier.nan,
+    }
+
+
+decoding_of = fields_of(Decoding, 0, carrier_fields)
 
 Decoder = Callable[[Any, Any], None]
 """Writes the value of every code of the first array into the second; both are 1-D, in C order, of as many elements."""

@@ -19,7 +19,8 @@ from numba.np.numpy_support import from_dtype
 from qsim.kernels import compiled
 
 __all__ = [
-    "assembly", "dispatcher", "float_of", "njit", "object_code", "pattern_of", "prefetch", "room32", "room64", "wide_vectors",
+    "assembly", "dispatcher", "float_of", "njit", "object_code", "pattern_of", "prefetch", "room32", "room_like",
+    "wide_vectors",
 ]  # fmt: skip
 
 # Numba is typed in part, and not the same part in every version.
@@ -111,24 +112,31 @@ def array_at(context: Any, builder: Any, kind: Any, data: Any, shape: list[Any])
     return array._getvalue()  # noqa: SLF001 - what Numba's own code does
 
 
-def room_of(element: Any) -> Any:
-    """Return a function for kernels that returns a scratch array on their stack, of `ROOM` bytes."""
+def room(element: Any) -> tuple[Any, Any]:
+    """Return the type, and what makes it, of a scratch array on a kernel's stack, of `ROOM` bytes."""
     kind = types.Array(element, 1, "C")
     count = ROOM * 8 // element.bitwidth
 
-    @in_kernels
-    def room(_: Any) -> Any:
-        def make(context: Any, builder: Any, *_: Any) -> Any:
-            data = cgutils.alloca_once(builder, context.get_data_type(element), size=count)
-            data.align = 64
-            return array_at(context, builder, kind, data, [WORD64(count)])
+    def make(context: Any, builder: Any, *_: Any) -> Any:
+        data = cgutils.alloca_once(builder, context.get_data_type(element), size=count)
+        data.align = 64
+        return array_at(context, builder, kind, data, [WORD64(count)])
 
-        return kind(), make
-
-    return room
+    return kind, make
 
 
-room32, room64 = room_of(types.uint32), room_of(types.uint64)
+@in_kernels
+def room32(_: Any) -> Any:
+    """Return scratch of uint32."""
+    kind, make = room(types.uint32)
+    return kind(), make
+
+
+@in_kernels
+def room_like(_: Any, array: Any) -> Any:
+    """Return scratch of the type that the elements of `array` have."""
+    kind, make = room(array.dtype)
+    return kind(array), make
 
 
 # --- From a Python function to machine code ------------------------------------------------------------------
