@@ -417,7 +417,7 @@ def test_a_biased_kernel_word_matters_below_r() -> None:
     assert "of the 2^" in refuted(proof)
 
 
-@pytest.mark.parametrize(
+faults_of_modes = pytest.mark.parametrize(
     ("mode", "n", "old", "new"),
     [
         (Mode.RAZ, 0, "word(0) if even == p.largest else near", "near"),
@@ -434,6 +434,10 @@ def test_a_biased_kernel_word_matters_below_r() -> None:
     ],
     ids=str,
 )
+"""A term dropped from what a mode needs."""
+
+
+@faults_of_modes
 def test_a_fault_in_a_mode_is_refuted(mode, n, old, new, tmp_path) -> None:
     """A term dropped from what a mode needs is refuted by a counterexample that fails when it is evaluated."""
     _, module = loaded("modes_kernel_smt")
@@ -489,6 +493,17 @@ def test_a_mutant_is_refuted_for_formats_unknown(name, man_bits, tmp_path) -> No
     verdict = module.prove_one(Mode.RNE, even=False, man_bits=man_bits)
     assert verdict.outcome is Outcome.REFUTED
     assert f"man_bits = {man_bits}, emin = " in verdict.counterexample
+
+
+@pytest.mark.parametrize("carrier", [FLOAT32, FLOAT64], ids=lambda carrier: str(carrier.dtype))
+@faults_of_modes
+def test_a_fault_in_a_mode_is_refuted_for_formats_unknown(mode, n, old, new, carrier, tmp_path) -> None:
+    """So are faults of modes, for either carrier and with all numbers of mantissa bits at once."""
+    _, module = loaded("any_format_smt")
+    module.core = mutant(tmp_path, old, new)
+    verdict = module.prove_one(mode, n, even=False, carrier=carrier)
+    assert verdict.outcome is Outcome.REFUTED
+    assert f", {mode}: " in verdict.counterexample
 
 
 @pytest.mark.parametrize("name", OF_SHORTCUTS)
