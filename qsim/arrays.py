@@ -155,6 +155,7 @@ def decode(
         raise InputError(f"codes of {fmt.name} are 0 .. {(1 << fmt.bits) - 1}, not {array.min()} .. {array.max()}")
     if out is not None:
         _check_out(out, array, wanted)
+        array = array.copy() if np.may_share_memory(array, out) else array
     values = np.empty(array.shape, wanted) if out is None else out
     _decode(array, values, way)
     return values
@@ -333,7 +334,11 @@ def _as(y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 def _check_out(out: NDArray[Any], array: NDArray[Any], dtype: np.dtype[Any]) -> None:
     if isinstance(out, np.ndarray) and not out.flags.c_contiguous and _overlaps(out):
         raise InputError("out has elements that share memory; give an array of its own elements")
-    if not isinstance(out, np.ndarray) or out.shape != array.shape or out.dtype.newbyteorder("=") != dtype:
+    if (
+        not isinstance(out, np.ndarray)
+        or out.shape != array.shape
+        or out.dtype.newbyteorder("=") != dtype.newbyteorder("=")
+    ):
         found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
         raise InputError(f"out is {found}; it must be an array of {dtype} {array.shape}, the shape of x")
     if not out.flags.writeable:
@@ -476,9 +481,35 @@ def _decoding(fmt: str | Format, dtype: Any) -> _Way:
     wanted, native = (wanted, native) if can_hold(number_format(native), fmt) else (np.dtype(np.float64),) * 2
     if fmt.bits > WIDEST_TABLE:
         return _Way(fmt, wanted, None, None, gaps=False)
-    line = fmt.values().astype(native)
+    line = _narrowed(fmt.values(), native)
     loop = decoder(fmt, line) if wanted in CARRIERS and wanted.isnative else None
     return _Way(fmt, wanted, line, loop, gaps=not fmt.has_nan and bool(np.isnan(line).any()))
+
+
+def _narrowed(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return `values` as an array of `dtype`, which holds them, whatever a thread's processor makes of subnormal numbers.
+
+    The table is kept for all threads, and where one has set them to become 0, as torch can, a cast to float32 would do so.
+    """
+    if dtype.name not in ("float32", "bfloat16"):
+        return values.astype(dtype)
+    u = values.view(np.uint64)
+    field, fraction = (u >> np.uint64(52) & np.uint64(0x7FF)).astype(np.int64), u & np.uint64((1 << 52) - 1)
+    away = 1023 - 127  # between the exponent fields of float64 and float32
+    subnormal = (field > 0) & (field <= away)
+    short = np.where(subnormal, np.minimum(away + 1 - field, 24), 0).astype(
+        np.uint64
+    )  # places below those of a normal number
+    hidden = np.where(subnormal, np.uint64(1 << 52), np.uint64(0))
+    exponent = np.where(field == 0x7FF, 0xFF, np.maximum(field - away, 0)).astype(np.uint64)
+    pattern = (
+        u >> np.uint64(32) & np.uint64(1 << 31)
+        | exponent << np.uint64(23)
+        | (fraction | hidden) >> np.uint64(29) + short
+    )
+    if dtype.name == "float32":
+        return pattern.astype(np.uint32).view(np.float32)
+    return (pattern >> np.uint64(16)).astype(np.uint16).view(dtype)
 
 
 _known_decoding = functools.lru_cache(maxsize=256)(_decoding)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import itertools
+import platform
+from collections.abc import Iterator
+
+import ml_dtypes
 import numpy as np
 import pytest
 from strategies import NAMED, SMALL
 
 import qsim
+from qsim import arrays
+from qsim.formats import format as format_module
 from qsim.formats import get_format
 from qsim.kernels import decoding
 from qsim.kernels.parameters import CARRIERS
@@ -88,3 +97,52 @@ def test_arithmetic_that_is_wrong_of_one_code_is_not_taken(monkeypatch, tables) 
     monkeypatch.setattr(decoding, "by_arithmetic", off)
     decoding.decoder(e4m3, line)(np.zeros(1, np.uint8), np.empty(1, np.float32))
     assert tables == [256]
+
+
+@contextlib.contextmanager
+def processor_set(bits: int) -> Iterator[None]:
+    """Set bits of the word that controls this thread's vectors, as glibc keeps it on x86-64; put it back afterwards."""
+    if platform.machine() != "x86_64" or platform.libc_ver()[0] != "glibc":
+        pytest.skip("what is set is a word of x86-64, by glibc")
+    library, before = ctypes.CDLL("libm.so.6"), ctypes.create_string_buffer(32)
+    library.fegetenv(before)
+    word = int.from_bytes(before.raw[28:32], "little") | bits
+    library.fesetenv(ctypes.create_string_buffer(before.raw[:28] + word.to_bytes(4, "little"), 32))
+    try:
+        yield
+    finally:
+        library.fesetenv(before)
+
+
+@pytest.mark.parametrize("dtype", ["float32", ml_dtypes.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e8m0fnu", "e4m3b127", "e4m3"])
+@pytest.mark.parametrize("bits", [0x8040, 0x2000, 0x4000, 0x6000], ids=["flush", "down", "up", "to zero"])
+def test_the_processor_may_be_set_otherwise(bits, name, dtype) -> None:
+    """The bits are the same where a thread's subnormal numbers become 0, or its sums are rounded in another direction."""
+    codes = np.arange(1 << get_format(name).bits)
+    right = qsim.decode(codes, name, dtype)
+    for known in (arrays._known_decoding, format_module._values):  # as in a process that decodes for the first time
+        known.cache_clear()
+    with processor_set(bits):
+        first = qsim.decode(codes, name, dtype).tobytes()
+        fast = qsim.decode(codes.astype(np.uint16), name, dtype).tobytes()
+    assert first == fast == right.tobytes()
+
+
+@pytest.mark.parametrize("name", ["nf4", "int8", "e4m3"])
+@pytest.mark.parametrize(("kind", "dtype"), [("u1", "f4"), ("u4", "f8"), ("u8", "f4"), ("u4", "f4")])
+def test_out_may_share_the_memory_of_the_codes(name, kind, dtype) -> None:
+    """Codes are read before a value is written over them."""
+    raw = np.zeros(8000, np.uint8)
+    codes = raw[: 1000 * np.dtype(kind).itemsize].view(kind)
+    codes[:] = np.arange(codes.size) % 7
+    right = qsim.decode(codes.copy(), name, dtype)
+    out = raw[: 1000 * np.dtype(dtype).itemsize].view(dtype)
+    assert qsim.decode(codes, name, dtype, out=out).tobytes() == right.tobytes()
+
+
+def test_out_may_be_of_the_order_of_bytes_that_is_asked_for() -> None:
+    """An `out` is of the type of the values, in either order of bytes."""
+    for wanted, given in itertools.product((">f4", "<f4"), repeat=2):
+        out = np.zeros(3, given)
+        assert qsim.decode(np.array([0x38, 0x39, 0xB8]), "e4m3", wanted, out=out).tolist() == [1, 1.125, -1]

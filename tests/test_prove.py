@@ -589,25 +589,27 @@ def test_a_shift_of_64_is_refuted(name, old, new, line, tmp_path) -> None:
     assert refuted(proof) == f"mutant.py, line {number}: a shift by 64 or more"
 
 
+@pytest.mark.parametrize("timeout", [0.2, 0.0001])
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_a_solver_that_gives_up_decides_nothing(solver) -> None:
+def test_a_solver_that_gives_up_decides_nothing(solver, timeout) -> None:
     """Where the time is not enough the verdict is "not decided"."""
     a, b, c = z3.BitVecs("a b c", 64)
     claim = a * (b + c) * (b - c) == (b * b - c * c) * a
-    verdict = smt.decide(claim, smt.Reader(), covered="all", counterexample=str, timeout=0.2, solver=solver)
+    verdict = smt.decide(claim, smt.Reader(), covered="all", counterexample=str, timeout=timeout, solver=solver)
     assert verdict.outcome is Outcome.NOT_DECIDED
     assert "gave up" in verdict.covered
 
 
-def test_bitwuzla_ends_on_an_interrupt() -> None:
-    """Ctrl-C ends a long search, which runs no Python but to ask whether to go on."""
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_search_ends_on_an_interrupt(solver) -> None:
+    """Ctrl-C ends a long search, in which no Python runs, and is no answer of the solver."""
     search = (
         "import signal, z3\n"
-        "from qsim.prove.solvers import by_bitwuzla\n"
+        "from qsim.prove.solvers import SOLVERS\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "a, b, c = z3.BitVecs('a b c', 64)\n"
         "print('begins', flush=True)\n"
-        "by_bitwuzla(a * (b + c) * (b - c) != (b * b - c * c) * a, 60)\n"
+        f"SOLVERS['{solver}'](a * (b + c) * (b - c) != (b * b - c * c) * a, 60)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", search], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -69,6 +69,7 @@ def decode_floats(codes: Array, y: Array, words: Array) -> None:
     d = decoding_of(words)
     word = words.dtype.type
     none, step = word(0), word(word(1) << word(d.fraction_bits & d.last))
+    positive = word(word(word(1) << d.last) - word(1))
     for begin in range(0, codes.size, BLOCK):
         some, out = codes[begin : begin + BLOCK], y[begin : begin + BLOCK]
         ask_ahead(codes, begin + BLOCK + AHEAD, some.size)
@@ -78,7 +79,9 @@ def decode_floats(codes: Array, y: Array, words: Array) -> None:
             small = a < d.normal  # 0.m 2^emin = 1.m 2^emin - 2^emin, which is exact and needs no subnormal number
             u = word(word(word(a << word(d.place & d.last)) + d.base) + (step if small else none))
             v = compiled.float_of(u) - compiled.float_of(d.unit if small else none)
-            u = d.inf_is if a >= d.inf else compiled.pattern_of(v)
+            u = (
+                d.inf_is if a >= d.inf else word(compiled.pattern_of(v) & positive)
+            )  # 1 - 1 is -0 where rounded downward
             u = d.nan_is if (a >= d.nan or code == d.lone) else u
             out[i] = word(u | word(word(code & d.sign) << word(d.up & d.last)))
 

@@ -26,9 +26,11 @@ def by_z3(question: Any, timeout: float) -> Any:
 
     It goes straight to propositional logic: on these terms three times as fast as z3's own choice of steps.
     """
-    solver = z3.TryFor(z3.Then("simplify", "bit-blast", "sat"), int(1000 * timeout)).solver()
+    solver = z3.TryFor(z3.Then("simplify", "bit-blast", "sat"), milliseconds(timeout)).solver()
     solver.add(question)
     answer = solver.check()
+    if answer == z3.unknown and "interrupted" in solver.reason_unknown():  # z3 takes Ctrl-C for itself
+        signal.raise_signal(signal.SIGINT)
     if answer == z3.unknown:
         raise UndecidedError(f"z3 gave up ({solver.reason_unknown()})")
     return solver.model() if answer == z3.sat else None
@@ -40,7 +42,7 @@ def by_bitwuzla(question: Any, timeout: float) -> Any:
 
     options = bitwuzla.Options()
     options.set("produce-models", True)
-    options.set("time-limit-per", int(1000 * timeout))
+    options.set("time-limit-per", milliseconds(timeout))
     text = script(question)
     parser = bitwuzla.Parser(bitwuzla.TermManager(), options)
     parser.parse(text, parse_only=True, parse_file=False)
@@ -56,6 +58,11 @@ def by_bitwuzla(question: Any, timeout: float) -> Any:
     model = by_z3(z3.And(z3.parse_smt2_string(text + "\n".join(known))), timeout)
     assert model is not None  # else one of the two is wrong
     return model
+
+
+def milliseconds(timeout: float) -> int:
+    """Return a limit as solvers take it, to which 0 is none."""
+    return max(int(1000 * timeout), 1)
 
 
 @contextlib.contextmanager
