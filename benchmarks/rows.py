@@ -281,32 +281,40 @@ ROWS = {row.name: row for rows in GROUPS.values() for row in rows}
 LIMITS: dict[str, str] = {
     "training-*": "In turn, roundings and products evict each other's arrays from the caches; in the sum of the parts "
     "they do not.",
-    "mlp-*": "A step of 1.6 ms rounds 735,000 elements, each with a word of its own, and counts what saturates.",
+    "mlp-*": "A step rounds 735,000 elements, each with a word of its own, and counts what saturates: 1.7 ns an element "
+    "in all, of which 0.8 are words and rounding.",
     "wrn-*": "PyTorch gains more from a second core than the products here, which are many and small.",
     "draws-*": "At the goal, within its quartiles.",
-    "first-*-cold": "Importing Numba and filling its registries takes some 0.4 s; the rest compiles about twenty "
-    "functions, each through LLVM. No entries for Python or C are made, which saved a sixth.",
+    "first-*-cold": "Importing Numba and filling its registries takes some 0.5 s; the rest compiles about twenty "
+    "functions, half of it in LLVM. No entries for Python or C are made, which saved a sixth. Tried: to inline the parts "
+    "before types are inferred, which takes ten to thirty times as long; to optimize them only as parts of the whole, "
+    "which takes as long and loses the vectors of some loops; to make no machine code of them alone, which saves nothing.",
     "sweep-*": "Value and code of each input are compared, which takes 0.9 ns of a core. Sharing what both compute, "
     "vectors of 512 bits, and differences collected in words as wide as the inputs have halved it.",
-    "small-*": "Of a call of 64 elements 0.9 us are ctypes and the loop; the rest is Python that looks the rounding "
-    "up and checks `out`. To round 4,096 elements takes 1.1 us besides, with Philox's words 2.9.",
-    "growth-*": "At 2^18 and 2^20 both arrays lie in a cache, where a copy takes 0.14 and 0.28 ns an element and a "
-    "rounding what it takes everywhere.",
+    "small-*": "Of a call of 64 elements 1 us is ctypes and the loop; the rest is Python that looks the rounding "
+    "up and checks `out`. To round 4,096 elements takes 1.3 us besides, with Philox's words 3.3.",
+    "growth-*": "A rounding takes what it takes at every size, 0.31 to 0.34 ns an element and 0.8 with Philox's words; a "
+    "copy takes 0.08 ns in the nearest cache, 0.10 at 2^18 and 2^20, and less at 2^30 than at 2^24 too.",
+    "*-strided": "Elements are gathered by NumPy, a piece at a time, and rounded then: two passes, the first as long as "
+    "the copy. To read them where they are would take a second compilation of each loop, for strides.",
+    "decode-*": "Five bytes an element are moved where the reference writes four: 0.8 is the whole of what memory has. "
+    "Arithmetic on the bits of a code took the place of a table, and half its time; lists of values keep that.",
     "*-2": "Two threads copy twice as fast where memory has room for both, and arithmetic stays what it is on "
-    "each: 0.26 ns an element to values in a cache, 0.34 to codes, 0.71 with Philox's words.",
-    "codes-*": "Forty instructions an element, 0.34 ns in a cache, against a copy of 0.3 to 0.6 ns. Memory is asked "
+    "each: 0.31 ns an element to values in a cache, 0.42 to codes, 0.82 with Philox's words.",
+    "codes-*": "Forty instructions an element, 0.42 ns in a cache, against a copy of 0.3 ns. Memory is asked "
     "for elements 512 before their turn: without that a loop of this length waited for it four fifths of "
-    "its time. Tried: other distances, other blocks, and asking for the output too.",
+    "its time. Tried: other distances, other blocks, asking for the output too, and vectors of 256 bits, which are as fast.",
     "sr-*": "Philox4x32-10 takes 18 multiplications and 18 shifts for 32 words in vectors of 512 bits, 0.43 ns a "
-    "word; the rounding takes 0.28. Strided inputs are gathered by NumPy first.",
-    "int8-*": "A division, forty instructions and a multiplication an element; the abs-max reads the array once "
-    "more, in 0.15 ns.",
-    "decode-*": "Each value is looked up in a table. To compute it from the bits of a code, for float formats, was "
-    "not tried.",
-    "threshold": "The whole fraction is compared, as with random words: 0.33 ns in a cache.",
-    "s??": "As SR. SRC and SRE ask besides whether bits were lost below the word, for which LLVM widens to 64 bits.",
-    "rbits": "Words that are given are checked, and lifted to the top of a word of the input's width, piece by piece.",
-    "r*": "0.26 ns an element in a cache: of a copy that takes 0.5 ns this is the whole, of one that takes 0.3 "
-    "four fifths.",
+    "word; the rounding takes 0.39.",
+    "int8-*": "A division, forty instructions and a multiplication an element, 0.44 ns in a cache; the abs-max reads the "
+    "array once more. PyTorch's codes are of x times 1 / s, which saves the division and rounds some x otherwise.",
+    "threshold": "The whole fraction is compared, and bits lost below it are asked for, as with random words of which none "
+    "may be lost: 0.72 ns in a cache, since LLVM widens that to 64 bits.",
+    "s??": "As SR. SRC and SRE ask besides whether bits were lost below the word, for which LLVM widens to 64 bits: 1.2 ns "
+    "in a cache.",
+    "rbits": "Words are read twice, to check them before anything is written and to use them: 16 bytes an element against "
+    "8 of the copy, of which 0.5 is the whole. They are lifted to the top of a word in a buffer, with no copy of them.",
+    "r*": "0.31 ns an element in a cache: of a copy that takes 0.34 ns this is the whole, of one that takes 0.26 "
+    "five sixths.",
 }
 """By pattern of names: why rows are where they are if they miss their goals, and what was tried. A row takes the first."""
