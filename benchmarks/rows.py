@@ -308,8 +308,8 @@ LIMITS: dict[str, str] = {
     "word; the rounding takes 0.39.",
     "int8-*": "A division, forty instructions and a multiplication an element, 0.44 ns in a cache; the abs-max reads the "
     "array once more. PyTorch's codes are of x times 1 / s, which saves the division and rounds some x otherwise.",
-    "threshold": "The whole fraction is compared, and bits lost below it are asked for, as with random words of which none "
-    "may be lost: 0.72 ns in a cache, since LLVM widens that to 64 bits. Tried: five other ways to ask, none faster.",
+    "threshold": "The whole fraction is compared, as with random words, and bits lost below the word are asked for, for "
+    "which LLVM widens to 64 bits: 0.72 ns in a cache. Tried: five other ways to ask, none faster.",
     "s??": "As SR. SRC and SRE ask besides whether bits were lost below the word, for which LLVM widens to 64 bits: 1.2 ns "
     "in a cache. Tried: five other ways to ask, none faster.",
     "rbits": "Words are read twice, to check them before anything is written and to use them: 16 bytes an element against "
