@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from qsim.errors import InputError, integer
 from qsim.formats import Format, get_format
 from qsim.formats.format import WIDEST_TABLE
-from qsim.kernels.decoding import Decoder, decoder
+from qsim.kernels.decoding import Decoder, decoder, narrowed
 from qsim.kernels.parameters import CARRIERS
 from qsim.kernels.threads import in_parts
 from qsim.rounder import How, Plan, can_hold, code_dtype, plan_of, random_words, round_and_count, round_array
@@ -481,35 +481,9 @@ def _decoding(fmt: str | Format, dtype: Any) -> _Way:
     wanted, native = (wanted, native) if can_hold(number_format(native), fmt) else (np.dtype(np.float64),) * 2
     if fmt.bits > WIDEST_TABLE:
         return _Way(fmt, wanted, None, None, gaps=False)
-    line = _narrowed(fmt.values(), native)
+    line = narrowed(fmt.values(), native)
     loop = decoder(fmt, line) if wanted in CARRIERS and wanted.isnative else None
     return _Way(fmt, wanted, line, loop, gaps=not fmt.has_nan and bool(np.isnan(line).any()))
-
-
-def _narrowed(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return `values` as an array of `dtype`, which holds them, whatever a thread's processor makes of subnormal numbers.
-
-    The table is kept for all threads, and where one has set them to become 0, as torch can, a cast to float32 would do so.
-    """
-    if dtype.name not in ("float32", "bfloat16"):
-        return values.astype(dtype)
-    u = values.view(np.uint64)
-    field, fraction = (u >> np.uint64(52) & np.uint64(0x7FF)).astype(np.int64), u & np.uint64((1 << 52) - 1)
-    away = 1023 - 127  # between the exponent fields of float64 and float32
-    subnormal = (field > 0) & (field <= away)
-    short = np.where(subnormal, np.minimum(away + 1 - field, 24), 0).astype(
-        np.uint64
-    )  # places below those of a normal number
-    hidden = np.where(subnormal, np.uint64(1 << 52), np.uint64(0))
-    exponent = np.where(field == 0x7FF, 0xFF, np.maximum(field - away, 0)).astype(np.uint64)
-    pattern = (
-        u >> np.uint64(32) & np.uint64(1 << 31)
-        | exponent << np.uint64(23)
-        | (fraction | hidden) >> np.uint64(29) + short
-    )
-    if dtype.name == "float32":
-        return pattern.astype(np.uint32).view(np.float32)
-    return (pattern >> np.uint64(16)).astype(np.uint16).view(dtype)
 
 
 _known_decoding = functools.lru_cache(maxsize=256)(_decoding)

@@ -20,7 +20,7 @@ from qsim.kernels.compiled import F64, I64, Array, fields_of, kernel
 from qsim.kernels.cpu import AHEAD, ask_ahead
 from qsim.kernels.parameters import CARRIERS, Carrier
 
-__all__ = ["Decoder", "decoder"]
+__all__ = ["Decoder", "decoder", "narrowed"]
 
 BLOCK = 1024
 """Codes after which memory is asked for as many more."""
@@ -148,3 +148,20 @@ def by_arithmetic(fmt: Format, carrier: Carrier) -> Decoder | None:
     )  # fmt: skip
     words = np.array(decoding, carrier.word)
     return lambda codes, values: decode_floats(codes, values.view(carrier.word), words)
+
+
+def narrowed(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return `values` as an array of `dtype`, which holds them.
+
+    By integers: a cast to float32 makes 0 of a subnormal number where a thread has its processor set so, as torch can, and a
+    table is kept for all threads. Casts to float16 have none.
+    """
+    if dtype.name not in ("float32", "bfloat16"):
+        return values.astype(dtype)
+    u = values.view(np.int64)
+    field = u >> 52 & 0x7FF
+    significand = u & ((1 << 52) - 1) | (field > 0).astype(np.int64) << 52
+    rise = field - (1023 - 127 + 1)  # above the smallest normal float32; 254 of infinities and NaNs
+    magnitude = (np.clip(rise, 0, 254) << 23) + (significand >> np.minimum(29 - np.minimum(rise, 0), 63))
+    pattern: NDArray[Any] = (magnitude | (u < 0).astype(np.int64) << 31).astype(np.uint32)
+    return pattern.view(dtype) if dtype.name == "float32" else (pattern >> 16).astype(np.uint16).view(dtype)
