@@ -175,7 +175,14 @@ def prove_one(mode, n=0, *, even, man_bits=None, carrier=FLOAT32):
         return f"{grid}, {mode}: {x!r} becomes pattern {at(y):#x} with code {at(code):#x}, word {at(w):#x}"
 
     covered = f"{'even grids' if even else 'float formats'}, {carrier.dtype}, {mode}({n})"
-    asked = {"covered": covered, "counterexample": counterexample, "given": z3.And(*given), "solver": "bitwuzla"}
+    # The longest question takes three minutes on a quiet core, and the limit is one of wall time.
+    asked = {
+        "covered": covered,
+        "counterexample": counterexample,
+        "given": z3.And(*given),
+        "solver": "bitwuzla",
+        "timeout": 3600,
+    }
     verdict = smt.decide(value, reader, **asked)  # and then the code: both at once take twice the time
     return smt.decide(coded, reader, **asked) if verdict.outcome is Outcome.HELD else verdict
 
