@@ -121,9 +121,8 @@ def test_every_number_of_random_bits(kind: np.dtype, mode: Mode) -> None:
         for step in (-1, 0, 1):
             rbits = [max(0, min((1 << n) - math.floor(nu * (1 << n)) + step, (1 << n) - 1)) for nu in each]
             expected = codes_by_reference(x, fmt, mode, sr_bits=n, rbits=rbits)
-            for wide in (np.uint32, np.uint64)[
-                n > 32 :
-            ]:  # one is the carrier's word, of which the kernel reads the array itself
+            # One is the carrier's word, and the kernel reads the array itself.
+            for wide in (np.uint64,) if n > 32 else (np.uint32, np.uint64):
                 given = np.array(rbits, wide)
                 assert encode(x, fmt, mode, sr_bits=n, rbits=given).tolist() == expected.tolist()
 

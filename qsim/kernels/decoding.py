@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from qsim.formats import Format, Grid
 from qsim.kernels import compiled
 from qsim.kernels.compiled import F64, I64, Array, fields_of, kernel
-from qsim.kernels.cpu import AHEAD, ask_ahead
+from qsim.kernels.cpu import AHEAD, ask_ahead, carrier_fields
 from qsim.kernels.parameters import CARRIERS, Carrier
 
 __all__ = ["Decoder", "decoder", "narrowed"]
@@ -29,31 +29,24 @@ BLOCK = 1024
 class Decoding(NamedTuple):
     """Hold what the codes of a float format are beside its patterns; every field is a word of the carrier's width."""
 
-    magnitude: Any  # all bits of a code but the sign
-    place: Any  # of the lowest bit of a code in a pattern
-    base: Any  # what is added to the exponent field; codes whose own is 0 are raised by one, and reduced by `unit`
+    # the carrier
     fraction_bits: Any
-    normal: Any  # the first code of a normal number
-    unit: Any  # pattern of that number
-    inf: Any  # the first code from which on all are infinite, or NaN; the largest word where none is
-    nan: Any  # the first from which on all are NaN; likewise
-    lone: Any  # a NaN in place of -0; likewise
-    sign: Any  # the sign bit of a code; 0 where it has none
-    up: Any  # how far it is from that of a pattern
     last: Any  # word width - 1
-    inf_is: Any  # patterns
-    nan_is: Any
-
-
-def carrier_fields(dtype: Any) -> dict[str, int]:
-    """Return what the type of the words says: a shift by an amount below their width is one of vectors of that width."""
-    carrier = CARRIERS[np.dtype(f"f{np.dtype(dtype).itemsize}")]
-    return {
-        "fraction_bits": carrier.fraction_bits,
-        "last": carrier.width - 1,
-        "inf_is": carrier.infinity,
-        "nan_is": carrier.nan,
-    }
+    sign: Any  # patterns
+    inf: Any
+    nan: Any
+    # the codes; where there is no such code, the largest word
+    magnitude: Any  # all bits but the sign
+    minus: Any  # the sign bit; 0 where there is none
+    normal: Any  # the first of a normal number
+    beyond: Any  # the first that is infinite or a NaN
+    special: Any  # the first that is a NaN
+    lone: Any  # a NaN in place of -0
+    # from one to the other
+    place: Any  # of the lowest bit of a code in a pattern
+    up: Any  # how far the sign bit of a pattern is above that of a code
+    base: Any  # what is added to the exponent field; codes whose own is 0 are raised by one, and reduced by `unit`
+    unit: Any  # pattern of the smallest normal number
 
 
 decoding_of = fields_of(Decoding, 0, carrier_fields)
@@ -69,7 +62,6 @@ def decode_floats(codes: Array, y: Array, words: Array) -> None:
     d = decoding_of(words)
     word = words.dtype.type
     none, step = word(0), word(word(1) << word(d.fraction_bits & d.last))
-    positive = word(word(word(1) << d.last) - word(1))
     for begin in range(0, codes.size, BLOCK):
         some, out = codes[begin : begin + BLOCK], y[begin : begin + BLOCK]
         ask_ahead(codes, begin + BLOCK + AHEAD, some.size)
@@ -79,11 +71,10 @@ def decode_floats(codes: Array, y: Array, words: Array) -> None:
             small = a < d.normal  # 0.m 2^emin = 1.m 2^emin - 2^emin, which is exact and needs no subnormal number
             u = word(word(word(a << word(d.place & d.last)) + d.base) + (step if small else none))
             v = compiled.float_of(u) - compiled.float_of(d.unit if small else none)
-            u = (
-                d.inf_is if a >= d.inf else word(compiled.pattern_of(v) & positive)
-            )  # 1 - 1 is -0 where rounded downward
-            u = d.nan_is if (a >= d.nan or code == d.lone) else u
-            out[i] = word(u | word(word(code & d.sign) << word(d.up & d.last)))
+            u = word(compiled.pattern_of(v) & word(d.sign - word(1)))  # 1 - 1 is -0 where sums are rounded downward
+            u = d.inf if a >= d.beyond else u
+            u = d.nan if (a >= d.special or code == d.lone) else u
+            out[i] = word(u | word(word(code & d.minus) << word(d.up & d.last)))
 
 
 @kernel()
@@ -126,25 +117,24 @@ def decoder(fmt: Format, line: NDArray[Any]) -> Decoder:
 
 def by_arithmetic(fmt: Format, carrier: Carrier) -> Decoder | None:
     """Return a loop that is right for most formats of its kind, or `None` where it has no such words."""
-    if (
-        not isinstance(fmt, Grid) or fmt.lsb < 1 - carrier.bias
-    ):  # subnormal results, which a thread may have set to become 0
+    if not isinstance(fmt, Grid):
         return None
-    sign = 1 << (fmt.bits - 1) if fmt.signed else 0
+    if fmt.lsb < 1 - carrier.bias:  # some values are subnormal numbers, which a thread may have set to become 0
+        return None
+    minus = 1 << (fmt.bits - 1) if fmt.signed else 0
     if fmt.even:
         unit = float(Fraction(2) ** fmt.lsb)
-        return lambda codes, values: decode_integers(codes, values, sign, unit)
+        return lambda codes, values: decode_integers(codes, values, minus, unit)
     base = fmt.emin - 1 + carrier.bias
     if not 0 <= base < 2 * carrier.bias:
         return None
-    never = (1 << carrier.width) - 1
-    beyond = fmt.top + fmt.has_zero
+    none = (1 << carrier.width) - 1
+    beyond = fmt.top + fmt.has_zero if fmt.inf_code is None else fmt.inf_code
     decoding = Decoding(
-        magnitude=(1 << fmt.bits) - 1 - sign, place=carrier.fraction_bits - fmt.man_bits,
-        base=base << carrier.fraction_bits, fraction_bits=carrier.fraction_bits, normal=1 << fmt.man_bits,
-        unit=(base + 1) << carrier.fraction_bits, inf=never if fmt.inf_code is None else fmt.inf_code,
-        nan=beyond if fmt.inf_code is None else fmt.inf_code + 1, lone=never if fmt.has_neg_zero else sign or never, sign=sign,
-        up=carrier.width - fmt.bits, last=carrier.width - 1, inf_is=carrier.infinity, nan_is=carrier.nan,
+        **carrier_fields(carrier.word), nan=carrier.nan, magnitude=(1 << fmt.bits) - 1 - minus, minus=minus,
+        normal=1 << fmt.man_bits, beyond=beyond, special=beyond + (fmt.inf_code is not None),
+        lone=none if fmt.has_neg_zero else minus or none, place=carrier.fraction_bits - fmt.man_bits,
+        up=carrier.width - fmt.bits, base=base << carrier.fraction_bits, unit=(base + 1) << carrier.fraction_bits,
     )  # fmt: skip
     words = np.array(decoding, carrier.word)
     return lambda codes, values: decode_floats(codes, values.view(carrier.word), words)
