@@ -1,7 +1,7 @@
 """Ask a solver whether a term can be true: z3, or Bitwuzla, which reads z3's terms as SMT-LIB.
 
 The terms are bit-vectors and truth values alone, so that any solver of these reads the same question. Where the amounts of
-shifts are unknown, Bitwuzla answers in seconds what z3 does not in many minutes. A model that Bitwuzla finds is z3's to check.
+shifts are unknown, Bitwuzla answers in seconds what z3 does not in five minutes. A model that Bitwuzla finds is z3's to check.
 """
 
 from __future__ import annotations
