@@ -507,6 +507,7 @@ def test_ctrl_c_while_processes_start_is_not_answered_by_each(tmp_path: Path) ->
         time.sleep(0.1)  # it imports for longer than that
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=60)
+        assert process.returncode == 128 + signal.SIGINT
         assert gone(process.pid)
     assert "Traceback" not in err, err
     assert "KeyboardInterrupt" not in err

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from qsim.errors import InputError, integer
+from qsim.interrupts import kept_for_the_end
 
 __all__ = ["ALIGNMENT", "MANY", "get_threads", "in_chunks", "in_parts", "one_blas_thread", "set_threads"]
 
@@ -108,11 +109,13 @@ def libraries() -> Any:
     """Return a controller of the BLAS libraries that are loaded; found once.
 
     The search takes the loader's lock and then the interpreter's; a thread that imports compiled code takes them in the other
-    order, and both wait for ever. So nothing of ours imports in a thread.
+    order, and both wait for ever. So nothing of ours imports in a thread. The loader also calls back, for each library, and
+    knows nothing of exceptions: a Ctrl-C in there would be lost.
     """
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController().select(user_api="blas")
+    with kept_for_the_end():
+        return ThreadpoolController().select(user_api="blas")
 
 
 @contextlib.contextmanager

@@ -6,13 +6,13 @@ shifts are unknown, Bitwuzla answers in seconds what z3 does not in five minutes
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import z3
+
+from qsim.interrupts import kept_for_the_end
 
 __all__ = ["SOLVERS", "UndecidedError", "script"]
 
@@ -47,7 +47,7 @@ def by_bitwuzla(question: Any, timeout: float) -> Any:
     parser = bitwuzla.Parser(bitwuzla.TermManager(), options)
     parser.parse(text, parse_only=True, parse_file=False)
     solver = parser.bitwuzla()
-    with interrupts() as seen:
+    with kept_for_the_end() as seen:  # it asks between its steps whether to go on
         solver.configure_terminator(lambda: bool(seen))
         answer = solver.check_sat()
     if answer == bitwuzla.Result.UNKNOWN:
@@ -63,23 +63,6 @@ def by_bitwuzla(question: Any, timeout: float) -> Any:
 def milliseconds(timeout: float) -> int:
     """Return a limit as solvers take it, to which 0 is none."""
     return max(int(1000 * timeout), 1)
-
-
-@contextlib.contextmanager
-def interrupts() -> Iterator[list[int]]:
-    """Collect Ctrl-C while a solver searches, which asks between its steps whether to go on; act on it afterwards."""
-    seen: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
-    if not callable(before) or threading.current_thread() is not threading.main_thread():
-        yield seen
-        return
-    signal.signal(signal.SIGINT, lambda number, _: seen.append(number))
-    try:
-        yield seen
-    finally:
-        signal.signal(signal.SIGINT, before)
-        for number in seen:
-            signal.raise_signal(number)
 
 
 SOLVERS: Mapping[str, Callable[[Any, float], Any]] = {"z3": by_z3, "bitwuzla": by_bitwuzla}
