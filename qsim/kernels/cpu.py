@@ -222,10 +222,12 @@ def fill_blocks(words: Any, first: Any, seed: Any, stream: Any) -> None:
 @portable
 def fill_words(words: Any, first: Any, seed: Any, stream: Any) -> None:
     """Fill `words` as `fill` does."""
-    left = uint64(uint64(LOW + ONE) - uint64(first & LOW))  # blocks until the upper half of the counter changes
-    near = min(uint64(words.size), uint64(FOUR * left))
-    fill_blocks(words[:near], first, seed, stream)
-    fill_blocks(words[near:], uint64(first + left), seed, stream)
+    done, block = uint64(0), first
+    while done < uint64(words.size):
+        left = uint64(uint64(LOW + ONE) - uint64(block & LOW))  # blocks until the upper half of the counter changes
+        end = min(uint64(words.size), uint64(done + uint64(FOUR * left)))
+        fill_blocks(words[done:end], block, seed, stream)
+        done, block = end, uint64(block + left)
 
 
 @kernel()
