@@ -155,7 +155,7 @@ def decode(
         raise InputError(f"codes of {fmt.name} are 0 .. {(1 << fmt.bits) - 1}, not {array.min()} .. {array.max()}")
     if out is not None:
         _check_out(out, array, wanted)
-        array = array.copy() if np.may_share_memory(array, out) else array
+        array = array.copy() if _may_share(array, out) else array
     values = np.empty(array.shape, wanted) if out is None else out
     _decode(array, values, way)
     return values
@@ -332,8 +332,13 @@ def _as(y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _check_out(out: NDArray[Any], array: NDArray[Any], dtype: np.dtype[Any]) -> None:
-    if isinstance(out, np.ndarray) and not out.flags.c_contiguous and _overlaps(out):
-        raise InputError("out has elements that share memory; give an array of its own elements")
+    if isinstance(out, np.ndarray):
+        flags = out.flags
+        whole = flags.c_contiguous
+        if whole and out.dtype is dtype and out.shape == array.shape and flags.writeable:
+            return  # at once, for a small array takes no longer than these questions
+        if not whole and _overlaps(out):
+            raise InputError("out has elements that share memory; give an array of its own elements")
     if (
         not isinstance(out, np.ndarray)
         or out.shape != array.shape
@@ -372,13 +377,12 @@ def _round(
     q, n = how.q, how.n
     if key is not None and not isinstance(key, Key):
         raise InputError(f"key must be a qsim.Key, such as qsim.Key(seed=0), not {key!r}")
-    width = 8 * max(array.dtype.itemsize, 4)
     if not q.mode.stochastic:
         if rbits is not None or n is not None:
             raise InputError(f"{q.mode} takes no random bits; drop rbits and sr_bits, or name a stochastic mode")
         key = None
-    elif q.mode is Mode.SR and n not in (None, width):
-        raise InputError(f"SR takes {width} random bits of {array.dtype} input, not {n}; SRA takes any number")
+    elif q.mode is Mode.SR and n not in (None, plan.width):
+        raise InputError(f"SR takes {plan.width} random bits of {array.dtype} input, not {n}; SRA takes any number")
     elif rbits is not None and (key is not None or n is None):
         raise InputError("rbits needs sr_bits, the number of bits of each word, and takes the place of key")
     elif rbits is None and key is None:
@@ -390,7 +394,7 @@ def _round(
         assert how.eps is not None
         given = _eps(how.eps, array.shape)
     _refuse_nan(array, q)
-    if overlap := not fresh and np.may_share_memory(array, out):
+    if overlap := not fresh and _may_share(array, out):
         overlap = _same_elements(array, out)
         array = array if overlap else array.copy()
     s = None
@@ -403,18 +407,21 @@ def _round(
     elif q.scale != "none":
         s = derive_scale(array, q)
     if not fresh:  # what is read in pieces must not change as `out` is written
-        s, given = (
-            extra.copy() if extra is not None and np.may_share_memory(extra, out) else extra for extra in (s, given)
-        )
+        s, given = (extra.copy() if extra is not None and _may_share(extra, out) else extra for extra in (s, given))
     round_array(array, out, how, plan, s, key, given, codes=codes, overlap=overlap)
+
+
+def _may_share(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Return whether some memory may be of both; of two owners each has its own, which is soon said."""
+    return a is b or (not (a.flags.owndata and b.flags.owndata) and np.may_share_memory(a, b))
 
 
 def _same_elements(a: NDArray[Any], b: NDArray[Any]) -> bool:
     """Return whether element i of both lies in the same place, for each i."""
-    return a.__array_interface__["data"] == b.__array_interface__["data"] and (a.strides, a.dtype) == (
-        b.strides,
-        b.dtype,
-    )
+    if a is b:
+        return True
+    first, second = a.__array_interface__["data"], b.__array_interface__["data"]
+    return first == second and (a.strides, a.dtype) == (b.strides, b.dtype)
 
 
 def _refuse_nan(x: NDArray[Any], q: Quantizer) -> None:

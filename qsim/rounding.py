@@ -60,10 +60,9 @@ class Mode(enum.Enum):
     """To the greater neighbour iff the fraction of the way from the lesser one exceeds eps, 0 <= eps < 1 (the threshold
     quantization function of Liu et al. 2025; eps uniform in [0, 1) makes it stochastic rounding)."""
 
-    @property
-    def stochastic(self) -> bool:
-        """Whether the mode takes a random word."""
-        return self in STOCHASTIC
+    def __init__(self, name: str) -> None:
+        #: Whether the mode takes a random word.
+        self.stochastic = name.startswith("Stochastic")
 
     def inward(self, *, negative: bool) -> bool:
         """Whether an overflow of this sign becomes the finite extremum, since the mode never rounds beyond it.
@@ -76,7 +75,6 @@ class Mode(enum.Enum):
         return self.name
 
 
-STOCHASTIC = frozenset({Mode.SRA, Mode.SRB, Mode.SRC, Mode.SRE, Mode.SR})
 LIMITED = frozenset({Mode.SRA, Mode.SRB, Mode.SRC})
 """The modes whose number of random bits is said by `sr_bits`."""
 

@@ -35,8 +35,8 @@ Array: TypeAlias = Any
 U64: TypeAlias = Any
 I64: TypeAlias = Any
 F64: TypeAlias = Any
-PASSED = {"Array": ctypes.py_object, "U64": ctypes.c_uint64, "I64": ctypes.c_int64, "F64": ctypes.c_double}
-"""How each is handed over."""
+PASSED = {"Array": ctypes.py_object, "U64": ctypes.c_void_p, "I64": ctypes.c_void_p, "F64": ctypes.c_double}
+"""How each is handed over: integers as addresses, which have 64 bits too, and which ctypes converts in half the time."""
 
 
 # --- What Numba is told --------------------------------------------------------------------------------------
