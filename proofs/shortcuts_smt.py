@@ -1,4 +1,4 @@
-"""The short ways from a magnitude to a result, `clamped` and `mirrored`, are `ranged` where the library takes them, by SMT."""
+"""The short ways from a magnitude to a result, `clamped`, `counted`, `mirrored`, are `ranged` where they are taken, by SMT."""
 
 from qsim.kernels import core
 from qsim.kernels.parameters import CARRIERS
@@ -6,14 +6,16 @@ from qsim.prove import Method, Theorem, all_held
 
 THEOREM = Theorem(
     statement="For every magnitude y of a result, every pattern u and all parameters, patterns or codes: where every overflow "
-    "and infinity becomes the end of the range on its side, clamped(y, u) = ranged(y, u); where they have one other result "
-    "each side, with and without a minus sign, and the ends are mirror images, mirrored(y, u) = ranged(y, u)",
+    "and infinity becomes the end of the range on its side, clamped(y, u) = ranged(y, u), and counted(y, u) if codes are in "
+    "two's complement; where they have one other result each side, with and without a minus sign, and the ends are mirror "
+    "images, mirrored(y, u) = ranged(y, u)",
     hypotheses=(
         "there is a zero: +0 for positive numbers, for negative ones -0, or +0 where `edge` is 0",
         "all NaNs have one result; y, where x is a number, and the ends of the range are below the sign bit",
         "the y of an infinity is beyond the range",
+        "codes in two's complement have the bits of `flip`, which hold the ends",
     ),
-    idea="The source of the three functions is read with variables for all their arguments. `qsim.kernels.parameters.shortcut` "
+    idea="The source of the four functions is read with variables for all their arguments. `qsim.kernels.parameters.shortcut` "
     "asks for these conditions, of numbers.",
     method=Method.SMT,
     reference="qsim.kernels.core",
@@ -30,8 +32,12 @@ def conditions(z3, p, y, u, how):
 
     minus_zero = z3.If(p.edge == 0, none, signed(none))
     bottom = z3.If(z3.And(p.edge == 0, p.bottom == 0), none, signed(p.bottom))
+    clamped = z3.And(p.over_pos == p.top, p.inf_pos == p.top, p.over_neg == bottom, p.inf_neg == bottom)
     ends = {
-        "clamped": z3.And(p.over_pos == p.top, p.inf_pos == p.top, p.over_neg == bottom, p.inf_neg == bottom),
+        "clamped": clamped,
+        "counted": z3.And(
+            clamped, p.edge == 0, p.minus == 1, p.flip & (p.flip + 1) == 0, z3.ULE(p.top, p.flip), z3.ULE(p.bottom, p.flip)
+        ),
         "mirrored": z3.And(
             p.top == p.bottom, p.inf_pos == p.over_pos, z3.UGT(p.over_pos, 0), z3.ULT(p.over_pos, sign),
             p.over_neg == signed(p.over_pos), p.inf_neg == p.over_neg,
@@ -77,7 +83,7 @@ def prove_one(how, carrier):
 
 def prove():
     """Prove it for both, and for words of both widths."""
-    cases = [(how, carrier) for how in ("clamped", "mirrored") for carrier in CARRIERS.values()]
+    cases = [(how, carrier) for how in ("clamped", "counted", "mirrored") for carrier in CARRIERS.values()]
     return all_held(
         (prove_one(*case) for case in cases), "all magnitudes, patterns and parameters, words of 32 and 64 bits"
     )

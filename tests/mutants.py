@@ -46,9 +46,23 @@ OF_SHORTCUTS = {
     "no negative zero": ("word(u & word(p.edge - y))", "word(u & word(word(0) - y))"),
     "zero with a sign": ("negative(word(u & word(p.edge - y)), p)", "negative(u, p)"),
     "NaN taken for an end": ("return p.nan_pos if word(u & word(p.sign - word(1))) > p.inf else z", "return z"),
-    "infinity for a NaN": ("if word(u & word(p.sign - word(1))) > p.inf", "if word(u & word(p.sign - word(1))) >= p.inf"),
+    "infinity for a NaN": ("if word(u & word(p.sign - word(1))) > p.inf else z",
+                           "if word(u & word(p.sign - word(1))) >= p.inf else z"),
+    "code without its sign": ("^ mask) - mask) & p.flip)", "^ mask) - word(0)) & p.flip)"),
+    "code with bits above it": ("^ mask) - mask) & p.flip)", "^ mask) - mask) & p.largest)"),
+    "code of a NaN an end": ("return p.nan_pos if word(u & word(p.sign - word(1))) > p.inf else code", "return code"),
 }  # fmt: skip
 """Faults of the short ways to the ends of a range."""
+
+OF_INTEGERS = {
+    "hidden bit of a subnormal": ("field = max(word(a & p.inf), hidden)", "field = word(a & p.inf)"),
+    "no hidden bit": ("m = word(word(a + hidden) - field)", "m = word(a - field)"),
+    "integers never odd": ("r = odd if word(m << rest) >= p.sign else even", "r = even"),
+    "no carry of integers": ("word(m + word(word(r >> word(1)) >> rest))", "word(m | word(word(r >> word(1)) >> rest))"),
+    "addend of integers one bit high": ("word(m + word(word(r >> word(1)) >> rest))", "word(m + word(r >> rest))"),
+    "shifted too far": ("s = min(word(p.floor - min(", "s = min(word(p.floor - max("),
+}  # fmt: skip
+"""Faults of the short way along an even grid."""
 
 MUTANTS = {
     "tie rule flipped": ("r = odd if word(word(a ^ p.parity) << rest) >= p.sign else even",
@@ -57,7 +71,7 @@ MUTANTS = {
                           "word(word(a + word(word(r >> word(1)) >> rest)) + word(1))"),
     "parity of the code dropped": ("word(a ^ p.parity)", "a"),
     "never odd": ("r = odd if word(word(a ^ p.parity) << rest) >= p.sign else even", "r = even"),
-    "addend one bit high": ("word(word(r >> word(1)) >> rest)", "word(r >> rest)"),
+    "addend one bit high": ("word(a + word(word(r >> word(1)) >> rest))", "word(a + word(r >> rest))"),
     "grid one place low": ("s = word(word(p.floor - e) & p.last)", "s = word(word(word(p.floor - e) - word(1)) & p.last)"),
     "grid without floor": ("min(max(word(a >> p.fraction_bits), word(1)), p.lowest)", "p.lowest"),
     "last value before zero lost": ("exceeds(a, small, p)", "exceeds(a, word(p.quantum - word(1)), p)"),
@@ -76,5 +90,6 @@ MUTANTS = {
     "all codes negative": ("+ word(mask & p.minus))", "+ p.minus)"),
     **OF_WORDS,
     **OF_SHORTCUTS,
+    **OF_INTEGERS,
 }  # fmt: skip
 """What stands in the core, and what a fault puts in its place."""

@@ -91,6 +91,8 @@ SURVIVORS = {
         "only the largest NaN is so far above -1, and of a NaN nothing else counts",
     "along, r: word(word(a ^ p.parity) << rest) >= p.sign -> word(word(a ^ p.parity) << rest) > p.sign":
         "where no bit is discarded nothing carries, whatever is added",
+    "evenly, r: word(m << rest) >= p.sign -> word(m << rest) > p.sign":
+        "where no bit is discarded nothing carries, whatever is added",
     "stochastic, hidden: a >> p.fraction_bits -> a >> word(p.fraction_bits + word(1))":
         "an exponent field of 1 has its own bit at the top of the significand",
     "clamped, return: u >= p.sign -> u > p.sign": "-0 lies within both ends",
@@ -122,7 +124,12 @@ def by_theorem(core: ModuleType, case: int, way: str) -> Verdict:
     module = theorem("shortcuts_smt" if way != WHOLE else "modes_kernel_smt" if named else "any_format_smt")
     module.core = core
     if way != WHOLE:
-        return all_held((module.prove_one(how, FLOAT32) for how in {*way.split()} - {WHOLE}), way)
+        shortcuts = [module.prove_one(how, FLOAT32) for how in {*way.split()} - {WHOLE}]
+        if "counted" in way and not mode.stochastic:
+            integers = theorem("even_grid_smt")
+            integers.core = core
+            shortcuts.append(integers.prove_one(mode, FLOAT32))
+        return all_held(shortcuts, way)
     if named:
         return module.prove_one(fmt, saturation, mode, n, nan)
     return module.prove_one(mode, n, even=fmt.even, man_bits=fmt.man_bits)
@@ -245,12 +252,13 @@ def short(core: ModuleType, u: int, even: int, odd: int, sticky: int | None, bot
     """Return the same by the short ways to the ends of a range, as the library's loops take them."""
     found = []
     for p in both:
-        a, r = np.uint32(u & 0x7FFFFFFF), np.uint32(even)
+        a, r, how = np.uint32(u & 0x7FFFFFFF), np.uint32(even), shortcut(p)
         if sticky is None:
-            y = core.deterministic(a, r, np.uint32(odd), core.last_to_zero(r, p), p)
+            neighbour = core.evenly if how == "counted" else core.deterministic
+            y = neighbour(a, r, np.uint32(odd), core.last_to_zero(r, p), p)
         else:
             y = core.stochastic(a, r, np.uint32(sticky), p)
-        found.append(int(getattr(core, shortcut(p))(y, np.uint32(u), p)))
+        found.append(int(getattr(core, how)(y, np.uint32(u), p)))
     return Result(*found)
 
 
@@ -317,6 +325,7 @@ def equal(core: ModuleType, function: str, carrier: Carrier) -> Verdict:
         "last_to_zero": of_addend(r, p),
         "exceeds": z3.And(z3.ULT(a, p.sign - 1), z3.Or(z3.ULT(t, p.sign), t == p.largest)),
         "along": z3.And(z3.ULT(a, p.sign), z3.Or(a == 0, z3.ULE(p.floor - e, p.fraction_bits))),
+        "evenly": z3.And(z3.ULT(a, p.sign), z3.UGE(p.floor, 1), z3.ULT(p.floor, p.sign)),
         "stochastic": z3.And(z3.ULT(a, p.sign), z3.ULE(t, 1)),
         "clamped": z3.And(z3.ULT(a, p.sign), z3.Implies(u & (p.sign - 1) == 0, a == 0)),
     }
@@ -332,6 +341,8 @@ def equal(core: ModuleType, function: str, carrier: Carrier) -> Verdict:
                 return reader.call(module.exceeds, a, t, p)
             case "along":
                 return reader.call(module.along, a, r, t, p)
+            case "evenly":
+                return reader.call(module.evenly, a, r, t, r, p)
             case "stochastic":
                 return reader.call(module.stochastic, a, r, t, p)
             case _:

@@ -51,8 +51,10 @@ __all__ = [
     "Stochastic",
     "addend",
     "clamped",
+    "counted",
     "deterministic",
     "eps_addend",
+    "evenly",
     "flush",
     "last_to_zero",
     "mirrored",
@@ -226,6 +228,23 @@ def deterministic(a: Any, even: Any, odd: Any, small: Any, p: Any) -> Any:
 
 
 @portable
+def evenly(a: Any, even: Any, odd: Any, _: Any, p: Any) -> Any:
+    """Return the code that `deterministic` does, for an even grid and a range that ends below 2^fraction_bits.
+
+    It is the whole significand, shifted: on a grid that grows nowhere its bits count the values, with no binade to begin in,
+    and those of a small number are shifted out. A number with nothing to shift is beyond the range, and so is its significand.
+    """
+    word = type(a)
+    hidden = word(word(1) << p.fraction_bits)
+    field = max(word(a & p.inf), hidden)  # a subnormal number has the position of the first binade, and no hidden bit
+    m = word(word(a + hidden) - field)
+    s = min(word(p.floor - min(word(field >> p.fraction_bits), p.floor)), p.last)
+    rest = word(p.last ^ s)
+    r = odd if word(m << rest) >= p.sign else even
+    return word(word(m + word(word(r >> word(1)) >> rest)) >> s)
+
+
+@portable
 def stochastic(a: Any, r: Any, sticky: Any, p: Any) -> Any:
     """Return what the magnitude `a` rounds to by the addend `r` of a random word, as `along` does.
 
@@ -282,6 +301,15 @@ def finished(y: Any, u: Any, p: Any) -> Any:
 def clamped(y: Any, u: Any, p: Any) -> Any:
     """Return what `ranged` does where all beyond an end of the range, infinities too, becomes that end."""
     return finished(min(y, p.bottom if u >= p.sign else p.top), u, p)
+
+
+@portable
+def counted(y: Any, u: Any, p: Any) -> Any:
+    """Return what `clamped` does for codes in two's complement, of which -0 is 0 as it stands."""
+    word = type(u)
+    mask = negative(u, p)
+    code = word(word(word(min(y, of_sign(mask, p.top, p.bottom)) ^ mask) - mask) & p.flip)
+    return p.nan_pos if word(u & word(p.sign - word(1))) > p.inf else code
 
 
 @portable

@@ -26,6 +26,7 @@ from qsim.kernels.core import (
     addend,
     deterministic,
     eps_addend,
+    evenly,
     exceeds,
     flush,
     last_to_zero,
@@ -99,24 +100,28 @@ def words_of(p: Parameters, *more: Any) -> Any:
 # --- Deterministic modes -----------------------------------------------------------------------------------
 
 
-@portable
-def by_parity(u: Any, t: Any, small: Any, p: Any) -> Any:
-    """Return the neighbour of pattern `u` by a mode that looks at the lower code and not at the sign."""
-    word = type(u)
-    return deterministic(word(u & word(p.sign - word(1))), t.even_pos, t.odd_pos, small[0], p)
+@functools.cache
+def neighbour_of(how: Shortcut, parity: bool) -> Callable[..., Any]:
+    """Return the function for loops that rounds by a mode that looks at the lower code, `parity`, or else at the sign."""
+    rounded = evenly if how == "counted" else deterministic
 
+    @portable
+    def by_parity(u: Any, t: Any, small: Any, p: Any) -> Any:
+        word = type(u)
+        return rounded(word(u & word(p.sign - word(1))), t.even_pos, t.odd_pos, small[0], p)
 
-@portable
-def by_sign(u: Any, t: Any, small: Any, p: Any) -> Any:
-    """Return the neighbour of pattern `u` by a mode that looks at the sign and not at the lower code."""
-    word, mask = type(u), negative(u, p)
-    r = of_sign(mask, t.even_pos, t.even_neg)
-    return deterministic(word(u & word(p.sign - word(1))), r, r, of_sign(mask, small[0], small[1]), p)
+    @portable
+    def by_sign(u: Any, t: Any, small: Any, p: Any) -> Any:
+        word, mask = type(u), negative(u, p)
+        r = of_sign(mask, t.even_pos, t.even_neg)
+        return rounded(word(u & word(p.sign - word(1))), r, r, of_sign(mask, small[0], small[1]), p)
+
+    return by_parity if parity else by_sign
 
 
 @functools.cache
 def _by_addends(codes: bool, how: Shortcut, parity: bool) -> Kernel:
-    fields, finish, neighbour = FIELDS[codes], getattr(core, how), by_parity if parity else by_sign
+    fields, finish, neighbour = FIELDS[codes], getattr(core, how), neighbour_of(how, parity)
 
     @kernel(codes, how, parity)
     def round_by_addends(x: Array, y: Array, words: Array) -> None:
@@ -134,7 +139,7 @@ def _by_addends(codes: bool, how: Shortcut, parity: bool) -> Kernel:
 
 @functools.cache
 def _by_scales(how: Shortcut, parity: bool) -> Kernel:
-    fields, finish, neighbour = FIELDS[False], getattr(core, how), by_parity if parity else by_sign
+    fields, finish, neighbour = FIELDS[False], getattr(core, how), neighbour_of(how, parity)
 
     @kernel(how, parity)
     def round_by_scales(x: Array, y: Array, scales: Array, limit: F64, words: Array) -> None:
@@ -158,7 +163,7 @@ def _by_scales(how: Shortcut, parity: bool) -> Kernel:
 
 @functools.cache
 def _codes_by_scales(how: Shortcut, parity: bool) -> Kernel:
-    fields, finish, neighbour = FIELDS[True], getattr(core, how), by_parity if parity else by_sign
+    fields, finish, neighbour = FIELDS[True], getattr(core, how), neighbour_of(how, parity)
 
     @kernel(how, parity)
     def encode_by_scales(x: Array, y: Array, scales: Array, words: Array) -> None:

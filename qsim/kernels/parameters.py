@@ -188,11 +188,14 @@ def parameters(
     return Parameters(*(carrier.word(value) for value in fields))
 
 
-Shortcut = Literal["clamped", "mirrored", "ranged"]
+Shortcut = Literal["clamped", "counted", "mirrored", "ranged"]
 
 
 def shortcut(p: Parameters) -> Shortcut:
-    """Return the function of `core` that makes results of magnitudes at the least expense, with these parameters."""
+    """Return the function of `core` that makes results of magnitudes at the least expense, with these parameters.
+
+    Where it is `counted`, `evenly` is `deterministic`.
+    """
 
     def signed(y: int) -> int:
         return ((y ^ int(p.flip)) + int(p.minus)) & int(p.largest)
@@ -203,7 +206,8 @@ def shortcut(p: Parameters) -> Shortcut:
     if p.skip or p.zero_pos or p.zero_neg != zero_neg or p.nan_pos != p.nan_neg:
         return "ranged"
     if p.over_pos == p.inf_pos == p.top and p.over_neg == p.inf_neg == bottom:
-        return "clamped"
+        integers = p.flip > 0 and max(p.top, p.bottom) < 1 << int(p.fraction_bits)
+        return "counted" if integers else "clamped"
     if p.top == p.bottom and p.over_pos == p.inf_pos > 0 and p.over_neg == p.inf_neg == signed(int(p.over_pos)):
         return "mirrored"
     return "ranged"
