@@ -203,7 +203,9 @@ def quantize_draws(
         y = np.empty((draws, rows.shape[1]), plan.carrier.dtype)
         counts = Counts(y.size, *round_and_count(rows, y, how, plan, seed, np.asarray(streams, np.uint64)))
         values = y.reshape((draws, *x.shape[1:])).astype(x.dtype, copy=False)
-        return values if s is None else remove_scale(values, s, q), counts
+        if s is not None:
+            remove_scale(values, s, q)
+        return values, counts
 
 
 @functools.lru_cache(maxsize=1024)

@@ -22,7 +22,7 @@ from qsim.kernels.core import Parameters
 from qsim.kernels.parameters import CARRIERS, Carrier, addends, parameters, stochastic
 from qsim.kernels.threads import MANY, in_parts
 from qsim.rounding import Key, Mode, Quantizer, Saturation
-from qsim.scales import apply_scale, flush_input, number_format, remove_scale, rows_of
+from qsim.scales import apply_scale, flush_input, largest_number, number_format, remove_scale, rows_of
 
 __all__ = [
     "How",
@@ -40,8 +40,10 @@ FLOAT32, FLOAT64 = CARRIERS[np.dtype(np.float32)], CARRIERS[np.dtype(np.float64)
 UNSIGNED = [np.dtype(f"u{size}") for size in (1, 2, 4, 4, 8, 8, 8, 8)]
 """The smallest unsigned types of 1, 2, ... bytes."""
 
-PIECE = 1 << 14
-"""Elements of a piece: as float64 and with a scale it is 512 KiB, which a second-level cache holds."""
+PIECE = 1 << 15
+"""Elements of a piece of which arrays are made on the way: as float64 and with a scale it is 1 MiB, which a cache holds."""
+GATHERED = 1 << 17
+"""Elements of a piece that is only gathered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +292,7 @@ def _place(number: int, width: int) -> tuple[int, int]:
 def _round_scaled(x: NDArray[Any], y: NDArray[Any], s: NDArray[Any], how: How, plan: Plan) -> None:
     """Round the rows of `x`, each with a scale of its own."""
     saturates = how.q.saturation in (Saturation.SatFinite, Saturation.saturate)
-    limit = () if plan.codes else (float(number_format(x.dtype).max) if saturates else np.inf,)
+    limit = () if plan.codes else (largest_number(x.dtype) if saturates else np.inf,)
     assert plan.scaled is not None
     scaled = plan.scaled
     if len(s) == 1:
@@ -329,6 +331,7 @@ def _in_pieces(
 ) -> None:
     """Round the elements of `span`, numbered in C order, piece by piece; NumPy's iterator gathers and scatters them."""
     operands = [x, y] + [extra for extra in (s, given) if extra is not None]
+    only_gathered = plan.simple and len(operands) == 2 and (key is None or plan.drawn is not None)
     flags: Any = ["external_loop", "buffered", "ranged", "delay_bufalloc"]
     access: Any = [["readonly", "contig"], ["writeonly", "contig"], *[["readonly", "contig"]] * (len(operands) - 2)]
     pieces = np.nditer(
@@ -338,7 +341,7 @@ def _in_pieces(
         [operand.dtype.newbyteorder("=") for operand in operands],
         order="C",
         casting="equiv",
-        buffersize=PIECE,
+        buffersize=GATHERED if only_gathered else PIECE,
     )
     with pieces, np.errstate(all="ignore"):  # NumPy's state is a thread's own
         pieces.iterrange = span  # type: ignore[misc] # NumPy's stubs call it read-only
@@ -386,7 +389,7 @@ def _piece(
         return
     values = out if out is y else out.astype(y.dtype)
     if s is not None:
-        values = remove_scale(values, s, q)
+        remove_scale(values, s, q)
     if values is not y:
         y[...] = values
 

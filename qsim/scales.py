@@ -51,6 +51,12 @@ def number_format(dtype: np.dtype[Any]) -> Grid:
     return fmt
 
 
+@functools.cache
+def largest_number(dtype: np.dtype[Any]) -> float:
+    """Return the largest finite number of an array's type."""
+    return number_format(dtype).max
+
+
 def _wide(x: NDArray[Any]) -> NDArray[Any]:
     """Return `x` in the type that is computed in."""
     return x if x.dtype.itemsize >= 4 else x.astype(np.float32)
@@ -308,10 +314,12 @@ def apply_scale(x: NDArray[Any], s: NDArray[Any], q: Quantizer, bits: int) -> ND
 
 
 @np.errstate(all="ignore")
-def remove_scale(y: NDArray[Any], s: NDArray[Any], q: Quantizer) -> NDArray[Any]:
-    """Return fl(y s), in the dtype of `y`; where the rounding saturates, the product does not overflow either."""
-    product: NDArray[Any] = _wide(y) * _wide(s)
+def remove_scale(y: NDArray[Any], s: NDArray[Any], q: Quantizer) -> None:
+    """Make fl(y s) of `y`; where the rounding saturates, the product does not overflow either."""
+    product = _wide(y)
+    np.multiply(product, _wide(s), out=product)
     if q.saturation in (Saturation.SatFinite, Saturation.saturate):
-        limit = product.dtype.type(number_format(y.dtype).max)
-        product = np.clip(product, -limit, limit)
-    return product.astype(y.dtype, copy=False)
+        limit = product.dtype.type(largest_number(y.dtype))
+        np.clip(product, -limit, limit, out=product)
+    if product is not y:
+        y[...] = product
