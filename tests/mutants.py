@@ -41,28 +41,32 @@ OF_WORDS = {
 OF_SHORTCUTS = {
     "clamped to the other end": ("p.bottom if u >= p.sign else p.top", "p.top if u >= p.sign else p.bottom"),
     "not clamped": ("min(y, p.bottom if u >= p.sign else p.top)", "y"),
-    "not mirrored": ("p.over_pos if exceeds(y, p.top, p) else y", "y"),
-    "limit of a mirror excluded": ("p.over_pos if exceeds(y, p.top, p)", "p.over_pos if y >= p.top"),
-    "no negative zero": ("word(u & word(p.edge - y))", "word(u & word(word(0) - y))"),
-    "zero with a sign": ("negative(word(u & word(p.edge - y)), p)", "negative(u, p)"),
-    "NaN taken for an end": ("return p.nan_pos if word(u & word(p.sign - word(1))) > p.inf else z", "return z"),
-    "infinity for a NaN": ("if word(u & word(p.sign - word(1))) > p.inf else z",
-                           "if word(u & word(p.sign - word(1))) >= p.inf else z"),
+    "not bounded": ("sign_always(min(y, p.top)", "sign_always(y"),
+    "not mirrored": ("sign_unless_zero(p.over_pos if exceeds(y, p.top, p) else y", "sign_unless_zero(y"),
+    "limit of a mirror excluded": ("sign_unless_zero(p.over_pos if exceeds(y, p.top, p)",
+                                   "sign_unless_zero(p.over_pos if y >= p.top"),
+    "not reflected": ("sign_always(p.over_pos if exceeds(y, p.top, p) else y", "sign_always(y"),
+    "limit of a reflection excluded": ("sign_always(p.over_pos if exceeds(y, p.top, p)",
+                                       "sign_always(p.over_pos if y >= p.top"),
+    "negative zero lost on the short way": ("word(y | word(negative(u, p) & p.minus))", "word(y | word(negative(u, p) & y))"),
+    "zero with a sign": ("negative(word(u & word(word(0) - y)), p)", "negative(u, p)"),
     "code without its sign": ("^ mask) - mask) & p.flip)", "^ mask) - word(0)) & p.flip)"),
     "code with bits above it": ("^ mask) - mask) & p.flip)", "^ mask) - mask) & p.largest)"),
-    "code of a NaN an end": ("return p.nan_pos if word(u & word(p.sign - word(1))) > p.inf else code", "return code"),
+    "NaN taken for an end": ("return p.nan_pos if word(u & word(p.sign - word(1))) > p.inf else z", "return z"),
+    "infinity for a NaN": ("if word(u & word(p.sign - word(1))) > p.inf", "if word(u & word(p.sign - word(1))) >= p.inf"),
 }  # fmt: skip
 """Faults of the short ways to the ends of a range."""
 
-OF_INTEGERS = {
-    "hidden bit of a subnormal": ("field = max(word(a & p.inf), hidden)", "field = word(a & p.inf)"),
-    "no hidden bit": ("m = word(word(a + hidden) - field)", "m = word(a - field)"),
-    "integers never odd": ("r = odd if word(m << rest) >= p.sign else even", "r = even"),
-    "no carry of integers": ("word(m + word(word(r >> word(1)) >> rest))", "word(m | word(word(r >> word(1)) >> rest))"),
-    "addend of integers one bit high": ("word(m + word(word(r >> word(1)) >> rest))", "word(m + word(r >> rest))"),
-    "shifted too far": ("s = min(word(p.floor - min(", "s = min(word(p.floor - max("),
+OF_CODES = {
+    "binade left in": ("m = word(a - word(word(e - word(1)) << p.fraction_bits))", "m = a"),
+    "binade off with its hidden bit": ("m = word(a - word(word(e - word(1)) << p.fraction_bits))",
+                                       "m = word(a - word(e << p.fraction_bits))"),
+    "codes never odd": ("r = odd if word(m << rest) >= p.sign else even", "r = even"),
+    "no carry of codes": ("word(m + word(word(r >> word(1)) >> rest))", "word(m | word(word(r >> word(1)) >> rest))"),
+    "addend of codes one bit high": ("word(m + word(word(r >> word(1)) >> rest))", "word(m + word(r >> rest))"),
+    "shifted too far": ("s = min(word(p.floor - e), p.last)", "s = p.last"),
 }  # fmt: skip
-"""Faults of the short way along an even grid."""
+"""Faults of the short way to a code."""
 
 MUTANTS = {
     "tie rule flipped": ("r = odd if word(word(a ^ p.parity) << rest) >= p.sign else even",
@@ -90,6 +94,6 @@ MUTANTS = {
     "all codes negative": ("+ word(mask & p.minus))", "+ p.minus)"),
     **OF_WORDS,
     **OF_SHORTCUTS,
-    **OF_INTEGERS,
+    **OF_CODES,
 }  # fmt: skip
 """What stands in the core, and what a fault puts in its place."""

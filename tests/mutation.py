@@ -22,7 +22,8 @@ from qsim.kernels import core
 SOURCE = Path(core.__file__).read_text(encoding="utf-8")
 FUNCTIONS = (
     "addend", "eps_addend", "last_to_zero", "exceeds", "negative", "of_sign", "binade", "along", "deterministic",
-    "evenly", "stochastic", "signed", "ranged", "finished", "clamped", "counted", "mirrored", "round_bits", "round_word",
+    "counting", "stochastic", "signed", "ranged", "unless_nan", "sign_unless_zero", "sign_always", "clamped", "bounded",
+    "counted", "mirrored", "reflected", "round_bits", "round_word",
 )  # fmt: skip
 """What a rounding to values and to codes is made of; Philox has its known answers."""
 

@@ -13,14 +13,15 @@ from strategies import FLOAT64, any_pattern, both_carriers, edges
 
 from qsim.formats import get_format
 from qsim.kernels import core, cpu, lowering, table
-from qsim.kernels.parameters import CARRIERS, addends, parameters, shortcut, stochastic
+from qsim.kernels.parameters import CARRIERS, addends, parameters, route, shortcut, stochastic
 from qsim.rounding import LIMITED, Mode, Saturation, saturations
 
 # --- The core --------------------------------------------------------------------------------------------------------
 
 WRAPS = {"word", "uint64"}
 PARTS = {
-    "exceeds", "negative", "of_sign", "binade", "along", "deterministic", "stochastic", "signed", "finished", "ranged",
+    "exceeds", "negative", "of_sign", "binade", "along", "deterministic", "stochastic", "signed", "ranged", "unless_nan",
+    "sign_unless_zero", "sign_always",
 }  # fmt: skip
 CALLS = {*WRAPS, "type", "min", "max", *PARTS}
 ALLOWED = (
@@ -166,7 +167,9 @@ def test_bits_below_the_word_do_not_count(carrier: np.dtype) -> None:
 
 @both_carriers
 @pytest.mark.parametrize("codes", [False, True], ids=["values", "codes"])
-@pytest.mark.parametrize("name", ["float8_e4m3fn", "e4m0fn", "e5m2fnuz", "int8", "bfloat16", "e4m0b30fnu", "UQ2.3"])
+@pytest.mark.parametrize(
+    "name", ["float8_e4m3fn", "e4m0fn", "e5m2fnuz", "int8", "bfloat16", "Binary8p3se", "e4m0b30fnu", "UQ2.3"]
+)
 def test_python_and_machine_code_agree(name: str, codes: bool, carrier: np.dtype) -> None:
     """The core called as plain Python on NumPy scalars gives the bits of its compiled form, by either way to an end."""
     fmt, kind = get_format(name), CARRIERS[carrier]
@@ -177,7 +180,7 @@ def test_python_and_machine_code_agree(name: str, codes: bool, carrier: np.dtype
     for rule in {saturations(fmt)[0], saturations(fmt)[-1]}:
         p = parameters(fmt, rule, carrier, codes=codes)
         how = shortcut(p)
-        finish, neighbour = getattr(core, how), core.evenly if how == "counted" else core.deterministic
+        finish, neighbour = getattr(core, how), getattr(core, route(how, codes=codes))
         with np.errstate(over="ignore"):  # wrapping is meant
             for mode in Mode.RNE, Mode.RTO, Mode.RUP:
                 t = addends(mode, carrier)

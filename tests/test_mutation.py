@@ -25,7 +25,7 @@ from strategies import NAMED, SMALL
 from qsim import reference
 from qsim.formats import Format, Grid, get_format
 from qsim.kernels import core as honest
-from qsim.kernels.parameters import Carrier, addends, shortcut, stochastic
+from qsim.kernels.parameters import Carrier, addends, route, shortcut, stochastic
 from qsim.prove import all_held, find, smt
 from qsim.prove.specification import FLOAT32, FLOAT64, Pair, Result, evaluate, pair, read, value
 from qsim.rounding import Mode, Saturation, saturations
@@ -91,10 +91,12 @@ SURVIVORS = {
         "only the largest NaN is so far above -1, and of a NaN nothing else counts",
     "along, r: word(word(a ^ p.parity) << rest) >= p.sign -> word(word(a ^ p.parity) << rest) > p.sign":
         "where no bit is discarded nothing carries, whatever is added",
-    "evenly, r: word(m << rest) >= p.sign -> word(m << rest) > p.sign":
+    "counting, r: word(m << rest) >= p.sign -> word(m << rest) > p.sign":
         "where no bit is discarded nothing carries, whatever is added",
     "stochastic, hidden: a >> p.fraction_bits -> a >> word(p.fraction_bits + word(1))":
         "an exponent field of 1 has its own bit at the top of the significand",
+    "sign_always, return: y | word(negative(u, p) & p.minus) -> y + word(negative(u, p) & p.minus)":
+        "the bit of the sign is none of a magnitude's",
     "clamped, return: u >= p.sign -> u > p.sign": "-0 lies within both ends",
 }  # fmt: skip
 """Mutants that compute what the core does, with the reason."""
@@ -124,12 +126,11 @@ def by_theorem(core: ModuleType, case: int, way: str) -> Verdict:
     module = theorem("shortcuts_smt" if way != WHOLE else "modes_kernel_smt" if named else "any_format_smt")
     module.core = core
     if way != WHOLE:
-        shortcuts = [module.prove_one(how, FLOAT32) for how in {*way.split()} - {WHOLE}]
-        if "counted" in way and not mode.stochastic:
-            integers = theorem("even_grid_smt")
-            integers.core = core
-            shortcuts.append(integers.prove_one(mode, FLOAT32))
-        return all_held(shortcuts, way)
+        codes = theorem("counting_smt")
+        codes.core = core
+        shortcuts = (module.prove_one(how, FLOAT32) for how in {*way.split()} - {WHOLE})
+        fixed = [] if mode.stochastic or mode is Mode.THR else [mode]
+        return all_held(itertools.chain(shortcuts, (codes.prove_one(mode, even=fmt.even) for mode in fixed)), way)
     if named:
         return module.prove_one(fmt, saturation, mode, n, nan)
     return module.prove_one(mode, n, even=fmt.even, man_bits=fmt.man_bits)
@@ -254,8 +255,7 @@ def short(core: ModuleType, u: int, even: int, odd: int, sticky: int | None, bot
     for p in both:
         a, r, how = np.uint32(u & 0x7FFFFFFF), np.uint32(even), shortcut(p)
         if sticky is None:
-            neighbour = core.evenly if how == "counted" else core.deterministic
-            y = neighbour(a, r, np.uint32(odd), core.last_to_zero(r, p), p)
+            y = getattr(core, route(how, codes=p is both.code))(a, r, np.uint32(odd), core.last_to_zero(r, p), p)
         else:
             y = core.stochastic(a, r, np.uint32(sticky), p)
         found.append(int(getattr(core, how)(y, np.uint32(u), p)))
@@ -325,8 +325,9 @@ def equal(core: ModuleType, function: str, carrier: Carrier) -> Verdict:
         "last_to_zero": of_addend(r, p),
         "exceeds": z3.And(z3.ULT(a, p.sign - 1), z3.Or(z3.ULT(t, p.sign), t == p.largest)),
         "along": z3.And(z3.ULT(a, p.sign), z3.Or(a == 0, z3.ULE(p.floor - e, p.fraction_bits))),
-        "evenly": z3.And(z3.ULT(a, p.sign), z3.UGE(p.floor, 1), z3.ULT(p.floor, p.sign)),
+        "counting": z3.And(z3.ULT(a, p.sign), z3.UGE(p.floor, p.lowest)),
         "stochastic": z3.And(z3.ULT(a, p.sign), z3.ULE(t, 1)),
+        "sign_always": z3.And(z3.ULT(a, p.minus), p.minus & (p.minus - 1) == 0),
         "clamped": z3.And(z3.ULT(a, p.sign), z3.Implies(u & (p.sign - 1) == 0, a == 0)),
     }
 
@@ -341,12 +342,12 @@ def equal(core: ModuleType, function: str, carrier: Carrier) -> Verdict:
                 return reader.call(module.exceeds, a, t, p)
             case "along":
                 return reader.call(module.along, a, r, t, p)
-            case "evenly":
-                return reader.call(module.evenly, a, r, t, r, p)
+            case "counting":
+                return reader.call(module.counting, a, r, t, r, p)
             case "stochastic":
                 return reader.call(module.stochastic, a, r, t, p)
             case _:
-                return reader.call(module.clamped, a, u, p)
+                return reader.call(getattr(module, function), a, u, p)
 
     mutated, right = smt.Reader(), smt.Reader()
     same = called(mutated, core) == called(right, honest)

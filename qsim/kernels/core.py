@@ -50,17 +50,19 @@ __all__ = [
     "Parameters",
     "Stochastic",
     "addend",
+    "bounded",
     "clamped",
     "counted",
+    "counting",
     "deterministic",
     "eps_addend",
-    "evenly",
     "flush",
     "last_to_zero",
     "mirrored",
     "of_sign",
     "philox4x32_10",
     "ranged",
+    "reflected",
     "round_bits",
     "round_word",
     "stochastic",
@@ -107,7 +109,6 @@ class Parameters(NamedTuple):
     nan_neg: Any
     zero_pos: Any  # of a positive number that rounds to zero
     zero_neg: Any  # of a negative one
-    edge: Any  # for `clamped` and `mirrored`: largest magnitude without a minus sign: 0; the largest word where -0 has one
 
 
 class Addends(NamedTuple):
@@ -228,17 +229,16 @@ def deterministic(a: Any, even: Any, odd: Any, small: Any, p: Any) -> Any:
 
 
 @portable
-def evenly(a: Any, even: Any, odd: Any, _: Any, p: Any) -> Any:
-    """Return the code that `deterministic` does, for an even grid and a range that ends below 2^fraction_bits.
+def counting(a: Any, even: Any, odd: Any, _: Any, p: Any) -> Any:
+    """Return the code that `deterministic` does, of a format that has a zero: how many values lie below.
 
-    It is the whole significand, shifted: on a grid that grows nowhere its bits count the values, with no binade to begin in,
-    and those of a small number are shifted out. A number with nothing to shift is beyond the range, and so is its significand.
+    The beginning of the binade is taken off before the shift, so that the bits of the whole significand are shifted: those of a
+    number nearer to zero than any exponent field says are shifted out, and nothing of it need be asked.
     """
     word = type(a)
-    hidden = word(word(1) << p.fraction_bits)
-    field = max(word(a & p.inf), hidden)  # a subnormal number has the position of the first binade, and no hidden bit
-    m = word(word(a + hidden) - field)
-    s = min(word(p.floor - min(word(field >> p.fraction_bits), p.floor)), p.last)
+    e = binade(a, p)
+    m = word(a - word(word(e - word(1)) << p.fraction_bits))
+    s = min(word(p.floor - e), p.last)
     rest = word(p.last ^ s)
     r = odd if word(m << rest) >= p.sign else even
     return word(word(m + word(word(r >> word(1)) >> rest)) >> s)
@@ -290,17 +290,36 @@ def ranged(y: Any, u: Any, p: Any) -> Any:
 
 
 @portable
-def finished(y: Any, u: Any, p: Any) -> Any:
-    """Return the magnitude `y` with the sign of `u`, but without one up to `edge`; or the NaN."""
+def unless_nan(z: Any, u: Any, p: Any) -> Any:
+    """Return `z`, or what becomes of a NaN, whatever its sign."""
     word = type(u)
-    z = signed(y, negative(word(u & word(p.edge - y)), p), p)
     return p.nan_pos if word(u & word(p.sign - word(1))) > p.inf else z
 
 
 @portable
+def sign_unless_zero(y: Any, u: Any, p: Any) -> Any:
+    """Return the magnitude `y`, unless it is 0, with the sign of `u`; or the NaN."""
+    word = type(u)
+    return unless_nan(signed(y, negative(word(u & word(word(0) - y)), p), p), u, p)
+
+
+@portable
+def sign_always(y: Any, u: Any, p: Any) -> Any:
+    """Return the magnitude `y` with the sign of `u`, in a bit of its own; or the NaN."""
+    word = type(u)
+    return unless_nan(word(y | word(negative(u, p) & p.minus)), u, p)
+
+
+@portable
 def clamped(y: Any, u: Any, p: Any) -> Any:
-    """Return what `ranged` does where all beyond an end of the range, infinities too, becomes that end."""
-    return finished(min(y, p.bottom if u >= p.sign else p.top), u, p)
+    """Return what `ranged` does where all beyond an end of the range, infinities too, becomes that end, and there is no -0."""
+    return sign_unless_zero(min(y, p.bottom if u >= p.sign else p.top), u, p)
+
+
+@portable
+def bounded(y: Any, u: Any, p: Any) -> Any:
+    """Return what `ranged` does where all beyond becomes an end likewise, the ends are mirror images, and there is -0."""
+    return sign_always(min(y, p.top), u, p)
 
 
 @portable
@@ -308,14 +327,20 @@ def counted(y: Any, u: Any, p: Any) -> Any:
     """Return what `clamped` does for codes in two's complement, of which -0 is 0 as it stands."""
     word = type(u)
     mask = negative(u, p)
-    code = word(word(word(min(y, of_sign(mask, p.top, p.bottom)) ^ mask) - mask) & p.flip)
-    return p.nan_pos if word(u & word(p.sign - word(1))) > p.inf else code
+    z = word(word(word(min(y, of_sign(mask, p.top, p.bottom)) ^ mask) - mask) & p.flip)
+    return unless_nan(z, u, p)
 
 
 @portable
 def mirrored(y: Any, u: Any, p: Any) -> Any:
-    """Return what `ranged` does where overflows and infinities have one result, and negative numbers that of positive ones."""
-    return finished(p.over_pos if exceeds(y, p.top, p) else y, u, p)
+    """Return what `ranged` does where overflows and infinities have one result, and its mirror image, and there is no -0."""
+    return sign_unless_zero(p.over_pos if exceeds(y, p.top, p) else y, u, p)
+
+
+@portable
+def reflected(y: Any, u: Any, p: Any) -> Any:
+    """Return what `ranged` does where overflows and infinities are mirror images likewise, and there is -0."""
+    return sign_always(p.over_pos if exceeds(y, p.top, p) else y, u, p)
 
 
 # --- The whole ---------------------------------------------------------------------------------------------

@@ -24,9 +24,7 @@ from qsim.kernels.core import (
     Parameters,
     Stochastic,
     addend,
-    deterministic,
     eps_addend,
-    evenly,
     exceeds,
     flush,
     last_to_zero,
@@ -35,7 +33,7 @@ from qsim.kernels.core import (
     philox4x32_10,
     stochastic,
 )
-from qsim.kernels.parameters import CARRIERS, Shortcut, shortcut
+from qsim.kernels.parameters import CARRIERS, Shortcut, route, shortcut
 
 __all__ = [
     "FIELDS", "by_addends", "by_eps", "by_key", "by_keys", "by_scales", "by_threshold", "by_words", "count", "fill",
@@ -101,9 +99,9 @@ def words_of(p: Parameters, *more: Any) -> Any:
 
 
 @functools.cache
-def neighbour_of(how: Shortcut, parity: bool) -> Callable[..., Any]:
+def neighbour_of(codes: bool, how: Shortcut, parity: bool) -> Callable[..., Any]:
     """Return the function for loops that rounds by a mode that looks at the lower code, `parity`, or else at the sign."""
-    rounded = evenly if how == "counted" else deterministic
+    rounded = getattr(core, route(how, codes=codes))
 
     @portable
     def by_parity(u: Any, t: Any, small: Any, p: Any) -> Any:
@@ -121,7 +119,7 @@ def neighbour_of(how: Shortcut, parity: bool) -> Callable[..., Any]:
 
 @functools.cache
 def _by_addends(codes: bool, how: Shortcut, parity: bool) -> Kernel:
-    fields, finish, neighbour = FIELDS[codes], getattr(core, how), neighbour_of(how, parity)
+    fields, finish, neighbour = FIELDS[codes], getattr(core, how), neighbour_of(codes, how, parity)
 
     @kernel(codes, how, parity)
     def round_by_addends(x: Array, y: Array, words: Array) -> None:
@@ -139,7 +137,7 @@ def _by_addends(codes: bool, how: Shortcut, parity: bool) -> Kernel:
 
 @functools.cache
 def _by_scales(how: Shortcut, parity: bool) -> Kernel:
-    fields, finish, neighbour = FIELDS[False], getattr(core, how), neighbour_of(how, parity)
+    fields, finish, neighbour = FIELDS[False], getattr(core, how), neighbour_of(False, how, parity)
 
     @kernel(how, parity)
     def round_by_scales(x: Array, y: Array, scales: Array, limit: F64, words: Array) -> None:
@@ -163,7 +161,7 @@ def _by_scales(how: Shortcut, parity: bool) -> Kernel:
 
 @functools.cache
 def _codes_by_scales(how: Shortcut, parity: bool) -> Kernel:
-    fields, finish, neighbour = FIELDS[True], getattr(core, how), neighbour_of(how, parity)
+    fields, finish, neighbour = FIELDS[True], getattr(core, how), neighbour_of(True, how, parity)
 
     @kernel(how, parity)
     def encode_by_scales(x: Array, y: Array, scales: Array, words: Array) -> None:

@@ -16,7 +16,7 @@ from qsim.formats import Format, Grid
 from qsim.kernels.core import Addends, Parameters, Stochastic
 from qsim.rounding import Mode, Saturation
 
-__all__ = ["CARRIERS", "Carrier", "Shortcut", "addends", "ends", "parameters", "shortcut", "stochastic"]
+__all__ = ["CARRIERS", "Carrier", "Shortcut", "addends", "ends", "parameters", "route", "shortcut", "stochastic"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,34 +183,33 @@ def parameters(
         top=top,
         bottom=bottom,
         **{name: result(end) for name, end in ends(fmt, saturation, mode, signed_nan=signed_nan)._asdict().items()},
-        edge=largest if fmt.has_neg_zero else 0,
     )
     return Parameters(*(carrier.word(value) for value in fields))
 
 
-Shortcut = Literal["clamped", "counted", "mirrored", "ranged"]
+Shortcut = Literal["bounded", "clamped", "counted", "mirrored", "ranged", "reflected"]
 
 
 def shortcut(p: Parameters) -> Shortcut:
-    """Return the function of `core` that makes results of magnitudes at the least expense, with these parameters.
-
-    Where it is `counted`, `evenly` is `deterministic`.
-    """
+    """Return the function of `core` that makes results of magnitudes at the least expense, with these parameters."""
 
     def signed(y: int) -> int:
         return ((y ^ int(p.flip)) + int(p.minus)) & int(p.largest)
 
-    zero_neg, bottom = (
-        (0, signed(int(p.bottom)) if p.bottom else 0) if p.edge == 0 else (signed(0), signed(int(p.bottom)))
-    )
-    if p.skip or p.zero_pos or p.zero_neg != zero_neg or p.nan_pos != p.nan_neg:
+    minus_zero, mirror = p.zero_neg != 0, p.top == p.bottom
+    if p.skip or p.zero_pos or p.zero_neg not in (0, signed(0)) or p.nan_pos != p.nan_neg:
         return "ranged"
-    if p.over_pos == p.inf_pos == p.top and p.over_neg == p.inf_neg == bottom:
-        integers = p.flip > 0 and max(p.top, p.bottom) < 1 << int(p.fraction_bits)
-        return "counted" if integers else "clamped"
-    if p.top == p.bottom and p.over_pos == p.inf_pos > 0 and p.over_neg == p.inf_neg == signed(int(p.over_pos)):
-        return "mirrored"
+    lowest = signed(int(p.bottom)) if p.bottom or minus_zero else 0
+    if p.over_pos == p.inf_pos == p.top and p.over_neg == p.inf_neg == lowest and (mirror or not minus_zero):
+        return "bounded" if minus_zero else "counted" if p.flip else "clamped"
+    if p.over_pos == p.inf_pos > 0 and p.over_neg == p.inf_neg == signed(int(p.over_pos)) and mirror:
+        return "reflected" if minus_zero else "mirrored"
     return "ranged"
+
+
+def route(how: Shortcut, *, codes: bool) -> Literal["counting", "deterministic"]:
+    """Return the function of `core` that leads to these magnitudes in a deterministic mode at the least expense."""
+    return "counting" if codes and how != "ranged" else "deterministic"
 
 
 @functools.lru_cache(maxsize=64)

@@ -26,7 +26,7 @@ from qsim.kernels import cpu
 from qsim.kernels.compiled import portable
 from qsim.kernels.core import Addends, Parameters, Stochastic
 from qsim.kernels.lowering import wide_vectors
-from qsim.kernels.parameters import shortcut
+from qsim.kernels.parameters import Shortcut, route, shortcut
 from qsim.processes import cores
 from qsim.prove.specification import Pair
 from qsim.prove.sweep import GOING_OUT, Intervals, Tiles, Words, expected
@@ -69,14 +69,15 @@ def grids(both: Pair) -> Loop:
 
 
 @functools.lru_cache(maxsize=8)
-def rounding_loop(core: ModuleType, to_value: str, to_code: str, of_grid: Loop) -> Loop:
+def rounding_loop(core: ModuleType, to_value: Shortcut, to_code: Shortcut, of_grid: Loop) -> Loop:
     """Return the loop over tiles, compiled for these shortcuts.
 
     It takes the first and the last patterns of tiles, their results, what is added in each to a fraction, and the words of the
     parameters, and returns the first wrong pattern; -1 for none.
     """
-    deterministic, last_to_zero = core.deterministic, core.last_to_zero
+    last_to_zero = core.last_to_zero
     finish_value, finish_code = getattr(core, to_value), getattr(core, to_code)
+    value_of, code_of = getattr(core, route(to_value, codes=False)), getattr(core, route(to_code, codes=True))
     value_fields, code_fields = cpu.FIELDS[False], cpu.FIELDS[True]
 
     @numba.njit(nogil=True)
@@ -89,8 +90,8 @@ def rounding_loop(core: ModuleType, to_value: str, to_code: str, of_grid: Loop) 
         for i in range(last - first + 1):
             u = uint32(uint32(first) + uint32(i))
             a = uint32(u & uint32(p.sign - uint32(1)))
-            y = finish_value(deterministic(a, even, odd, small, p), u, p)
-            c = finish_code(deterministic(a, even, odd, small, q), u, q)
+            y = finish_value(value_of(a, even, odd, small, p), u, p)
+            c = finish_code(code_of(a, even, odd, small, q), u, q)
             wrong |= uint32(uint32(y ^ value) | uint32(c ^ code))
         return wrong
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from qsim.rounding import Mode, Saturation
 
 __all__ = [
     "FLOAT32", "FLOAT64", "Pair", "Result", "contrast", "deterministic", "evaluate", "nearest_even", "pair", "read", "result",
-    "rounded", "stochastic", "threshold", "value",
+    "rounded", "stochastic", "threshold", "unknown", "value",
 ]  # fmt: skip
 
 FLOAT32, FLOAT64 = CARRIERS[np.dtype(np.float32)], CARRIERS[np.dtype(np.float64)]
@@ -261,3 +261,48 @@ def rounded(
         return z3.If(z3.UGE(u, 1 << (width - 1)), signed(-1, kind), signed(1, kind))
 
     return term(0), term(1)
+
+
+# --- Of any format -----------------------------------------------------------------------------------------
+
+
+def unknown(z3: Any, carrier: Carrier, *, even: bool) -> tuple[Pair, list[Any], Any, Any, Any]:
+    """Return parameters that are variables, what is known of them, and man_bits, the position of emin, and has_zero.
+
+    Position counts exponents as fields of the carrier do. `even` is for integers and fixed point.
+    """
+    width, fraction = carrier.width, carrier.fraction_bits
+    man, low = z3.BitVecs("man_bits emin", width)
+    zero = z3.BitVec("has_zero", 1)
+    has_zero = z3.ZeroExt(width - 1, zero)
+    floor = low + fraction - man
+    one, none, inf = (z3.BitVecVal(value, width) for value in (1, 0, carrier.infinity))
+    everything, sign = (1 << width) - 1, 1 << (width - 1)
+    quantum = z3.If(z3.ULE(floor, fraction), one << (floor - 1), (floor - fraction) << fraction)
+    half = z3.If(z3.ULE(floor, fraction + 1), (one << (floor - 1)) >> 1, (floor - fraction - 1) << fraction)
+    shared = {
+        "fraction_bits": fraction, "last": width - 1, "sign": sign, "inf": inf, "largest": everything, "floor": floor,
+        "lowest": floor if even else low, "parity": ((floor + fraction + has_zero) & 1) << fraction, "quantum": quantum,
+        "halfway": half, "tiny": z3.If(z3.UGT(floor, fraction + 1), quantum - 1, z3.BitVecVal(everything, width)),
+    }  # fmt: skip
+    values = {"keep": width - 1, "count": 0, "skip": none, "flip": 0, "minus": sign, "smallest": quantum}
+    codes = {"keep": 0, "count": everything, "skip": 1 - has_zero, "smallest": 1}
+    both = Pair(*(variables(z3, width, kind, shared | known) for kind, known in (("value", values), ("code", codes))))
+    highest = 2 * carrier.bias
+    given = [
+        z3.ULE(man, fraction),
+        z3.UGE(low, 1),
+        z3.ULE(floor if even else low, highest),
+        z3.ULE(low, highest),
+        *(z3.ULT(end, sign) for p in both for end in (p.top, p.bottom)),
+        z3.Or(zero == 1, z3.And(man == 0, not even)),
+    ]
+    return both, given, man, low, has_zero
+
+
+def variables(z3: Any, width: int, kind: str, known: Mapping[str, Any]) -> Parameters:
+    """Return parameters that are variables but for those that are `known`."""
+    fields = {name: z3.BitVec(f"{name} of a {kind}", width) for name in Parameters._fields}
+    return Parameters(
+        **fields | {name: z3.BitVecVal(it, width) if isinstance(it, int) else it for name, it in known.items()}
+    )
