@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 import io
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,9 +67,11 @@ def figures(row: Row, suite: pyperf.BenchmarkSuite) -> list[Figure]:
         values = np.array(one.get_values())
         if row.measure in (Measure.SHARE, Measure.TIMES):
             values /= np.array(suite.get_benchmark(f"{name}/{who}/reference").get_values())
+        about = one.get_metadata()
         if row.measure is Measure.SHARE:
             values = 1 / values / divisor
-        about = one.get_metadata()
+        if row.measure is Measure.ELEMENT:
+            values /= about["elements"]
         low, median, high = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
         own = one.format_value(one.median())
         found.append(Figure(who, about["version"], low, median, high, own, about["others"]))
@@ -152,7 +155,7 @@ def blocks(suite: pyperf.BenchmarkSuite, stem: str) -> Iterator[str]:
             yield f"## {group}"
             heads = ("row", "work", "goal", "reached", "quartiles", "a call", "best other")
             yield pipe_table(heads, [cells(row, found[row.name]) for row in shown], [False] * 2 + [True] * 4)
-            reasons = dict.fromkeys(why(row) for row in shown if not row.meets(found[row.name][0].median))
+            reasons = dict.fromkeys(why(row, found) for row in shown if not row.meets(found[row.name][0].median))
             yield from (reason for reason in reasons if reason)
     if any(found[row.name][0].others > BUSY for row in measured):
         yield f"\\* Other processes took more than {BUSY:.0%} of a core meanwhile."
@@ -165,10 +168,19 @@ def blocks(suite: pyperf.BenchmarkSuite, stem: str) -> Iterator[str]:
     yield pipe_table(heads, every, [False] * 2 + [True] * 3)
 
 
-def why(row: Row) -> str:
-    """Return what is known of a row that misses its goal: what it takes, and what was tried."""
+def why(row: Row, found: Mapping[str, list[Figure]]) -> str:
+    """Return what is known of a row that misses its goal: what it takes, and what was tried.
+
+    The name of a row in braces stands for its figure.
+    """
+
+    def figure(name: re.Match[str]) -> str:
+        return amount(ROWS[name[1]], found[name[1]][0].median) if found[name[1]] else "(not measured here)"
+
     known = (
-        f"Missed, `{pattern}`: {reason}" for pattern, reason in LIMITS.items() if fnmatch.fnmatch(row.name, pattern)
+        f"Missed, `{pattern}`: {re.sub(r'{(.+?)}', figure, reason)}"
+        for pattern, reason in LIMITS.items()
+        if fnmatch.fnmatch(row.name, pattern)
     )
     return next(known, "")
 

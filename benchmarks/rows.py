@@ -25,6 +25,8 @@ class Measure(enum.StrEnum):
     """The time of the candidate divided by that of the reference: at most the goal."""
     SECONDS = "seconds"
     """The time of a call: at most the goal."""
+    ELEMENT = "seconds an element"
+    """The time of a call divided by the number of elements: at most the goal."""
     BYTES = "bytes"
     """What the call returns: at most the goal."""
 
@@ -155,6 +157,26 @@ def modes() -> Iterator[Row]:
     yield Row(name="rbits", what="SRA with 8 random bits that are given", ours=given, goal=0.55)
 
 
+def cached() -> Iterator[Row]:
+    """Yield loops over arrays in a second-level cache, which show what is computed and not what memory has."""
+    cases = {
+        "copy": ("a copy", copy),
+        "rne": ("RNE to values of E4M3", work.looped("float8_e4m3fn")),
+        "codes": ("RNE to codes of E4M3", work.looped("float8_e4m3fn", codes=True)),
+        "words": ("drawing 32 random bits", work.drawn),
+        "sr": ("SR to values of E4M3", work.looped("float8_e4m3fn", "SR")),
+        "src": ("SRC(8) to values of E4M3", work.looped("float8_e4m3fn", "SRC", sr_bits=8)),
+        "threshold": ("Threshold(0.25) to values of E4M3", work.looped("float8_e4m3fn", "THR", eps=0.25)),
+        "int8": ("RNE to int8 with a given scale", work.looped("int8", scale=peers.SCALE)),
+        "int8-codes": ("RNE to codes of int8 with a given scale", work.looped("int8", scale=peers.SCALE, codes=True)),
+        "decode": ("decoding codes of E4M3", decoded("float8_e4m3fn")),
+    }
+    for name, (what, ours) in cases.items():
+        yield Row(
+            name=f"cache-{name}", what=what, ours=ours, elements=1 << 15, reference=None, measure=Measure.ELEMENT, goal=None,
+        )  # fmt: skip
+
+
 def small() -> Iterator[Row]:
     """Yield calls of few elements."""
     cases = {
@@ -269,6 +291,7 @@ GROUPS = {
     "Decoding, against writing as many values": (*decoding(),),
     "The other modes, to values of E4M3": (*modes(),),
     "Small arrays, from a cache: the time of a call": (*small(),),
+    "In a second-level cache, without the call: the time of an element": (*cached(),),
     "Growth: the share of a copy at each size, against that at 2^24; and memory": (*growth(),),
     "A training step: roundings and products in turn, against one after the other": (*training(),),
     "The engine: loss and gradient of a batch": (*gradients(),),
@@ -291,30 +314,37 @@ LIMITS: dict[str, str] = {
     "which takes as long and loses the vectors of some loops; to make no machine code of them alone, which saves nothing.",
     "sweep-*": "Value and code of each input are compared, which takes 0.9 ns of a core. Sharing what both compute, "
     "vectors of 512 bits, and differences collected in words as wide as the inputs have halved it.",
-    "small-*": "Of a call of 64 elements 1 us is ctypes and the loop; the rest is Python that looks the rounding "
-    "up and checks `out`. To round 4,096 elements takes 1.3 us besides, with Philox's words 3.3.",
-    "growth-*": "A rounding takes what it takes at every size, 0.31 to 0.34 ns an element and 0.8 with Philox's words; a "
-    "copy takes 0.08 ns in the nearest cache, 0.10 at 2^18 and 2^20, and less at 2^30 than at 2^24 too.",
+    "small-*": "Of a call of 64 elements 1 us is ctypes and the loop, with random words 1.3 us; the rest is Python that looks "
+    "the rounding up and checks `out`. To round 4,096 elements takes 4,096 times {cache-rne} besides, with random words "
+    "{cache-sr}.",
+    "growth-*": "A rounding takes what it takes at every size, {cache-rne} an element in a cache and {cache-sr} with random "
+    "words; a copy takes {cache-copy} there, and less at 2^30 than at 2^24 too.",
     "*-strided": "Elements are gathered by NumPy, a piece at a time, and rounded then: two passes, the first as long as "
-    "the copy. To read them where they are would take a second compilation of each loop, for strides.",
+    "the copy, the second {cache-sr} an element. To read them where they are would take a second compilation of each loop.",
     "decode-*": "Five bytes an element are moved where the reference writes four: 0.8 is the whole of what memory has. "
     "Arithmetic on the bits of a code took the place of a table, and half its time; lists of values keep that.",
     "*-2": "Two threads copy twice as fast where memory has room for both, and arithmetic stays what it is on "
-    "each: 0.31 ns an element to values in a cache, 0.42 to codes, 0.82 with Philox's words.",
-    "codes-*": "Forty instructions an element, 0.42 ns in a cache, against a copy of 0.3 ns. Memory is asked "
-    "for elements 512 before their turn: without that a loop of this length waited for it four fifths of "
-    "its time. Tried: other distances, other blocks, asking for the output too, and vectors of 256 bits, which are as fast.",
-    "sr-*": "Philox4x32-10 takes 18 multiplications and 18 shifts for 32 words in vectors of 512 bits, 0.43 ns a "
-    "word; the rounding takes 0.39.",
-    "int8-*": "A division, forty instructions and a multiplication an element, 0.44 ns in a cache; the abs-max reads the "
-    "array once more. PyTorch's codes are of x times 1 / s, which saves the division and rounds some x otherwise.",
+    "each: {cache-rne} an element to values in a cache, {cache-codes} to codes, {cache-sr} with random words.",
+    "codes-*": "Twenty-six instructions an element, {cache-codes} in a cache, against a copy of which one element takes what "
+    "memory gives. Memory is asked for elements 512 before their turn: without that a loop of this length waited for it four "
+    "fifths of its time. Four vectors are under way at a time, which gained a tenth. Tried besides: other distances and "
+    "blocks, asking for the output too, vectors of 256 bits, two and eight vectors at a time.",
+    "sr-*": "Philox4x32-10 takes 18 multiplications and 18 shifts for 32 words in vectors of 512 bits, {cache-words} a "
+    "word in a cache; with the rounding it is {cache-sr}. Four vectors are under way at a time, since each of the ten rounds "
+    "waits for the one before, which gained an eighth. Tried besides: two and eight, and buffers of 128 to 1024 words.",
+    "int8-*": "A division, forty instructions and a multiplication an element, {cache-int8} in a cache, and {cache-int8-codes} "
+    "to codes, which are counted in thirty; the abs-max reads the array once more. Tried: to count values as codes and convert "
+    "them, which takes nine tenths as long. PyTorch's codes are of x times 1 / s, which saves the division and rounds some x "
+    "otherwise.",
     "threshold": "The whole fraction is compared, as with random words, and bits lost below the word are asked for, for "
-    "which LLVM widens to 64 bits: 0.72 ns in a cache. Tried: five other ways to ask, none faster.",
-    "s??": "As SR. SRC and SRE ask besides whether bits were lost below the word, for which LLVM widens to 64 bits: 1.2 ns "
-    "in a cache. Tried: five other ways to ask, none faster.",
+    "which LLVM widens to 64 bits: {cache-threshold} in a cache. Tried: five other ways to ask, none faster.",
+    "s??": "As SR. SRC and SRE ask besides whether bits were lost below the word, for which LLVM widens to 64 bits: "
+    "{cache-src} in a cache. Tried: five other ways to ask, none faster.",
     "rbits": "Words are read twice, to check them before anything is written and to use them: 16 bytes an element against "
     "8 of the copy, of which 0.5 is the whole. They are lifted to the top of a word in a buffer, with no copy of them.",
-    "r*": "0.31 ns an element in a cache: of a copy that takes 0.34 ns this is the whole, of one that takes 0.26 "
-    "five sixths.",
+    "r*": "{cache-rne} an element in a cache, which is the whole of a copy where that takes as long.",
 }
-"""By pattern of names: why rows are where they are if they miss their goals, and what was tried. A row takes the first."""
+"""By pattern of names: why rows are where they are if they miss their goals, and what was tried. A row takes the first.
+
+The name of a row in braces stands for its figure.
+"""

@@ -22,10 +22,12 @@ import psutil
 
 import qsim
 from qsim.arrays import code_dtype
+from qsim.kernels import cpu
 from qsim.kernels.parameters import addends, stochastic
 from qsim.prove import exhaustive, sweep
 from qsim.prove.specification import FLOAT32, pair
-from qsim.rounding import Mode, saturations
+from qsim.rounder import How, plan_of
+from qsim.rounding import Mode, Quantizer, saturations
 
 Call = Callable[[], Any]
 Maker = Callable[["Data"], Call]
@@ -112,6 +114,29 @@ def by_words(fmt: str, mode: str) -> Maker:
 def decoded(fmt: str) -> Maker:
     """Decode codes."""
     return lambda data: functools.partial(qsim.decode, qsim.encode(data.x, fmt), fmt, out=data.out)
+
+
+def looped(fmt: str, mode: str = "RNE", *, codes: bool = False, scale: float | None = None, **options: Any) -> Maker:
+    """Run the loop alone, without the call around it."""
+
+    def make(data: Data) -> Call:
+        q = Quantizer(fmt, Mode[mode], **options)
+        plan = plan_of(How(q, q.sr_bits, q.eps, None), data.x.dtype, codes=codes)
+        x, y = data.x.view(plan.words.dtype), data.codes(fmt) if codes else data.out.view(plan.words.dtype)
+        if scale is not None:
+            limit = () if codes else (np.inf,)
+            rows = data.x[None], y[None] if codes else data.out[None], np.array([scale], data.x.dtype)
+            return functools.partial(plan.scaled, *rows, *limit, plan.words)
+        if plan.drawn is not None:
+            return functools.partial(plan.drawn, x, y, 1, 0, 0, 0, plan.words)
+        return functools.partial(plan.loop, x, y, plan.words)
+
+    return make
+
+
+def drawn(data: Data) -> Call:
+    """Draw a random word for each element."""
+    return functools.partial(cpu.fill, data.words, 0, 1, 0)
 
 
 def swept(fmt: str, mode: str) -> Maker:
