@@ -1,7 +1,6 @@
 """Any format at all: the kernel with unknown parameters is the definition, by SMT."""
 
 from qsim.kernels import core
-from qsim.kernels.parameters import addends, stochastic
 from qsim.prove import Method, Theorem, all_held
 from qsim.prove import specification as spec
 from qsim.prove.specification import FLOAT32, FLOAT64, Pair, read, unknown
@@ -56,21 +55,7 @@ def prove_one(mode, n=0, *, even, man_bits=None, carrier=FLOAT32):
     u, w = z3.BitVecs("u w", width)
     below_sign = (1 << (width - 1)) - 1
     negative, a = z3.UGT(u, below_sign), u & below_sign
-    sticky = None
-    if mode.stochastic:
-        tie_even, sticky = reader.call(core.addend, w, smt.constants(stochastic(mode, n, carrier.dtype)))
-        tie_odd = tie_even
-        away = spec.stochastic(smt.word(n, width), z3.LShR(w, width - n), mode)
-    elif mode is Mode.THR:
-        tie_even, sticky = reader.call(core.eps_addend, w, negative)
-        tie_odd = tie_even
-        away = spec.threshold(w)
-    else:
-        chosen = smt.constants(addends(mode, carrier.dtype))
-        tie_even, tie_odd = (
-            z3.If(negative, *pair) for pair in ((chosen.even_neg, chosen.even_pos), (chosen.odd_neg, chosen.odd_pos))
-        )
-        away = spec.deterministic(mode)
+    tie_even, tie_odd, sticky, away = spec.added(core, reader, mode, n, w, negative, carrier)
     y, code = read(reader, core, u, tie_even, tie_odd, both, sticky)
     everything = smt.word(below_sign, width)
     endless = p._replace(top=everything, bottom=everything, zero_pos=none, zero_neg=p.sign)

@@ -1,9 +1,8 @@
 """The shorter way to a code, which counts the values below, is the whole way, by SMT."""
 
 from qsim.kernels import core
-from qsim.kernels.parameters import addends
 from qsim.prove import Method, Theorem, all_held
-from qsim.prove.specification import FLOAT32, FLOAT64, unknown
+from qsim.prove.specification import FLOAT32, FLOAT64, added, unknown
 from qsim.rounding import Mode
 
 THEOREM = Theorem(
@@ -33,15 +32,11 @@ def prove_one(mode, *, even, carrier=FLOAT32):
 
     both, given, man, low, has_zero = unknown(z3, carrier, even=even)
     p, u = both.code, z3.BitVec("u", carrier.width)
-    chosen = smt.constants(addends(mode, carrier.dtype))
-    negative, a = z3.UGE(u, p.sign), u & (p.sign - 1)
-    tie_even, tie_odd = (
-        z3.If(negative, *pair) for pair in ((chosen.even_neg, chosen.even_pos), (chosen.odd_neg, chosen.odd_pos))
-    )
-    reader = smt.Reader()
-    small = reader.call(core.last_to_zero, tie_even, p)
-    whole = reader.call(core.round_bits, u, tie_even, tie_odd, small, p)
-    short = reader.call(core.ranged, reader.call(core.counting, a, tie_even, tie_odd, small, p), u, p)
+    a, reader = u & (p.sign - 1), smt.Reader()
+    even_added, odd_added, *_ = added(core, reader, mode, 0, None, z3.UGE(u, p.sign), carrier)
+    small = reader.call(core.last_to_zero, even_added, p)
+    whole = reader.call(core.round_bits, u, even_added, odd_added, small, p)
+    short = reader.call(core.ranged, reader.call(core.counting, a, even_added, odd_added, small, p), u, p)
     grid = "even grids" if even else "float formats"
     return smt.decide(
         short == whole,

@@ -2,7 +2,6 @@
 
 from qsim.formats import get_format
 from qsim.kernels import core
-from qsim.kernels.parameters import addends, stochastic
 from qsim.prove import Method, Theorem, all_held
 from qsim.prove import specification as spec
 from qsim.prove.specification import FLOAT32, evaluate, pair, read, rounded
@@ -35,21 +34,7 @@ def prove_one(fmt, saturation, mode, n=0, nan="canonical"):
     both, reader = pair(fmt, saturation, FLOAT32, mode, signed_nan=nan == "signed"), smt.Reader()
     u, w = z3.BitVecs("u w", 32)
     r = z3.LShR(w, smt.word(32 - n, 32))
-    negative, sticky = z3.UGE(u, smt.word(1 << 31, 32)), None
-    if mode.stochastic:
-        even, sticky = reader.call(core.addend, w, smt.constants(stochastic(mode, n, FLOAT32.dtype)))
-        odd = even
-        away = spec.stochastic(smt.word(n, 32), r, mode)
-    elif mode is Mode.THR:
-        even, sticky = reader.call(core.eps_addend, w, negative)
-        odd = even
-        away = spec.threshold(w)
-    else:
-        chosen = smt.constants(addends(mode, FLOAT32.dtype))
-        even, odd = (
-            z3.If(negative, *pair) for pair in ((chosen.even_neg, chosen.even_pos), (chosen.odd_neg, chosen.odd_pos))
-        )
-        away = spec.deterministic(mode)
+    even, odd, sticky, away = spec.added(core, reader, mode, n, w, z3.UGE(u, smt.word(1 << 31, 32)))
     y, code = read(reader, core, u, even, odd, [*map(smt.constants, both)], sticky)
     right_value, right_code = rounded(u, fmt, saturation, away, FLOAT32, mode, nan)
 

@@ -1,12 +1,14 @@
-"""The scalar core with one fault in its source, and modules of files that a test wrote."""
+"""The scalar core with one fault in its source, theorems to plant it in, and modules of files that a test wrote."""
 
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
 from qsim.kernels import core
+from qsim.prove import Proof, find
 
 
 def module_of(path: Path) -> ModuleType:
@@ -26,6 +28,12 @@ def mutant(folder: Path, old: str, new: str) -> ModuleType:
     path = folder / "mutant.py"
     path.write_text(source.replace(old, new), encoding="utf-8")
     return module_of(path)
+
+
+def loaded(name: str) -> tuple[Proof, ModuleType]:
+    """Return a theorem, and its module, loaded anew, to plant a fault in."""
+    (proof,) = find([name])
+    return proof, sys.modules[f"qsim_proof_{name}"]
 
 
 OF_WORDS = {

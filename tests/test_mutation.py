@@ -10,7 +10,6 @@ import functools
 import itertools
 import math
 import random
-import sys
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from types import ModuleType
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import z3
+from mutants import loaded
 from mutation import mutants
 from strategies import NAMED, SMALL
 
@@ -26,7 +26,7 @@ from qsim import reference
 from qsim.formats import Format, Grid, get_format
 from qsim.kernels import core as honest
 from qsim.kernels.parameters import Carrier, addends, route, shortcut, stochastic
-from qsim.prove import all_held, find, smt
+from qsim.prove import all_held, smt
 from qsim.prove.specification import FLOAT32, FLOAT64, Pair, Result, evaluate, pair, read, value
 from qsim.rounding import Mode, Saturation, saturations
 from qsim.verdicts import Outcome, Verdict
@@ -108,12 +108,6 @@ EVERY = 24
 # --- By theorems -----------------------------------------------------------------------------------------------------
 
 
-def theorem(name: str) -> ModuleType:
-    """Return the module of a theorem, loaded anew, to plant a fault in."""
-    (proof,) = find([name])
-    return sys.modules[proof.prove.__module__]
-
-
 def by_theorem(core: ModuleType, case: int, way: str) -> Verdict:
     """Ask the theorem of a case about a core: for this format, or for all with its man_bits where words are random.
 
@@ -123,10 +117,10 @@ def by_theorem(core: ModuleType, case: int, way: str) -> Verdict:
     fmt = get_format(name)
     assert isinstance(fmt, Grid)
     named = not mode.stochastic and fmt.top <= MANY
-    module = theorem("shortcuts_smt" if way != WHOLE else "modes_kernel_smt" if named else "any_format_smt")
+    _, module = loaded("shortcuts_smt" if way != WHOLE else "modes_kernel_smt" if named else "any_format_smt")
     module.core = core
     if way != WHOLE:
-        codes = theorem("counting_smt")
+        _, codes = loaded("counting_smt")
         codes.core = core
         shortcuts = (module.prove_one(how, FLOAT32) for how in {*way.split()} - {WHOLE})
         fixed = [] if mode.stochastic or mode is Mode.THR else [mode]

@@ -22,7 +22,7 @@ import z3
 from covered import covers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutants import MUTANTS, OF_CODES, OF_SHORTCUTS, OF_WORDS, module_of, mutant
+from mutants import MUTANTS, OF_CODES, OF_SHORTCUTS, OF_WORDS, loaded, module_of, mutant
 from strategies import NAMED, SMALL, inputs
 
 from qsim import reference
@@ -328,12 +328,6 @@ def test_the_theorem_holds_in_full(name) -> None:
     """The theorem comes out as its file expects."""
     (entry,) = run(find([name]))
     assert entry.as_expected, entry.error or str(entry.verdict)
-
-
-def loaded(name: str) -> tuple[Proof, ModuleType]:
-    """Return a theorem, and its module to plant a fault in."""
-    (proof,) = find([name])
-    return proof, sys.modules[f"qsim_proof_{name}"]
 
 
 def refuted(proof: Proof) -> str:

@@ -12,9 +12,9 @@ from types import ModuleType
 import cvc5
 import pytest
 import z3
-from mutants import MUTANTS, mutant
+from mutants import MUTANTS, loaded, mutant
 
-from qsim.prove import find, smt
+from qsim.prove import smt
 from qsim.prove.solvers import SOLVERS, script
 from qsim.rounding import Mode
 from qsim.verdicts import Outcome
@@ -61,8 +61,7 @@ def questions(name: str, monkeypatch: pytest.MonkeyPatch, prove: Callable[[Modul
     with monkeypatch.context() as patched:
         for solver in SOLVERS:
             patched.setitem(SOLVERS, solver, lambda question, _: asked.append(question))
-        (proof,) = find([name])
-        prove(sys.modules[proof.prove.__module__])
+        prove(loaded(name)[1])
     return asked
 
 

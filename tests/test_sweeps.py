@@ -19,7 +19,7 @@ import pytest
 from covered import covers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutants import MUTANTS, OF_WORDS, mutant
+from mutants import MUTANTS, OF_WORDS, loaded, mutant
 from strategies import CATALOGUE, PARAMETRIC, patterns
 
 import qsim
@@ -73,12 +73,6 @@ def drawing(fmt: Format, mode: Mode, n: int, rule: Saturation | None = None):
     rule = rule or saturations(fmt)[0]
     both = pair(fmt, rule, FLOAT32, mode)
     return sweep.intervals(fmt, rule), mode, n, stochastic(mode, n, FLOAT32.dtype), both
-
-
-def theorem_module(name: str) -> ModuleType:
-    """Return the module of a theorem, loaded."""
-    find([name])
-    return sys.modules[f"qsim_proof_{name}"]
 
 
 def by_words(fmt: Format):
@@ -198,7 +192,7 @@ def test_where_faults_are_likely(fmt: Format) -> None:
 
     So the quick run of the theorem has it, of float32 and float64 inputs and under every saturation.
     """
-    assert list(theorem_module(THEOREM).failures(fmt, None)) == []
+    assert list(loaded(THEOREM)[1].failures(fmt, None)) == []
 
 
 @covers(
@@ -208,7 +202,7 @@ def test_where_faults_are_likely(fmt: Format) -> None:
 @pytest.mark.parametrize("fmt", WIDE, ids=str)
 def test_lists_and_gaps_where_faults_are_likely(fmt: Format) -> None:
     """At and beside every step to a list, a grid with a gap or E8M0, each mode is right, and so are the codes of all values."""
-    assert list(theorem_module(WIDENED).failures(fmt, None)) == []
+    assert list(loaded(WIDENED)[1].failures(fmt, None)) == []
 
 
 PLACES = {"tiny": (0, 1 << 16), "near 1": (0x3F7F8000, 0x3F810000), "near -1": (0xBF7F8000, 0xBF810000)}
@@ -682,7 +676,7 @@ def test_the_theorem_refutes(monkeypatch) -> None:
 @pytest.mark.parametrize("field", ["first", "value"])
 def test_a_wrong_step_of_a_list_is_found(name: str, field: str) -> None:
     """A step that begins one pattern early or has another value is found, beside the steps and by the walk."""
-    fmt, proof = get_format(name), theorem_module(WIDENED)
+    fmt, proof = get_format(name), loaded(WIDENED)[1]
     rule = saturations(fmt)[0]
     right, problem = proof.steps(fmt, Mode.RNE, rule)
     assert problem is None

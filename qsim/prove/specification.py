@@ -19,12 +19,13 @@ import numpy as np
 from qsim import reference
 from qsim.formats import Format
 from qsim.kernels.core import Parameters
-from qsim.kernels.parameters import CARRIERS, Carrier, parameters
+from qsim.kernels.parameters import CARRIERS, Carrier, addends, parameters
+from qsim.kernels.parameters import stochastic as sources
 from qsim.rounding import Mode, Saturation
 
 __all__ = [
-    "FLOAT32", "FLOAT64", "Pair", "Result", "contrast", "deterministic", "evaluate", "nearest_even", "pair", "read", "result",
-    "rounded", "stochastic", "threshold", "unknown", "value",
+    "FLOAT32", "FLOAT64", "Pair", "Result", "added", "contrast", "deterministic", "evaluate", "nearest_even", "pair", "read",
+    "result", "rounded", "stochastic", "threshold", "unknown", "value",
 ]  # fmt: skip
 
 FLOAT32, FLOAT64 = CARRIERS[np.dtype(np.float32)], CARRIERS[np.dtype(np.float64)]
@@ -261,6 +262,30 @@ def rounded(
         return z3.If(z3.UGE(u, 1 << (width - 1)), signed(-1, kind), signed(1, kind))
 
     return term(0), term(1)
+
+
+def added(
+    core: ModuleType, reader: Any, mode: Mode, n: int, w: Any, negative: Any, carrier: Carrier = FLOAT32
+) -> tuple[Any, Any, Any, Any]:
+    """Return the terms that `mode` adds for even and for odd codes, whether they are sticky, and its rule for `rounded`.
+
+    `w` is the random word, of whose top bits SRA, SRB, SRC and SRE take `n`, or the eps of Threshold; `negative` says the sign
+    of x. A deterministic mode's terms are not sticky: `None`.
+    """
+    import z3
+
+    from qsim.prove import smt
+
+    width = carrier.width
+    if mode.stochastic:
+        r, sticky = reader.call(core.addend, w, smt.constants(sources(mode, n, carrier.dtype)))
+        return r, r, sticky, stochastic(smt.word(n, width), z3.LShR(w, smt.word(width - n, width)), mode)
+    if mode is Mode.THR:
+        r, sticky = reader.call(core.eps_addend, w, negative)
+        return r, r, sticky, threshold(w)
+    t = smt.constants(addends(mode, carrier.dtype))
+    even, odd = (z3.If(negative, *two) for two in ((t.even_neg, t.even_pos), (t.odd_neg, t.odd_pos)))
+    return even, odd, None, deterministic(mode)
 
 
 # --- Of any format -----------------------------------------------------------------------------------------
