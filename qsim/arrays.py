@@ -6,17 +6,15 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qsim.decoder import decode_array, known_way, way_of
 from qsim.errors import InputError, integer
-from qsim.formats import Format, get_format
-from qsim.formats.format import WIDEST_TABLE
-from qsim.kernels.decoding import Decoder, decoder, narrowed
+from qsim.formats import Format
 from qsim.kernels.parameters import CARRIERS
-from qsim.kernels.threads import in_parts
 from qsim.rounder import How, Plan, can_hold, code_dtype, plan_of, random_words, round_and_count, round_array
 from qsim.rounding import (
     LIMITED,
@@ -143,9 +141,9 @@ def decode(
     leave some of them unused; and for an `out` that does not fit.
     """
     try:
-        way = (_decoding if isinstance(fmt, str) and ".toml" in fmt else _known_decoding)(fmt, dtype)
+        way = (way_of if isinstance(fmt, str) and ".toml" in fmt else known_way)(fmt, dtype)
     except TypeError:  # what has no hash; and a file may change
-        way = _decoding(fmt, dtype)
+        way = way_of(fmt, dtype)
     fmt, wanted = way.format, way.dtype
     array = as_array(codes, "codes")
     if array.dtype.kind not in "iu":
@@ -157,7 +155,7 @@ def decode(
         _check_out(out, array, wanted)
         array = array.copy() if _may_share(array, out) else array
     values = np.empty(array.shape, wanted) if out is None else out
-    _decode(array, values, way)
+    decode_array(array, values, way)
     return values
 
 
@@ -462,62 +460,3 @@ def _broadcast(array: NDArray[Any], shape: tuple[int, ...], name: str) -> NDArra
         return np.broadcast_to(array, shape)
     except ValueError:
         raise InputError(f"{name} of shape {array.shape} do not broadcast to the shape {shape} of x") from None
-
-
-class _Way(NamedTuple):
-    """Hold how the codes of a format are decoded."""
-
-    format: Format
-    dtype: np.dtype[Any]
-    #: The values of all codes, if there are few.
-    line: NDArray[Any] | None
-    #: The loop for arrays in C order, if there is one for values of this type.
-    loop: Decoder | None
-    #: Whether some codes have no value.
-    gaps: bool
-
-
-def _decoding(fmt: str | Format, dtype: Any) -> _Way:
-    """Return how codes of a format are decoded to a type, or to float64 where that does not hold it."""
-    fmt = get_format(fmt)
-    try:
-        wanted = np.dtype(dtype)
-    except TypeError:
-        raise InputError(f"dtype = {dtype!r} is no type of NumPy; float32 is one") from None
-    if wanted.name not in INPUTS:
-        raise InputError(f"values are decoded to float16, bfloat16, float32 or float64, not {wanted}")
-    native = wanted.newbyteorder("=") if wanted.kind == "f" else wanted
-    wanted, native = (wanted, native) if can_hold(number_format(native), fmt) else (np.dtype(np.float64),) * 2
-    if fmt.bits > WIDEST_TABLE:
-        return _Way(fmt, wanted, None, None, gaps=False)
-    line = narrowed(fmt.values(), native)
-    loop = decoder(fmt, line) if wanted in CARRIERS and wanted.isnative else None
-    return _Way(fmt, wanted, line, loop, gaps=not fmt.has_nan and bool(np.isnan(line).any()))
-
-
-_known_decoding = functools.lru_cache(maxsize=256)(_decoding)
-
-
-def _decode(codes: NDArray[Any], values: NDArray[Any], way: _Way) -> None:
-    """Write the value of every code into `values`; refuse codes that have none."""
-    if way.line is None:
-        wide = way.format.decode_array(codes.reshape(-1)).reshape(codes.shape)
-        _refuse_unused(codes, wide, way.format)
-        values[...] = wide
-        return
-    if way.gaps:
-        _refuse_unused(codes, way.line[codes], way.format)
-    loop = way.loop
-    plain = codes.flags.c_contiguous and values.flags.c_contiguous and values.dtype.isnative
-    if loop is not None and plain and codes.dtype.kind == "u" and codes.dtype.isnative:
-        flat, out = codes.reshape(-1), values.reshape(-1)
-        in_parts(flat.size, lambda begin, end: loop(flat[begin:end], out[begin:end]))
-    else:
-        values[...] = way.line[codes]
-
-
-def _refuse_unused(codes: NDArray[Any], values: NDArray[Any], fmt: Format) -> None:
-    """Refuse codes without a value, of a format without a NaN."""
-    unused = np.isnan(values)
-    if not fmt.has_nan and unused.any():
-        raise InputError(f"{codes[unused][0]} is no code of {fmt.name}: no value has it")

@@ -14,7 +14,7 @@ import pytest
 from strategies import NAMED, SMALL
 
 import qsim
-from qsim import arrays
+from qsim import decoder
 from qsim.formats import format as format_module
 from qsim.formats import get_format
 from qsim.kernels import decoding
@@ -127,7 +127,7 @@ def test_the_processor_may_be_set_otherwise(bits, name, dtype) -> None:
 
     with processor_set(bits):
         later = decoded()
-        for known in (arrays._known_decoding, format_module._values):
+        for known in (decoder.known_way, format_module._values):
             known.cache_clear()
         first = decoded()
     assert {*later, *first} == {right}
