@@ -93,11 +93,11 @@ def quantize(
     how = _how(fmt, mode, sr_bits, eps, saturation, scale, per, order, ftz_in, ftz_out, nan)
     array = x if type(x) is np.ndarray and x.dtype in CARRIERS else _floats(x)
     plan = plan_of(how, array.dtype)
-    if out is not None:
-        _check_out(out, array, array.dtype)
-    values = np.empty(array.shape, array.dtype) if out is None else out
+    values = np.empty(array.shape, array.dtype) if out is None else _plain(out, array, array.dtype)
     _round(array, values, how, plan, key, rbits, fresh=out is None)
-    return values if out is not None or array is x else _as(values, np.asarray(x).dtype)
+    if out is not None:
+        return out
+    return values if array is x else _as(values, np.asarray(x).dtype)
 
 
 def encode(
@@ -125,11 +125,9 @@ def encode(
     how = _how(fmt, mode, sr_bits, eps, saturation, scale, per, order, ftz_in, ftz_out, nan)
     array = x if type(x) is np.ndarray and x.dtype in CARRIERS else _floats(x)
     plan, dtype = plan_of(how, array.dtype, codes=True), code_dtype(how.q.format)
-    if out is not None:
-        _check_out(out, array, dtype)
-    codes = np.empty(array.shape, dtype) if out is None else out
+    codes = np.empty(array.shape, dtype) if out is None else _plain(out, array, dtype)
     _round(array, codes, how, plan, key, rbits, fresh=out is None, codes=True)
-    return codes
+    return codes if out is None else out
 
 
 def decode(
@@ -151,12 +149,9 @@ def decode(
     fits = array.dtype.kind == "u" and 8 * array.dtype.itemsize <= fmt.bits
     if array.size and not fits and not 0 <= int(array.min()) <= int(array.max()) < 1 << fmt.bits:
         raise InputError(f"codes of {fmt.name} are 0 .. {(1 << fmt.bits) - 1}, not {array.min()} .. {array.max()}")
-    if out is not None:
-        _check_out(out, array, wanted)
-        array = array.copy() if _may_share(array, out) else array
-    values = np.empty(array.shape, wanted) if out is None else out
-    decode_array(array, values, way)
-    return values
+    values = np.empty(array.shape, wanted) if out is None else _plain(out, array, wanted)
+    decode_array(array.copy() if out is not None and _may_share(array, values) else array, values, way)
+    return values if out is None else out
 
 
 def quantize_draws(
@@ -331,23 +326,30 @@ def _as(y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return y.astype(dtype, copy=False) if dtype.kind == "f" else y
 
 
-def _check_out(out: NDArray[Any], array: NDArray[Any], dtype: np.dtype[Any]) -> None:
-    if isinstance(out, np.ndarray):
-        flags = out.flags
-        whole = flags.c_contiguous
-        if whole and out.dtype is dtype and out.shape == array.shape and flags.writeable:
-            return  # at once, for a small array takes no longer than these questions
-        if not whole and _overlaps(out):
-            raise InputError("out has elements that share memory; give an array of its own elements")
-    if (
-        not isinstance(out, np.ndarray)
-        or out.shape != array.shape
-        or out.dtype.newbyteorder("=") != dtype.newbyteorder("=")
-    ):
-        found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise InputError(f"out is {found}; it must be an array of {dtype} {array.shape}, the shape of x")
-    if not out.flags.writeable:
+def _plain(out: NDArray[Any], array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return `out` as an array of no subclass; refuse what cannot take an element of `dtype` for each of `array`."""
+    plain = out
+    if type(out) is not np.ndarray:
+        if not isinstance(out, np.ndarray):
+            raise InputError(
+                f"out is {type(out).__name__}; it must be an array of {dtype} {array.shape}, the shape of x"
+            )
+        if isinstance(out, np.ma.MaskedArray):
+            raise InputError("out is a masked array; give its data, for a mask has no rounding")
+        plain = np.asarray(out)
+    flags = plain.flags
+    whole = flags.c_contiguous
+    if whole and plain.dtype is dtype and plain.shape == array.shape and flags.writeable:
+        return plain  # at once, for a small array takes no longer than these questions
+    if not whole and _overlaps(plain):
+        raise InputError("out has elements that share memory; give an array of its own elements")
+    if plain.shape != array.shape or plain.dtype.newbyteorder("=") != dtype.newbyteorder("="):
+        raise InputError(
+            f"out is {plain.dtype} {plain.shape}; it must be an array of {dtype} {array.shape}, the shape of x"
+        )
+    if not flags.writeable:
         raise InputError("out is read-only; give an array that can be written")
+    return plain
 
 
 def _overlaps(out: NDArray[Any]) -> bool:

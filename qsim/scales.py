@@ -119,6 +119,7 @@ def derive_scale(x: NDArray[Any], q: Quantizer, lead: int = 0) -> NDArray[Any] |
         return None
     if not isinstance(q.scale, str):
         return given_scale(q.scale, x, lead)
+    x = np.asarray(x) if isinstance(x, np.ndarray) else x  # of a matrix a sum cannot keep its axes
     axes = tuple(lead + axis for axis in shared_axes(q.per, x.ndim - lead))
     number, limit, reached, smallest, beyond = _limits(q.format, x.dtype)
     largest = _largest(x, axes, q).astype(number)

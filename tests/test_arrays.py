@@ -202,10 +202,11 @@ def test_out(kind: np.dtype) -> None:
         (np.zeros(4, BFLOAT16), "bfloat16 (4,)"),
         (np.zeros(4, np.int32), "int32 (4,)"),
         ([0.0] * 4, "out is list"),
+        (np.ma.masked_array(np.zeros(4, np.float32), hard_mask=True), "out is a masked array; give its data"),
         (read_only(np.zeros(4, np.float32)), "read-only"),
         (np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (4,), (0,)), "elements that share memory"),
     ],
-    ids=["size", "shape", "precision", "bfloat16", "type", "list", "read-only", "broadcast"],
+    ids=["size", "shape", "precision", "bfloat16", "type", "list", "masked", "read-only", "broadcast"],
 )
 def test_wrong_out_is_refused(out: Any, fragment: str) -> None:
     """An `out` that does not fit is refused, and nothing is written."""
@@ -240,6 +241,25 @@ def test_out_of_codes_and_values(kind: np.dtype) -> None:
     with pytest.raises(InputError, match="is no code of"):
         decode(np.array([1, 2]), "ternary", out=(kept := np.full(2, 7, np.float32)))
     assert kept.tolist() == [7, 7]
+
+
+@every_kind
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+def test_out_of_a_subclass(kind: np.dtype) -> None:
+    """A matrix, whose rows stay matrices, is written as the array that it is, and returned."""
+    x = numbers(24, kind).reshape(4, 6)
+    codes = encode(x, "e4m3")
+    for options in ({}, {"mode": "SR", "key": Key(3)}, {"scale": 0.5}):
+        out = np.matrix(np.zeros_like(x))
+        assert quantize(x, "e4m3", out=out, **options) is out
+        assert same(np.asarray(out), quantize(x, "e4m3", **options))
+    out = np.matrix(np.zeros_like(codes))
+    assert encode(x, "e4m3", out=out) is out
+    assert same(np.asarray(out), codes)
+    for fmt in ("e4m3", "int4"):
+        out = np.matrix(np.zeros_like(x))
+        assert decode(codes % 16, fmt, kind, out=out) is out
+        assert same(np.asarray(out), decode(codes % 16, fmt, kind))
 
 
 def test_out_may_hold_the_words() -> None:

@@ -59,6 +59,16 @@ def expected_scale(q: Quantizer, x: list[float], kind: np.dtype) -> float:
 NAMED = ["pow2", "absmax", "absmean"]
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+@pytest.mark.parametrize("scale", NAMED)
+def test_the_scale_of_a_matrix_is_that_of_its_array(scale: str) -> None:
+    """A subclass of arrays, of which sums have other axes, is taken for the array that it is."""
+    x = np.float32([[1, -2, 4], [0.5, 8, 3]])
+    for per in ("tensor", "channel"):
+        q = Quantizer("int4", scale=scale, per=per)
+        assert np.asarray(derive_scale(np.matrix(x), q)).tolist() == derive_scale(x, q).tolist()
+
+
 @settings(max_examples=300)
 @given(st.data())
 def test_derived_scales(data: st.DataObject) -> None:
