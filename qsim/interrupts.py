@@ -1,15 +1,39 @@
-"""Ctrl-C, and what a program answers as if it were one: kept for the end of work that would lose it."""
+"""Ctrl-C, and SIGTERM answered as if it were one; and work that neither may interrupt."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
-__all__ = ["kept_for_the_end"]
+__all__ = ["kept_for_the_end", "terminable", "unheard"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(KeyboardInterrupt):
+    """Interrupt as Ctrl-C does; Python, which ends itself by SIGINT where one was raised in `exec`, takes it for none."""
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM, by which a batch system ends a job, stop a command as cleanly as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say how a signal is answered
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except Terminated:
+        sys.exit(128 + signal.SIGTERM)  # as a shell reports it
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -34,3 +58,22 @@ def kept_for_the_end() -> Iterator[list[int]]:
             signal.signal(number, answer)
         for seen_number in seen:
             signal.raise_signal(seen_number)
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Keep a Ctrl-C for the end of the block, and for ever from the processes and threads that start in it.
+
+    A terminal sends it to all; a process that has not come to `qsim.processes.begin` would say so, aloud.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # loky starts it too, and up to Python 3.11 that ends any block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

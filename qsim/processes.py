@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
+import collections
 import ctypes
 import functools
 import os
+import signal
 import threading
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
+from qsim.interrupts import unheard
 
-__all__ = ["cores", "end_with", "keep_freed_memory", "workers"]
+__all__ = ["begin", "cores", "end_with", "finished", "keep_freed_memory", "kill"]
+
+T = TypeVar("T")
 
 
 def cores() -> int:
@@ -33,18 +36,64 @@ def end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-@contextlib.contextmanager
-def workers(jobs: int) -> Iterator[Executor]:
-    """Give an executor of `jobs` processes; they are ended when the body is left, at once where it is left early."""
+def begin(parent: int) -> None:
+    """Prepare a worker process: deaf to Ctrl-C, which a terminal sends to all, and gone when `parent` is, which ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with(parent)
+
+
+def finished(
+    jobs: int, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]]
+) -> Generator[tuple[int, Future[T]], None, None]:
+    """Yield the number of each task, and what became of function(*task), as they end, computed by `jobs` processes.
+
+    The processes are ended when the last has ended, and at once where the generator is closed. A few tasks are handed over at a
+    time: over others loky's thread stumbles, aloud, when it is told to end.
+    """
     from joblib.externals.loky import get_reusable_executor
 
-    executor = get_reusable_executor(max_workers=jobs, initializer=end_with, initargs=(os.getpid(),))
-    finished = False
+    pool = get_reusable_executor(max_workers=jobs, initializer=begin, initargs=(os.getpid(),))
+    waiting = collections.deque(enumerate(tasks))
+    under_way: dict[Future[T], int] = {}
+    through = False
     try:
-        yield executor
-        finished = True
+        while waiting or under_way:
+            while waiting and len(under_way) < 2 * jobs:
+                index, task = waiting.popleft()
+                under_way[submitted(pool, function, task)] = index
+            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                yield under_way.pop(future), future
+        through = True
     finally:
-        executor.shutdown(wait=True, kill_workers=not finished)
+        if through:
+            pool.shutdown(wait=True)
+        else:
+            kill(pool, list(under_way))
+
+
+def submitted(pool: Any, function: Callable[..., T], task: tuple[Any, ...]) -> Future[T]:
+    """Hand a task to a pool; where a process of it has died, return what says so."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    future: Future[T]
+    try:
+        with unheard():
+            future = pool.submit(function, *task)
+    except BrokenProcessPool as error:
+        future = Future()
+        future.set_exception(error)
+    return future
+
+
+def kill(pool: Any, futures: Sequence[Future[Any]]) -> None:
+    """End the processes of a pool at once.
+
+    Its thread stumbles, aloud, over a task that was handed over a moment ago and is not yet under way; so it is waited for.
+    """
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline and not all(future.running() or future.done() for future in futures):
+        time.sleep(0.001)
+    pool.shutdown(wait=True, kill_workers=True)
 
 
 @functools.cache

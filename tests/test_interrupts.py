@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 import pytest
 import threadpoolctl
 
+import qsim
 from qsim.interrupts import SIGNALS, kept_for_the_end
 from qsim.kernels import threads
 
@@ -19,7 +23,7 @@ class StoppedError(Exception):
     """What the signals raise here."""
 
 
-@pytest.fixture(autouse=True, params=SIGNALS, ids=lambda number: number.name)
+@pytest.fixture(params=SIGNALS, ids=lambda number: number.name)
 def number(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
     """Answer a signal by an exception, and leave its answer as it was."""
 
@@ -91,3 +95,16 @@ def test_no_signal_stops_the_search_for_libraries(number: signal.Signals, capsys
         sys.setprofile(None)
     assert "select" in called
     assert capsys.readouterr().err == ""
+
+
+def test_sigterm_in_a_string_of_code_is_not_taken_for_ctrl_c(tmp_path: Path) -> None:
+    """Python ends itself by SIGINT where a KeyboardInterrupt came from `exec`, as imports have it; a shell would read 130."""
+    (tmp_path / "stopped.py").write_text(
+        "import signal\nfrom qsim.interrupts import terminable\n"
+        "with terminable():\n    exec('signal.raise_signal(signal.SIGTERM)')\n",
+        encoding="utf-8",
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(qsim.__file__).parents[1])])
+    command = [sys.executable, "-m", "stopped"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "")

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import get_args
@@ -278,24 +279,33 @@ def test_the_number_of_processes(proofs, capsys) -> None:
     assert main(["prove", "--jobs", "3"]) == 0
 
 
-def test_ctrl_c_ends_the_processes(tmp_path) -> None:
-    """An interrupt from the keyboard, which all processes get, ends the command with 130 and not a word."""
-    for name in "ab":
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
+@pytest.mark.parametrize("moment", ["while they start", "at work"])
+def test_an_interrupt_ends_the_processes(moment, how, tmp_path) -> None:
+    """Ctrl-C, which all processes get, and SIGTERM, which the command gets, end it with 130 and 143, and not a word."""
+    for name in "abcdefgh":  # more than are handed over at a time
         written(tmp_path, name, **{"return": "print('working', flush=True); __import__('time').sleep(60); return"})
     program = (
-        "import pathlib, signal, sys\nfrom qsim.cli import main\nfrom qsim.prove import frame\n"
+        "import pathlib, signal, sys\nfrom qsim.cli import main\nfrom qsim import processes\nfrom qsim.prove import frame\n"
         # A shell that starts the tests in the background has them ignore the signal, and a child inherits that.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "submitted = processes.submitted\n"
+        "def handed_over(*task):\n    future = submitted(*task)\n    print('handed over', flush=True)\n    return future\n"
+        "processes.submitted = handed_over\n"
         f"frame.folder = lambda _: pathlib.Path({str(tmp_path)!r})\nsys.exit(main(['prove', '--jobs', '2']))"
     )
     run = subprocess.Popen([sys.executable, "-c", program], start_new_session=True, text=True,
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
     try:
         assert run.stdout is not None
-        assert run.stdout.readline() == run.stdout.readline() == "working\n"
-        os.killpg(run.pid, signal.SIGINT)
+        assert [run.stdout.readline() for _ in range(4)] == ["handed over\n"] * 4
+        if moment == "at work":
+            assert run.stdout.readline() == run.stdout.readline() == "working\n"
+        else:
+            time.sleep(0.1)  # they import for longer than that
+        (os.killpg if how is signal.SIGINT else os.kill)(run.pid, how)
         assert run.communicate(timeout=30) == ("", "")  # which waits for all who hold the pipes, the processes too
-        assert run.returncode == 130
+        assert run.returncode == 128 + how
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(run.pid, signal.SIGKILL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import textwrap
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from qsim.cli.text import WIDTH, as_json, table
 from qsim.errors import InputError
+from qsim.interrupts import terminable
 
 if TYPE_CHECKING:
     from qsim.prove import Entry, Proof
@@ -46,10 +48,12 @@ def run(args: argparse.Namespace) -> int:
         print(as_json([proof.describe() for proof in proofs]) if args.json else listing(proofs))
         return 0
     start, entries = time.monotonic(), []
-    for entry in prove.run(proofs, quick=args.quick, jobs=args.jobs or (cores() if args.quick else 1)):
-        entries.append(entry)
-        if not args.json:
-            print(report(entry), flush=True)
+    jobs = args.jobs or (cores() if args.quick else 1)
+    with terminable(), contextlib.closing(prove.run(proofs, quick=args.quick, jobs=jobs)) as found:
+        for entry in found:
+            entries.append(entry)
+            if not args.json:
+                print(report(entry), flush=True)
     print(as_json([entry.describe() for entry in entries]) if args.json else summary(entries, time.monotonic() - start))
     return 0 if all(entry.as_expected for entry in entries) else 1
 

@@ -7,9 +7,7 @@ import contextlib
 import json
 import os
 import shlex
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qsim.errors import InputError
+from qsim.interrupts import terminable
 from qsim.verdicts import Outcome
 
 if TYPE_CHECKING:
@@ -125,30 +124,6 @@ def run(args: argparse.Namespace) -> int:
             qsim.report.write_index(REPORTS)
     expected = all(as_expected(claim, quick=args.quick) for result in results for claim in result.claims)
     return 0 if expected and not any(result.failures for result in results) else 1
-
-
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM, by which a batch system ends a job, stop a run as cleanly as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():  # which alone may say how a signal is answered
-        yield
-        return
-    terminated = False
-
-    def stop(*_: object) -> None:
-        nonlocal terminated
-        terminated = True
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        if terminated:
-            sys.exit(128 + signal.SIGTERM)  # as a shell reports it
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def run_all(studies: Sequence[Study], jobs: int, args: argparse.Namespace, began: float) -> list[Result]:

@@ -7,20 +7,23 @@ takes long it is `prove(*, quick=False)`: a quick run covers a part, and the ver
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import enum
+import functools
 import importlib.util
 import inspect
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qsim.errors import InputError, nearest
 from qsim.folders import folder
-from qsim.processes import workers
+from qsim.processes import finished
 from qsim.verdicts import Outcome, Verdict
 
 __all__ = ["Entry", "Method", "Proof", "Theorem", "all_held", "find", "run", "settle"]
@@ -170,7 +173,7 @@ Finding = tuple[Verdict | None, str, float]
 """A verdict, or `None` and a traceback; and the seconds it took."""
 
 
-def run(proofs: Sequence[Proof], *, quick: bool = False, jobs: int = 1) -> Iterator[Entry]:
+def run(proofs: Sequence[Proof], *, quick: bool = False, jobs: int = 1) -> Generator[Entry, None, None]:
     """Check theorems by `jobs` processes, and yield the entries of the ledger in the order of `proofs`.
 
     Each is yielded as soon as it and those before it are there. The processes load the files anew; they are ended before this
@@ -180,16 +183,19 @@ def run(proofs: Sequence[Proof], *, quick: bool = False, jobs: int = 1) -> Itera
     if jobs <= 1:
         yield from (entry(proof, check(proof, quick=quick)) for proof in proofs)
         return
-    with workers(jobs) as executor:
-        # The solver's theorems take longest, and what starts last should be short.
-        first = sorted(proofs, key=lambda proof: proof.theorem.method is not Method.SMT)
-        found = {proof.name: executor.submit(check_file, proof.path, quick=quick) for proof in first}
-        for proof in proofs:
-            try:
-                finding = found[proof.name].result()
-            except Exception:  # noqa: BLE001 - a worker that died is the finding
-                finding = None, traceback.format_exc(), 0.0
-            yield entry(proof, finding)
+    # The solver's theorems take longest, and what starts last should be short.
+    first = sorted(proofs, key=lambda proof: proof.theorem.method is not Method.SMT)
+    found: dict[str, Finding] = {}
+    waiting = collections.deque(proofs)
+    check_one = functools.partial(check_file, quick=quick)
+    with contextlib.closing(finished(jobs, check_one, [(proof.path,) for proof in first])) as ended:
+        for index, future in ended:
+            error = future.exception()  # a worker that died is the finding
+            trace = "".join(traceback.format_exception(error)) if error else ""
+            found[first[index].name] = (None, trace, 0.0) if error else future.result()
+            while waiting and waiting[0].name in found:
+                proof = waiting.popleft()
+                yield entry(proof, found[proof.name])
 
 
 def entry(proof: Proof, finding: Finding) -> Entry:

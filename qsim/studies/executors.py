@@ -12,10 +12,8 @@ import functools
 import importlib
 import json
 import math
-import multiprocessing.resource_tracker
 import os
 import re
-import signal
 import sys
 import threading
 import time
@@ -27,8 +25,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from qsim.errors import InputError
+from qsim.interrupts import unheard
 from qsim.kernels.threads import libraries, one_blas_thread, set_threads
-from qsim.processes import end_with, keep_freed_memory
+from qsim.processes import begin, keep_freed_memory, kill
 from qsim.studies.machine import memory
 from qsim.studies.source import source_of
 
@@ -248,34 +247,6 @@ def broken(index: int, error: BrokenProcessPool) -> Done:
     return lost(index, codes[1] if codes else "")
 
 
-def kill(pool: Any, futures: Sequence[Future[Any]]) -> None:
-    """End the processes of a pool at once.
-
-    Its thread stumbles, aloud, over a task that was handed over a moment ago and is not yet under way; so it is waited for.
-    """
-    deadline = time.monotonic() + 1
-    while time.monotonic() < deadline and not all(future.running() or future.done() for future in futures):
-        time.sleep(0.001)
-    pool.shutdown(wait=True, kill_workers=True)
-
-
-@contextlib.contextmanager
-def unheard() -> Iterator[None]:
-    """Keep a Ctrl-C for the end of the block, and for ever from the processes and threads that start in it.
-
-    A terminal sends it to all; a process that has not come to `begin_worker` would say so, aloud.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    multiprocessing.resource_tracker.ensure_running()  # loky starts it too, and up to Python 3.11 that ends any block
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def imported(module: str) -> None:
     """Import the module of a kind of study, which takes seconds where it brings compiled code, and read its source."""
     source_of(importlib.import_module(module).compute.__module__)
@@ -285,10 +256,9 @@ def begin_worker(parent: int) -> None:
     """Prepare a worker process for cells: deaf to Ctrl-C, gone when `parent` is."""
     global deaf  # noqa: PLW0603 - a process has one way to answer a signal
     deaf = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a terminal sends to all; the parent ends its workers
     with contextlib.suppress(OSError):
         os.dup2(2, 1)  # what a cell's own children print goes where its own words go
-    end_with(parent)
+    begin(parent)
 
 
 def attempt_there(wanted: str, compute: Compute, index: int, cell: Any) -> Done | None:
