@@ -81,7 +81,7 @@ def by_cvc5(question: z3.ExprRef) -> str:
     [
         ("rne_kernel_e4m3_smt", lambda module: module.prove(quick=True), SOLVERS),
         ("sr_kernel_e4m3_smt", lambda module: module.prove(quick=True), SOLVERS),
-        ("any_format_smt", lambda module: module.prove_one(Mode.RNE, even=False, man_bits=3), (*SOLVERS, "cvc5")),
+        ("any_format_smt", lambda module: module.prove_one(Mode.RNE, even=False, man_bits=1), (*SOLVERS, "cvc5")),
     ],
     ids=lambda it: it if isinstance(it, str) else "",
 )
