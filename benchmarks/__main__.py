@@ -237,7 +237,8 @@ def facts() -> dict[str, Any]:
     known = pyperf.Run([1.0]).get_metadata()
     simd = np.show_config(mode="dicts")["SIMD Extensions"]
     pools = ("MKL_", "NUMBA_", "OMP_", "OPENBLAS_")
-    settings = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(pools))
+    here = {name: value for name, value in os.environ.items() if name.startswith(pools) and name != "NUMBA_CACHE_DIR"}
+    settings = sorted(f"{name}={value}" for name, value in here.items())
     return {
         **{name: known[name] for name in FACTS if name in known},
         "llvm_cpu": llvmlite.binding.get_host_cpu_name(),

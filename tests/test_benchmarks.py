@@ -148,6 +148,14 @@ def test_the_rows_are_those_of_the_goals() -> None:
     assert len(rows.ROWS) == sum(map(len, rows.GROUPS.values()))
 
 
+def test_no_folder_is_a_fact_about_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment sets is told, but for where kernels are kept."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "anywhere")
+    monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
+    assert "anywhere" not in script.facts()["environment"]
+    assert "NUMBA_CPU_NAME=haswell" in script.facts()["environment"]
+
+
 def test_a_reason_names_figures_of_its_own_run() -> None:
     """What a row in braces took stands in the reason of another, and where it was not measured it is said."""
     found = {name: page.figures(row, suite()) for name, row in rows.ROWS.items()}
