@@ -304,8 +304,8 @@ ROWS = {row.name: row for rows in GROUPS.values() for row in rows}
 LIMITS: dict[str, str] = {
     "training-*": "In turn, roundings and products evict each other's arrays from the caches; in the sum of the parts "
     "they do not.",
-    "mlp-*": "A step rounds 735,000 elements, each with a word of its own, and counts what saturates: 1.7 ns an element "
-    "in all, of which 0.8 are words and rounding.",
+    "mlp-*": "A step rounds 735,000 elements, each with a word of its own, which takes {cache-sr} an element in a cache, and "
+    "counts what saturates.",
     "wrn-*": "PyTorch gains more from a second core than the products here, which are many and small.",
     "draws-*": "At the goal, within its quartiles.",
     "first-*-cold": "Importing Numba and filling its registries takes some 0.5 s; the rest compiles about twenty "
@@ -314,9 +314,9 @@ LIMITS: dict[str, str] = {
     "which takes as long and loses the vectors of some loops; to make no machine code of them alone, which saves nothing; to "
     "write the parts into the loop by its syntax tree before Numba sees it, a trial that took a fifth to a third less, for a "
     "hundred lines of a compiler of our own.",
-    "sweep-*": "Value and code of each input are compared, which takes 0.9 ns of a core. Sharing what both compute, "
+    "sweep-*": "Value and code of each input are computed and compared. Sharing what both compute, "
     "vectors of 512 bits, and differences collected in words as wide as the inputs have halved it.",
-    "small-*": "Of a call of 64 elements 1 us is ctypes and the loop, with random words 1.3 us; the rest is Python that looks "
+    "small-*": "Of a call of 64 elements a quarter is ctypes and the loop; the rest is Python that looks "
     "the rounding up and checks `out`. To round 4,096 elements takes 4,096 times {cache-rne} besides, with random words "
     "{cache-sr}.",
     "growth-*": "A rounding takes what it takes at every size, {cache-rne} an element in a cache and {cache-sr} with random "

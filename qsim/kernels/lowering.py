@@ -205,7 +205,8 @@ def entry(kernel: compiled.Kernel, arguments: tuple[Any, ...]) -> tuple[Any, tup
 
 INTERLEAVED = 4
 """Vectors that a loop has under way at a time. LLVM takes one, for a loop of this length, and then every operation of Philox's
-ten rounds waits for the one before. Four take 0.8 of its time and 0.9 of a rounding's, though some are kept on the stack."""
+ten rounds waits for the one before; four take less time, though some are kept on the stack. The rows `cache-*` of the
+benchmarks show it."""
 
 
 @contextlib.contextmanager
