@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shutil
@@ -38,6 +39,7 @@ def _pinned_matplotlib() -> str:
 NO_DATA = "QSIM_DATA is unset or empty"
 NO_AVX2 = "the instructions that are looked for are those of AVX2"
 NO_BROWSER = "no Chromium with its driver is installed"
+NO_TORCH = "PyTorch is not installed"
 OTHER_MATPLOTLIB = f"needs matplotlib {_pinned_matplotlib()}"
 
 # The reasons for which a test may skip under CI, each with the condition under which it may. Any other skip there is a
@@ -46,6 +48,7 @@ EXPECTED_SKIPS: dict[str, Callable[[], bool]] = {
     NO_DATA: lambda: not os.environ.get("QSIM_DATA"),
     NO_AVX2: lambda: platform.machine() not in {"x86_64", "AMD64"},
     NO_BROWSER: lambda: not (shutil.which("chromium") and shutil.which("chromedriver")),
+    NO_TORCH: lambda: importlib.util.find_spec("torch") is None,
     OTHER_MATPLOTLIB: lambda: os.environ.get("QSIM_OLDEST") == "1",
 }
 
