@@ -128,19 +128,19 @@ def as_numbers(by: Forward, params: Any) -> Any:
 MLP = nn.MLP((6, 5, 4, 3))
 MODELS: dict[str, tuple[Any, Any, np.ndarray]] = {
     "mlp": (MLP, lambda by, p, x: by.mlp(p, x), normal(3, 6)),
-    "wideresnet batch": (
-        nn.WideResNet(10, 1, classes=3), lambda by, p, x: by.wideresnet(p, x, groups=None, blocks=1), normal(2, 4, 4, 3)
-    ),
-    "wideresnet group": (
-        nn.WideResNet(10, 1, classes=3, norm="group", groups=8),
-        lambda by, p, x: by.wideresnet(p, x, groups=8, blocks=1), normal(1, 4, 4, 3),
-    ),
     "llama": (
         nn.Llama(5, 8, 2, 2, hidden=12), lambda by, p, x: by.llama(p, x, blocks=2, heads=2),
         np.array([[0, 3, 1, 4], [2, 2, 0, 1]]),
     ),
     "llama tied": (
         nn.Llama(5, 8, 1, 1, hidden=6, tied=True), lambda by, p, x: by.llama(p, x, blocks=1, heads=1), np.array([[4, 0, 2, 1]])
+    ),
+    "wideresnet batch": (
+        nn.WideResNet(10, 1, classes=3), lambda by, p, x: by.wideresnet(p, x, groups=None, blocks=1), normal(2, 2, 2, 3)
+    ),
+    "wideresnet group": (
+        nn.WideResNet(10, 1, classes=3, norm="group", groups=8),
+        lambda by, p, x: by.wideresnet(p, x, groups=8, blocks=1), normal(1, 4, 4, 3),
     ),
 }  # fmt: skip
 

@@ -119,3 +119,51 @@ def test_float32_models_stay_float32(model: Any) -> None:
             loss, grads = value_and_grad(model.loss)(params, batch)
         assert all(array.dtype == np.float32 for array in leaves_of(grads))
         assert np.isfinite(loss)
+
+
+POINTS = ("fwd_act", "fwd_weight", "bwd_act", "bwd_weight", "bwd_grad")
+
+
+@pytest.mark.parametrize("points", [("bwd_grad",), ("fwd_weight",), POINTS], ids=" ".join)
+@pytest.mark.parametrize("name", ["wide residual network", "with groups", "llama", "tied llama"])
+def test_draws_of_a_model_are_what_single_ones_are(name: str, points: tuple[str, ...]) -> None:
+    """Draw k of many has the bits of a run whose first draw is k, whether activations or errors alone have draws."""
+    model, batch = {
+        "wide residual network": (WideResNet(10, 1), (np.ones((2, 4, 4, 3)), np.array([1, 2]))),
+        "with groups": (WideResNet(10, 1, norm="group"), (np.ones((2, 4, 4, 3)), np.array([1, 2]))),
+        "llama": (Llama(9, 8, 1, 2), (np.array([[1, 2]]), np.array([[2, 3]]))),
+        "tied llama": (Llama(9, 8, 1, 2, tied=True), (np.array([[1, 2]]), np.array([[2, 3]]))),
+    }[name]  # fmt: skip
+    params = model.init(np.random.default_rng(6))
+    noisy(params, np.random.default_rng(7))
+    policy = dict.fromkeys(points, "e4m3:SR")
+    with qsim.numerics(policy, draws=2, seed=4):
+        losses, together = value_and_grad(model.loss)(params, batch)
+    for k in range(2):
+        with qsim.numerics(policy, draws=1, first_draw=k, seed=4):
+            loss, alone = value_and_grad(model.loss)(params, batch)
+        assert np.broadcast_to(losses, 2)[k] == loss[0]
+        for many, one in zip(leaves_of(together), leaves_of(alone), strict=True):
+            assert np.array_equal(many[k], one[0])
+
+
+def test_weights_start_with_the_deviations_of_their_models() -> None:
+    """Every weight of a thousand numbers or more: its second moment, to five standard errors of that of a normal law."""
+
+    def assert_deviation(array: np.ndarray, deviation: float) -> None:
+        assert array.size >= 1000
+        assert abs(np.mean(array**2) / deviation**2 - 1) < 5 * np.sqrt(2 / array.size)
+
+    params = WideResNet(10, 2, classes=100).init(np.random.default_rng(8))
+    for stage, outputs in enumerate((32, 64, 128)):
+        for conv in ("conv0", "conv1"):
+            assert_deviation(params[f"stage{stage}"]["block0"][conv]["w"], np.sqrt(2 / (9 * outputs)))
+    assert_deviation(params["stage2"]["block0"]["shortcut"]["w"], np.sqrt(2 / 128))
+    assert_deviation(params["head"]["w"], np.sqrt(1 / 128))
+    params = Llama(100, 32, 2, 2).init(np.random.default_rng(9))
+    for name in ("query", "key", "value", "up"):
+        assert_deviation(params["block1"][name]["w"], 0.02)
+    for name in ("output", "down"):
+        assert_deviation(params["block1"][name]["w"], 0.01)  # 0.02 / sqrt(2 blocks)
+    for name in ("embedding", "head"):
+        assert_deviation(params[name]["w"], 0.02)
