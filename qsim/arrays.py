@@ -160,10 +160,11 @@ def quantize_draws(
     seed: int,
     streams: NDArray[np.uint64] | Sequence[int],
     scale: NDArray[Any] | float | None = None,
+    offset: int = 0,
 ) -> tuple[NDArray[Any], Counts]:
     """Round `x`, whose first axis is that of draws, and count what broke a hypothesis.
 
-    Draw k takes the words of (seed, streams[k]), its elements numbered from 0. A first axis of length 1 stands for all
+    Draw k takes the words of (seed, streams[k]), its elements numbered from `offset`. A first axis of length 1 stands for all
     draws alike: a stochastic rounding then returns one row a stream, a deterministic one a single row. A re-derived
     scale is that of each draw, or of its parts that `q.per` names, unless `scale` is given: a number, or an array with the
     axes of x.
@@ -183,7 +184,7 @@ def quantize_draws(
         rows = np.ascontiguousarray(x).reshape(len(x), -1)
         y = np.empty((draws, *x.shape[1:]), x.dtype)
         flat = y.reshape(draws, -1)
-        return y, Counts(y.size, *round_and_count(rows, flat, how, plan, seed, np.asarray(streams, np.uint64)))
+        return y, Counts(y.size, *round_and_count(rows, flat, how, plan, seed, np.asarray(streams, np.uint64), offset))
     scaled = flush_input(x, q)
     if scale is None:
         s = derive_scale(scaled, q, lead=1)
@@ -194,7 +195,7 @@ def quantize_draws(
             scaled = apply_scale(scaled, s, q, plan.n)
         rows = np.ascontiguousarray(scaled.reshape(len(x), -1), plan.carrier.dtype)
         y = np.empty((draws, rows.shape[1]), plan.carrier.dtype)
-        counts = Counts(y.size, *round_and_count(rows, y, how, plan, seed, np.asarray(streams, np.uint64)))
+        counts = Counts(y.size, *round_and_count(rows, y, how, plan, seed, np.asarray(streams, np.uint64), offset))
         values = y.reshape((draws, *x.shape[1:])).astype(x.dtype, copy=False)
         if s is not None:
             remove_scale(values, s, q)

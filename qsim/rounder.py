@@ -464,15 +464,15 @@ def _encoded(y: NDArray[Any], q: Quantizer, carrier: Carrier) -> NDArray[Any]:
 
 
 def _round_draws(
-    rows: NDArray[Any], y: NDArray[Any], how: How, plan: Plan, seed: int, streams: NDArray[np.uint64]
+    rows: NDArray[Any], y: NDArray[Any], how: How, plan: Plan, seed: int, streams: NDArray[np.uint64], offset: int
 ) -> None:
     """Round each row (or the only one) into a row of `y`; a stochastic mode's row k takes the words of `streams[k]`."""
     q, u, v = how.q, _patterns(rows, plan), _patterns(y, plan)
     if plan.rows is not None:
-        plan.rows(u, v, seed, streams, 0, 0, plan.words)
+        plan.rows(u, v, seed, streams, *_place(offset, plan.width), plan.words)
     elif q.mode.stochastic:
         for k, stream in enumerate(streams):
-            words = _wide_words(Key(seed, int(stream)), 0, y.shape[1], plan.width)
+            words = _wide_words(Key(seed, int(stream), offset), 0, y.shape[1], plan.width)
             plan.loop(u[min(k, len(u) - 1)], words, v[k], 0, plan.words)
     elif plan.each_eps:
         eps = _eps_words(np.broadcast_to(np.asarray(q.eps, np.float64), y.size))
@@ -483,7 +483,7 @@ def _round_draws(
 
 
 def round_and_count(
-    rows: NDArray[Any], y: NDArray[Any], how: How, plan: Plan, seed: int, streams: NDArray[np.uint64]
+    rows: NDArray[Any], y: NDArray[Any], how: How, plan: Plan, seed: int, streams: NDArray[np.uint64], offset: int
 ) -> tuple[int, ...]:
     """Do as `_round_draws`, and return what broke a hypothesis, as `qsim.kernels.cpu.count` does.
 
@@ -493,14 +493,14 @@ def round_and_count(
     plain = how.q.saturation is not Saturation.wrap and not how.q.ftz_out
     alone = plan.rows is not None or not (how.q.mode.stochastic or plan.each_eps)
     if len(v) > 1 or not plain or not alone:
-        _round_draws(rows, y, how, plan, seed, streams)
+        _round_draws(rows, y, how, plan, seed, streams, offset)
         return _counted(u, v, ends)
     parts: list[tuple[int, ...]] = []  # to which threads may append
 
     def work(begin: int, end: int) -> None:
         some, out = u[:, begin:end], v[:, begin:end]
         if plan.rows is not None:
-            plan.rows(some, out, seed, streams, *_place(begin, plan.width), plan.words)
+            plan.rows(some, out, seed, streams, *_place(offset + begin, plan.width), plan.words)
         else:
             plan.loop(some[0], out[0], plan.words)
         parts.append(_counted(some, out, ends))

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from qsim.errors import InputError, enumerate_names, integer, nearest
 from qsim.formats import Format, get_format
 
-__all__ = ["ORDERS", "SHARED_RANK", "Key", "Mode", "Quantizer", "Saturation", "stream"]
+__all__ = ["ORDERS", "SHARED_RANK", "Key", "Mode", "Quantizer", "Saturation", "site_key", "stream"]
 
 
 class Mode(enum.Enum):
@@ -160,7 +160,7 @@ SHARED_RANK = (1 << STREAM_FIELDS["rank"]) - 1
 def stream(site: int = 0, step: int = 0, draw: int = 0, rank: int = SHARED_RANK) -> int:
     """Return the stream number of one site, step, draw and rank: an injective packing into 64 bits.
 
-    Raise `InputError` for a field that overflows its bits (site 12, step 24, draw 18, rank 10).
+    Raise `InputError` for a field that overflows its bits (site 12, step 24, draw 18, rank 10). `site_key` takes larger sites.
     """
     packed = 0
     for (name, bits), number in zip(STREAM_FIELDS.items(), (site, step, draw, rank), strict=True):
@@ -191,6 +191,36 @@ class Key:
             if not 0 <= number < 1 << 64:
                 raise InputError(f"{name} of a Key must be an integer of 64 bits (0 <= {name} < 2^64), not {number}")
             object.__setattr__(self, name, number)
+
+
+SITE_BITS, OFFSET_BITS = 27, 47
+"""Bits of a site number, and of the index of an element of an array at a site."""
+
+
+def site_key(seed: int, site: int, *, step: int = 0, draw: int = 0, rank: int = SHARED_RANK, offset: int = 0) -> Key:
+    """Return the key of an array at a site whose first element has the index `offset`: an injective packing.
+
+    For a site below 4,096 it is Key(seed, stream(site, step, draw, rank), offset); see `split_site` for larger ones.
+    Raise `InputError` for a field that overflows its bits (site 27, step 24, draw 18, rank 10, offset 47).
+    """
+    low, begin = split_site(site)
+    if not 0 <= offset < 1 << OFFSET_BITS:
+        raise InputError(f"offset {offset} does not fit the {OFFSET_BITS} bits that a key has for it")
+    return Key(seed, stream(low, step, draw, rank), begin + offset)
+
+
+def split_site(site: int) -> tuple[int, int]:
+    """Return the field of a site number in a stream, its low 12 bits, and the offset of the first element of an array there.
+
+    The offset is 0 where the other 15 bits, p, are 0, and (2p - 1) 2^48 elsewhere. An element of 64 bits takes two words, so
+    arrays of 64 bits begin at twice the block of those of 32 bits, and twice an odd number is not odd: arrays of fewer than
+    2^47 elements of either type at different sites never share a word.
+    Raise `InputError` for a site number of more than 27 bits.
+    """
+    if not 0 <= site < 1 << SITE_BITS:
+        raise InputError(f"site {site} does not fit the {SITE_BITS} bits that a key has for it")
+    page, low = divmod(site, 1 << STREAM_FIELDS["site"])
+    return low, (2 * page - 1) << (OFFSET_BITS + 1) if page else 0
 
 
 # --- A rounding, whole ---------------------------------------------------------------------------------------

@@ -373,7 +373,5 @@ def test_parameters_have_sites_too() -> None:
     assert listed["layer0.w.update"] == 2048
     assert listed["layer1.b.comm"] == 2048 + 8 * 3 + 4
     assert len(set(listed.values())) == len(listed) == 10 + 4 * 5
-    with pytest.raises(qsim.InputError, match="parameter 256 has no site: a stream has room for those of 256"):
-        ag.parameter_site(256, "update")
     with pytest.raises(qsim.InputError, match="function has no `layers`"):
         ag.sites(lambda: None)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from qsim.arrays import Counts, quantize_draws
 from qsim.autograd.scaling import Delayed, Frozen, Memory
-from qsim.autograd.sites import PARAMETER_ROLES, POINTS, ROLES, SECOND, check_name
+from qsim.autograd.sites import PARAMETER_ROLES, POINTS, ROLES, SECOND, check_name, layer_site
 from qsim.errors import InputError, enumerate_names, integer
-from qsim.rounding import SHARED_RANK, STREAM_FIELDS, Key, Quantizer, number, stream
+from qsim.rounding import SHARED_RANK, STREAM_FIELDS, Key, Quantizer, number, split_site, stream
 from qsim.scales import derive_scale
 
 __all__ = ["Numerics", "Rounding", "current", "in_force", "numerics"]
@@ -65,9 +65,7 @@ class Numerics:
         if f"{layer}.{points[0]}" in self.numbers:
             return
         for point in points:
-            self.numbers[f"{layer}.{point}"] = len(self.numbers)
-        if len(self.numbers) > SECOND:
-            raise InputError(f"layer {layer!r} has no sites: a stream has room for {SECOND} sites of layers")
+            self.numbers[f"{layer}.{point}"] = layer_site(len(self.numbers))
 
     def rounding(self, layer: str, point: str) -> Rounding | None:
         """Return the rounding in force at a site: the site's own, else the layer's, else the point's; `None` for none."""
@@ -78,13 +76,17 @@ class Numerics:
 
     def streams(self, site: str, draws: range, *, second: bool = False) -> NDArray[np.uint64]:
         """Return the stream number of each draw at `site`, or of its second draw."""
-        number = self.numbers[site] + SECOND * second
+        number = split_site(self.numbers[site])[0] + SECOND * second
         first = np.uint64(stream(site=number, step=self.step, draw=draws[0], rank=self.rank))
         if len(draws) == 1:
             return np.array([first])
         stream(draw=draws[-1])  # refuses one that does not fit
         spacing = 1 << STREAM_FIELDS["rank"]  # the draw stands just above the rank
         return first + np.arange(len(draws), dtype=np.uint64) * np.uint64(spacing)
+
+    def offset(self, site: str) -> int:
+        """Return the offset of the first element of an array at `site`: 0 for the first 1,024 sites."""
+        return split_site(self.numbers[site])[1]
 
     def round(
         self,
@@ -116,9 +118,10 @@ class Numerics:
                 )
             q, scale = rounding.at(self.memory, site, self.step, x)
         draws = range(self.first_draw, self.first_draw + (self.draws or 1))
-        streams = self.streams(f"{layer}.{words_of or point}", draws, second=second)
+        words = f"{layer}.{words_of or point}"
+        streams, offset = self.streams(words, draws, second=second), self.offset(words)
         shared = self.sample_draws == "shared" and q.mode.stochastic and not point.endswith("_weight")
-        y, counts = (_by_first_words if shared else quantize_draws)(x, q, self.seed, streams, scale)
+        y, counts = (_by_first_words if shared else quantize_draws)(x, q, self.seed, streams, scale, offset)
         alike = 1 if shared else len(draws) // len(y)  # a deterministic rounding of what all draws share is done once
         self.counts[site] = self.counts.get(site, Counts()) + counts * alike
         return y
@@ -182,7 +185,7 @@ class Numerics:
 
 
 def _by_first_words(
-    x: Array, q: Quantizer, seed: int, streams: NDArray[np.uint64], scale: Array | float | None
+    x: Array, q: Quantizer, seed: int, streams: NDArray[np.uint64], scale: Array | float | None, offset: int
 ) -> tuple[Array, Counts]:
     """Round as `quantize_draws` does, but every sample of a draw takes the words of the first."""
     draws, samples = len(streams), x.shape[1]
@@ -191,9 +194,8 @@ def _by_first_words(
     def rows(array: Array) -> Array:
         return np.broadcast_to(array, (draws, samples, *array.shape[2:])).reshape(draws * samples, 1, *array.shape[2:])
 
-    y, counts = quantize_draws(
-        rows(x), q, seed, np.repeat(streams, samples), rows(scale) if isinstance(scale, np.ndarray) else scale
-    )
+    scales = rows(scale) if isinstance(scale, np.ndarray) else scale
+    y, counts = quantize_draws(rows(x), q, seed, np.repeat(streams, samples), scales, offset)
     return y.reshape(draws, *x.shape[1:]), counts
 
 

@@ -89,10 +89,10 @@ def dropout(x: Array, *, rate: float, name: str) -> tuple[Array, Any]:
     tape().meet(name)
     context.enrol(name, ("mask",))
     draws = range(context.first_draw, context.first_draw + (context.draws or 1))
-    size = math.prod(x.shape[1:])
+    size, offset = math.prod(x.shape[1:]), context.offset(f"{name}.mask")
     kept = np.stack(
         [
-            random_words(Key(context.seed, int(stream)), size) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))
+            random_words(Key(context.seed, int(stream), offset), size) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))
             for stream in context.streams(f"{name}.mask", draws)
         ]
     ).reshape(-1, *x.shape[1:])

@@ -3,9 +3,10 @@
 A site is "<layer>.<point>" for the five quantization points of a layer, "<parameter>.<role>" for what an optimizer rounds.
 Its number is a field of the stream that its random words come from (`qsim.rounding.stream`), so numbers never collide:
 
-    0 ..              the points of the layers, in order of first use, whether they round or not
+    0 ..              the first 1,024 points of the layers, in order of first use, whether they round or not
     1024 ..           the second draw of the same site, where a tensor is rounded twice
-    2048 + 8 p + k    role k of parameter p, in the order of the parameters' tree
+    2048 + 8 p + k    role k of parameter p, in the order of the parameters' tree, for the first 256 parameters
+    4096 j + ...      the next 1,024 points and 256 parameters, for j = 1, 2, ..., in the same places
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from __future__ import annotations
 from typing import Any
 
 from qsim.errors import InputError, enumerate_names
+from qsim.rounding import SITE_BITS, STREAM_FIELDS
 
-__all__ = ["PARAMETER_ROLES", "POINTS", "ROLES", "SECOND", "parameter_site", "parameter_sites", "paths", "sites"]
+__all__ = [
+    "PARAMETER_ROLES", "POINTS", "ROLES", "SECOND", "layer_site", "parameter_site", "parameter_sites", "paths", "sites",
+]  # fmt: skip
 
 POINTS = ("fwd_act", "fwd_weight", "bwd_act", "bwd_weight", "bwd_grad")
 """The five quantization points of a layer (Liu et al. 2025): inputs and weights of the forward product, inputs of the weight
@@ -27,18 +31,31 @@ over micro-batches, and those that add up over ranks."""
 ROLES = POINTS + PARAMETER_ROLES
 
 SECOND, PARAMETERS, EACH = 1 << 10, 1 << 11, 8
+PAGE = 1 << STREAM_FIELDS["site"]
+PAGES = 1 << SITE_BITS - STREAM_FIELDS["site"]
+
+
+def layer_site(index: int) -> int:
+    """Return the number of the layers' point number `index`; its second draw has a number larger by `SECOND`.
+
+    Raise `InputError` for point number 2^25: a key has no number for it.
+    """
+    page, low = divmod(index, SECOND)
+    if not 0 <= page < PAGES:
+        raise InputError(f"point {index} of the layers has no site: a key has room for {PAGES * SECOND} points")
+    return PAGE * page + low
 
 
 def parameter_site(index: int, role: str) -> int:
     """Return the number of the site where parameter number `index` is rounded in this role.
 
-    Raise `InputError` for the 257th parameter: a stream has no number for it.
+    Raise `InputError` for parameter number 2^23: a key has no number for it.
     """
-    if not 0 <= index < PARAMETERS // EACH:
-        raise InputError(
-            f"parameter {index} has no site: a stream has room for those of {PARAMETERS // EACH} parameters"
-        )
-    return PARAMETERS + EACH * index + PARAMETER_ROLES.index(role)
+    each = PARAMETERS // EACH
+    page, low = divmod(index, each)
+    if not 0 <= page < PAGES:
+        raise InputError(f"parameter {index} has no site: a key has room for those of {PAGES * each} parameters")
+    return PAGE * page + PARAMETERS + EACH * low + PARAMETER_ROLES.index(role)
 
 
 def paths(tree: Any, prefix: str = "") -> list[str]:
@@ -62,7 +79,7 @@ def sites(model: Any, params: Any = None) -> dict[str, int]:
     if layers is None or isinstance(layers, str):
         raise InputError(f"{type(model).__name__} has no `layers`, the names of its linear and convolution layers")
     found = {f"{layer}.{point}": 0 for layer in layers for point in POINTS}
-    numbered = {site: number for number, site in enumerate(found)}
+    numbered = {site: layer_site(number) for number, site in enumerate(found)}
     return numbered if params is None else numbered | parameter_sites(params)
 
 

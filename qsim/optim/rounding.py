@@ -1,8 +1,8 @@
 """Roundings of an optimizer: which site rounds how, and which random words it takes.
 
 The site of parameter p (its index in the order of the tree) and of a kind has a number and a name, "layer0.w.update". Element i
-of the unsharded parameter takes the word of `qsim.Key(seed, stream(site, step, draw, rank))` at i, so the bits do not depend
-on how the parameters are cut into shards.
+of the unsharded parameter takes word i of `qsim.rounding.site_key(seed, site, step, draw, rank)`, so the bits do not depend on
+how the parameters are cut into shards.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim.arrays import Counts, quantize
-from qsim.autograd import PARAMETER_ROLES, POINTS, Delayed, Frozen, Rounding, parameter_site, parameter_sites
+from qsim.autograd import PARAMETER_ROLES, POINTS, Delayed, Frozen, Rounding, parameter_site
 from qsim.autograd.context import in_force
-from qsim.autograd.sites import check_name
+from qsim.autograd.sites import check_name, paths
 from qsim.errors import InputError, nearest
 from qsim.optim.tree import Parameter, check_params, tree_map
-from qsim.rounding import SHARED_RANK, Key, Quantizer, stream
+from qsim.rounding import OFFSET_BITS, SHARED_RANK, Key, Quantizer, site_key
 from qsim.scales import apply_scale, derive_scale, flush_input
 
 __all__ = ["WHOLE", "Place", "Roundings", "Spelling", "cast"]
@@ -108,9 +108,9 @@ class Roundings:
         return all(q is None or q.scale == "none" or not isinstance(q.scale, str) for q in self.policy.values())
 
     def check(self, params: Any) -> None:
-        """Refuse what are no parameters or are beyond the site numbers, and names of sites that no parameter has."""
+        """Refuse what are no parameters, and names of sites that no parameter has."""
         check_params(params)
-        known = parameter_sites(params)
+        known = {f"{path}.{role}" for path in paths(params) for role in PARAMETER_ROLES}
         for name in self.policy:
             if "." in name and name not in known:
                 raise InputError(f"no parameter has the site {name!r}; did you mean {nearest(name, known)}?")
@@ -133,7 +133,11 @@ class Roundings:
         q = self.at(parameter.path, kind)
         if q is None:
             return x
-        key = self.key(parameter, kind, step, place, draw=draw, offset=offset) if q.mode.stochastic else None
+        key = None
+        if q.mode.stochastic:
+            key = self.key(parameter, kind, step, place, draw=draw, offset=offset)
+            if x.size and (key.offset + x.size - 1) >> OFFSET_BITS & 1:  # an index that reaches the bit above its own
+                raise InputError(f"the elements of {parameter.path} have indices that do not fit {OFFSET_BITS} bits")
         y = quantize(x, q, key=key)
         note(f"{parameter.path}.{kind}", x, y, q)
         return y
@@ -149,8 +153,9 @@ class Roundings:
         offset: int | None = None,
     ) -> Key:
         """Return the key of the words that a site takes."""
-        number = stream(site=parameter_site(parameter.index, kind), step=step, draw=draw, rank=place.rank)
-        return Key(self.seed, number, place.offset(parameter.path) if offset is None else offset)
+        offset = place.offset(parameter.path) if offset is None else offset
+        site = parameter_site(parameter.index, kind)
+        return site_key(self.seed, site, step=step, draw=draw, rank=place.rank, offset=offset)
 
 
 def note(site: str, x: NDArray[Any], y: NDArray[Any], q: Quantizer) -> None:
