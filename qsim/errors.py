@@ -16,9 +16,12 @@ class InputError(ValueError):
 
 def integer(name: str, value: Any) -> int:
     """Return an integer of Python or NumPy as Python's; refuse all else, truth values too."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise InputError(f"{name} = {value!r} must be an integer")
-    return operator.index(value)
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:  # arrays have the method, whatever they hold
+        pass
+    raise InputError(f"{name} = {value!r} must be an integer")
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:

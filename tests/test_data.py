@@ -11,6 +11,7 @@ import struct
 import sys
 import tarfile
 import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -148,6 +149,67 @@ def test_cifar_from_npz(tmp_path):
     np.savez(tmp_path / "bad.npz", x_train=arrays["x_train"])
     with pytest.raises(InputError, match="lacks y_train"):
         data.cifar10(tmp_path / "bad.npz")
+
+
+def promising(shape, kind="|u1"):
+    """Return an empty array as a member of an `.npz`, whose header promises another shape and type."""
+    header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        promising((1 << 50,)),
+        promising((1 << 48, 32, 32, 3)),
+        promising((1 << 200, 32, 32, 3)),
+        promising((-1, 32, 32, 3)),
+        promising((1 << 50,), "|O"),
+        promising((1 << 20,), "<U1000000"),
+        b"text",
+        b"",
+    ],
+    ids=range(8),
+)
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_promises_of_an_npz_are_not_believed(content, compression, tmp_path):
+    """A member whose header promises more than it holds, or no numbers, is refused before memory is asked for."""
+    with zipfile.ZipFile(tmp_path / "c.npz", "w", compression) as archive:
+        for name in ("x_train", "y_train", "x_test", "y_test"):
+            archive.writestr(f"{name}.npy", content)
+    with pytest.raises(InputError, match=r"c\.npz: damaged, or another file; expected an \.npz with x_train"):
+        data.cifar10(tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
+def test_promises_of_a_tar_archive_are_not_believed(ending, tmp_path):
+    """A member of 2^50 bytes, of which the archive has none, is refused before memory is asked for."""
+    member = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
+    member.size = 1 << 50
+    content = member.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    (tmp_path / f"c.{ending}").write_bytes(content if ending == "tar" else gzip.compress(content))
+    with pytest.raises(InputError, match=rf"c\.{ending}: .*data_batch_1\.bin has 1125899906842624 bytes, more than"):
+        data.cifar10(tmp_path / f"c.{ending}")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "labels"),
+    [
+        (np.zeros((), np.uint8), []),
+        (np.zeros(3072, np.uint8), [0]),
+        (np.zeros((1, 3072), np.uint8), [1 << 80]),
+        (np.zeros((1, 3072), np.uint8), [0.5]),
+        (np.zeros((1, 3072), np.int8), [0]),
+        (np.zeros((1, 3072), np.uint8), (0,)),
+    ],
+    ids=range(6),
+)
+def test_pickles_of_other_shapes_are_refused(pixels, labels, tmp_path):
+    """Pixels of another shape or type, and labels that are no list of integers, are refused by the name of their file."""
+    for name in cifar.BATCHES:
+        (tmp_path / name).write_bytes(pickle.dumps({"data": pixels, "labels": labels}, 2))
+    with pytest.raises(InputError, match="data_batch_1: data is no array of uint8"):
+        data.cifar10(tmp_path)
 
 
 def test_incomplete_cifar_is_refused(tmp_path):
@@ -342,6 +404,15 @@ def test_damaged_idx_files_are_refused(content, sentence, tmp_path):
 
 
 # --- Characters ----------------------------------------------------------------------------------------------------
+
+
+def test_idx_files_do_not_expand_without_bounds(tmp_path, monkeypatch):
+    """A compressed file that expands to more than a file of the data set can hold is refused, whatever it begins with."""
+    monkeypatch.setattr(idx, "LARGEST", 1 << 20)
+    for count, sentence in ((1 << 20, "begins with 00000000"), ((1 << 20) + 1, r"\.gz: expands to over 1048576 bytes")):
+        (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(count)))
+        with pytest.raises(InputError, match=sentence):
+            data.fashion_mnist(tmp_path)
 
 
 def test_characters_are_sorted_and_cut_where_it_is_said(tmp_path):

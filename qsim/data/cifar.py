@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim.data.dataset import Images, images
-from qsim.data.places import fetched, locate, missing
+from qsim.data.places import LARGEST, fetched, locate, missing
 from qsim.errors import InputError
 from qsim.files import read_npz
 
@@ -94,6 +94,10 @@ def _archive(where: Path) -> dict[str, Part]:
             for member in archive:
                 found = wanted.get(Path(member.name).name)
                 if found and member.isfile():
+                    if member.size > LARGEST:  # memory for all of it would be asked for
+                        raise InputError(
+                            f"{where}: {member.name} has {member.size} bytes, more than a file of CIFAR-10 has"
+                        )
                     file = archive.extractfile(member)
                     assert file is not None
                     name, read = found
@@ -129,8 +133,11 @@ def _of_pickle(name: str, data: bytes) -> Part:
         raise
     except Exception:  # noqa: BLE001 - a damaged pickle raises nearly anything
         raise InputError(f"{name}: damaged, or no pickled dict with data and labels, as CIFAR-10's are") from None
-    fits = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape == (len(pixels), PIXELS)
-    if not fits or not isinstance(labels, list) or not all(isinstance(label, int) for label in labels):
+    fits = (
+        isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 2 and pixels.shape[1] == PIXELS
+    )
+    numbers = isinstance(labels, list) and all(isinstance(label, int) and label.bit_length() < 64 for label in labels)
+    if not (fits and numbers):
         raise InputError(f"{name}: data is no array of uint8 (images, {PIXELS}) with a list of labels")
     return _checked(name, pixels, np.array(labels, np.int64))
 

@@ -7,6 +7,7 @@ arXiv 1708.07747, 2017; the format: Y. LeCun, C. Cortes, C. Burges, "The MNIST d
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim.data.dataset import Images, images
-from qsim.data.places import fetched, locate, missing
+from qsim.data.places import LARGEST, fetched, locate, missing
 from qsim.errors import InputError
 
 __all__ = ["fashion_mnist"]
@@ -69,11 +70,14 @@ def _read(where: Path | None, name: str) -> NDArray[np.uint8]:
     try:
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":  # whatever it is called
-            data = gzip.decompress(data)
+            with gzip.open(io.BytesIO(data)) as expanded:
+                data = expanded.read(LARGEST + 1)
     except FileNotFoundError:
         raise InputError(f"{where}: lacks {name}, with or without .gz; Fashion-MNIST is {', '.join(FILES)}") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
+    if len(data) > LARGEST:
+        raise InputError(f"{path}: expands to over {LARGEST} bytes, more than a file of Fashion-MNIST has")
     return parse_idx(str(path), data)
 
 

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from qsim.errors import InputError, enumerate_names
 
-__all__ = ["fetched", "locate"]
+__all__ = ["LARGEST", "fetched", "locate", "missing"]
+
+LARGEST = 1 << 28
+"""Bytes of one file of a data set once it is expanded, at most; those that are loaded here have a fifth of that."""
 
 
 def locate(what: str, path: str | Path | None, names: tuple[str, ...]) -> Path | None:
