@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -211,8 +212,8 @@ def test_gradients_that_do_not_fit_are_refused(grads, sentence):
 
 
 def test_params_that_do_not_fit_are_refused():
-    """Integers, lists and narrow floats are no parameters."""
-    for bad in (np.zeros(3, np.int64), [1.0], np.zeros(3, np.float16)):
+    """Integers, lists, floats of 8 bits and floats in another byte order are no parameters."""
+    for bad in (np.zeros(3, np.int64), [1.0], np.zeros(3, ml_dtypes.float8_e4m3fn), np.zeros(3, ">f4")):
         with pytest.raises(InputError, match=r"layer\.w is"):
             optim.sgd(0.1).init({"layer": {"w": bad}})
     with pytest.raises(InputError, match=r"two parameters are called a\.b"):
@@ -237,6 +238,59 @@ def test_loss_scale_moves_by_its_rule():
     assert (grads["w"] == [2, np.inf]).all()
     with pytest.raises(InputError, match="lies outside"):
         optim.LossScale(first=30)
+
+
+@pytest.mark.parametrize("exponent", [-126, -125, 125, 126])
+def test_loss_scale_moves_at_the_ends_of_float32(exponent):
+    """At either end of the range the scale stays where it cannot move, and moves back by one."""
+    scale = optim.LossScale(exponent, 1, -126, 126)
+    state = scale.init()
+    for finite, step in ((True, 1), (False, -1)):
+        after = scale.update(state, finite=finite)
+        assert after["scale"] == min(max(exponent + step, -126), 126)
+        assert scale.factor(after) == 2.0 ** after["scale"]
+    back = scale.update(scale.update(state, finite=exponent > 0), finite=exponent < 0)
+    assert abs(back["scale"]) < 126 or abs(exponent) == 125
+
+
+@pytest.mark.parametrize("exponent", [-126, -24, -15, 0, 24, 30, 126])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
+def test_gradients_are_unscaled_exactly_at_every_scale(exponent, dtype):
+    """A gradient is divided by any scale exactly where float32 (float64) holds the quotient, also one of 16 bits."""
+    scale = optim.LossScale.static(exponent)
+    g = np.array([1.0, -1.5, 2.0**-14, 0.0, np.inf], dtype)
+    found, state = scale.unscale({"w": g}, scale.init())
+    exact = np.ldexp(g.astype(np.float64), -exponent)
+    with np.errstate(all="ignore"):
+        expected = exact.astype(np.float64 if dtype is np.float64 else np.float32)
+    assert np.array_equal(found["w"], expected)
+    assert found["w"].dtype == expected.dtype
+    assert state == {"scale": exponent, "good": 0}
+
+
+def test_states_that_a_loss_scale_cannot_be_in_are_refused():
+    """A scale beyond the ends, or one that is no integer, is that of another loss scale; zero-axis arrays of a file are not."""
+    scale = optim.LossScale(first=10, least=8, most=12)
+    for bad in (7, 13):
+        for call in (scale.factor, lambda state: scale.update(state, finite=False), lambda s: scale.unscale({}, s)):
+            with pytest.raises(InputError, match=rf"the scale 2\^{bad}, outside 2\^8 .. 2\^12"):
+                call({"scale": bad, "good": 0})
+    for bad in (10.5, "10", None, True, np.array(10.5)):
+        with pytest.raises(InputError, match=r"scale of a LossScale = .* must be an integer"):
+            scale.factor({"scale": bad, "good": 0})
+    assert scale.factor({"scale": np.int64(10), "good": np.array(0)}) == 1024
+
+
+def test_a_loss_scale_goes_on_from_a_file(tmp_path):
+    """Saved after any number of steps and loaded, a loss scale moves as one that was never saved."""
+    scale = optim.LossScale(first=3, interval=2, least=1, most=5)
+    state, rng = scale.init(), np.random.default_rng(0)
+    resumed = state
+    for finite in (rng.random(60) < 0.7).tolist():
+        state = scale.update(state, finite=finite)
+        optim.save(tmp_path / "c.npz", {"scale": scale.update(resumed, finite=finite)})
+        resumed = optim.load(tmp_path / "c.npz")["scale"]
+        assert resumed == state
 
 
 def test_skipped_steps_change_nothing_but_their_count():

@@ -371,3 +371,62 @@ def test_a_network_learns_with_codes_alone():
     assert changed["RNE"] == 0 < changed["SR"]
     assert losses["SR"][1] < losses["SR"][0] / 2
     assert losses["RNE"][1] > losses["SR"][1]
+
+
+# --- Steps ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 0.0, -0.0, -0.5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_stored_steps_are_positive_numbers(bad, dtype):
+    """A stored step that is NaN, infinite, zero or negative is refused by name, wherever the weight is read or written."""
+    dqt = optim.DQT("int4", "absmax")
+    stored = dqt.store({"layer": {"w": np.ones((2, 2), dtype)}})
+    optimizer = dqt.optimizer(optim.sgd(0.1))
+    state = optimizer.init(stored)
+    stored["layer"]["w"]["step"] = np.asarray(dtype(bad))
+    grads = {"layer": {"w": np.zeros((2, 2), dtype)}}
+    for call in (
+        lambda: dqt.weights(stored),
+        lambda: optimizer.init(stored),
+        lambda: optimizer.update(grads, state, stored),
+    ):
+        with pytest.raises(InputError, match=r"layer\.w is stored with the step array\(.*a positive finite number"):
+            call()
+
+
+@pytest.mark.parametrize("bad", [np.array([1.0]), np.array(1), 1.0, None])
+def test_stored_steps_are_arrays_without_axes(bad):
+    """A step of another form is refused too."""
+    dqt = optim.DQT("int4", "absmax")
+    stored = dqt.store({"w": np.ones((2, 2))})
+    stored["w"]["step"] = bad
+    with pytest.raises(InputError, match="w is stored with the step"):
+        dqt.weights(stored)
+
+
+@pytest.mark.parametrize("scale", ["absmean", "absmax"])
+@pytest.mark.parametrize("fmt", ["ternary", "binary", "int4", "int8"])
+@pytest.mark.parametrize("largest", [0.0, 1e-45, 1e-38, 1e-30, 1e30, 3e38])
+def test_steps_of_weights_of_any_size_are_normal_numbers(fmt, scale, largest):
+    """The step of finite weights is a normal number of their type, and none of them becomes NaN or changes its sign."""
+    w = np.array([[1.0, -0.5], [0.25, 0.0]], np.float32) * np.float32(largest)
+    dqt = optim.DQT(fmt, scale)
+    stored = dqt.store({"w": w})
+    step = stored["w"]["step"]
+    assert np.finfo(np.float32).tiny <= step < np.inf
+    found = dqt.weights(stored)["w"]
+    assert np.isfinite(found).all()
+    assert (found * np.sign(w) >= 0).all()
+    assert dqt.saturated({"w": w}).keys() == {"w"}
+
+
+def test_an_update_beyond_the_type_is_refused():
+    """Where code x step + u overflows, an updated scale would be infinite: the update is refused, by name."""
+    dqt = optim.DQT("int8", "absmax", "updated")
+    stored = dqt.store({"w": np.full((2, 2), 3e38, np.float32)})
+    with pytest.raises(InputError, match="w is too large for a scale"):
+        step_of(dqt, optim.sgd(1.0), stored, {"w": np.full((2, 2), -3e38, np.float32)})
+    for bad in (np.inf, np.nan):
+        with pytest.raises(InputError, match="the update of w holds an infinity or NaN"):
+            step_of(dqt, optim.sgd(1.0), stored, {"w": np.full((2, 2), bad, np.float32)})

@@ -231,6 +231,37 @@ def test_accumulation_rounds_each_partial_sum():
         accumulator.mean(state)
 
 
+@pytest.mark.parametrize("rounds", ["sum", "gradient"])
+@pytest.mark.parametrize("rounding", [None, "float8_e5m2:SR"])
+def test_micro_batches_of_unequal_size_weigh_by_it(rounds, rounding):
+    """With weights the mean is that over all samples: w g stands for g, and the sum of weights for their number."""
+    accumulator = optim.Accumulator(rounding, seed=2, rounds=rounds)
+    weights = [7, 1, 0, 300]
+    grads = [{"w": np.random.default_rng(k).normal(size=30).astype(np.float32)} for k in range(4)]
+    state = plain = accumulator.init(grads[0])
+    for weight, g in zip(weights, grads, strict=True):
+        state = accumulator.add(g, state, weight=weight)
+        plain = accumulator.add({"w": g["w"] * np.float32(weight)}, plain)
+    mean, after = accumulator.mean(state)
+    assert (mean["w"] == plain["sum"]["w"] / np.float32(308)).all()
+    assert after == accumulator.init({}) | {"sum": after["sum"], "step": 1}
+    assert state["count"] == 4
+    if rounding is None:
+        exact = sum(w * g["w"].astype(np.float64) for w, g in zip(weights, grads, strict=True)) / 308
+        # Four products and four sums of at most 600, and a quotient, each within half an ulp.
+        assert np.abs(mean["w"] - exact).max() < 9 * 2.0**-24 * 2000 / 308
+
+
+def test_weights_of_micro_batches_are_numbers_of_samples():
+    """Negative weights and fractions are refused, and so is a mean of micro-batches without samples."""
+    accumulator, g = optim.Accumulator(), {"w": np.ones(2)}
+    for bad, sentence in ((-1, "weight = -1 of a micro-batch"), (0.5, "weight = 0.5 must be an integer")):
+        with pytest.raises(InputError, match=sentence):
+            accumulator.add(g, accumulator.init(g), weight=bad)
+    with pytest.raises(InputError, match="no micro-batch of a weight above 0"):
+        accumulator.mean(accumulator.add(g, accumulator.init(g), weight=0))
+
+
 def test_accumulation_rounds_each_gradient_where_asked():
     """With rounds = "gradient" each micro-batch's gradient is rounded, by the words of its draw, and the sum is exact here."""
     accumulator = optim.Accumulator({"grad_acc": "float8_e5m2:SR"}, seed=2, rounds="gradient")

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qsim.errors import InputError, enumerate_names
+from qsim.errors import InputError, enumerate_names, integer
 from qsim.optim.checks import next_step
 from qsim.optim.rounding import WHOLE, Place, Roundings, Spelling
-from qsim.optim.tree import tree_map
+from qsim.optim.tree import tree_map, zeros
 
 __all__ = ["Accumulator"]
 
@@ -22,7 +22,7 @@ class Accumulator:
 
     `rounds` says what: the running "sum", s' = Q(s + g), or each "gradient" before it is added, s' = s + Q(g).
 
-    The state is {"sum", "count", "step"}. Micro-batch k (from 0) of a step takes the words of draw k.
+    The state is {"sum", "count", "weight", "step"}. Micro-batch k (from 0) of a step takes the words of draw k.
     """
 
     rounding: Spelling = None
@@ -41,32 +41,41 @@ class Accumulator:
     def init(self, params: Any) -> dict[str, Any]:
         """Return the empty sum, at step 0."""
         self._roundings().check(params)
-        return {"sum": tree_map(lambda _, p: np.zeros_like(p), params), "count": 0, "step": 0}
+        return {"sum": tree_map(lambda _, p: zeros(p), params), "count": 0, "weight": 0, "step": 0}
 
-    def add(self, grads: Any, state: Any, place: Place = WHOLE) -> dict[str, Any]:
-        """Return the state with one more micro-batch in it; a rank that has batches of its own says so by `place`."""
-        roundings, step, count = (
-            self._roundings(),
-            next_step("an Accumulator", state, "sum", "count"),
-            int(state["count"]),
-        )
+    def add(self, grads: Any, state: Any, place: Place = WHOLE, *, weight: int = 1) -> dict[str, Any]:
+        """Return the state with one more micro-batch in it; a rank that has batches of its own says so by `place`.
+
+        `weight` is for micro-batches of unequal size: the number of samples or tokens that `grads` is the mean over. Then w g,
+        in the type of the sum, stands for g, and the mean is s / (sum of weights).
+        """
+        if integer("weight", weight) < 0:
+            raise InputError(f"weight = {weight} of a micro-batch must be at least 0, a number of samples or tokens")
+        roundings, (step, count, total) = self._roundings(), self._parts(state)
 
         def added(name: Any, s: Any, g: Any) -> Any:
+            if weight != 1:
+                g = g.astype(s.dtype, copy=False) * s.dtype.type(weight)
             if self.rounds == "gradient":
                 return s + roundings.round(name, "grad_acc", g.astype(s.dtype, copy=False), step, place, draw=count)
             return roundings.round(name, "grad_acc", (s + g).astype(s.dtype, copy=False), step, place, draw=count)
 
-        total = tree_map(added, state["sum"], grads)
-        return {"sum": total, "count": count + 1, "step": step}
+        sums = tree_map(added, state["sum"], grads)
+        return {"sum": sums, "count": count + 1, "weight": total + int(weight), "step": step}
 
     def mean(self, state: Any) -> tuple[Any, dict[str, Any]]:
         """Return the mean of the micro-batches, in the type of the sum, and the state that the next step begins with."""
-        step, count = next_step("an Accumulator", state, "sum", "count"), int(state["count"])
-        if not count:
-            raise InputError("no micro-batch has been added, so there is no mean of gradients")
-        grads = tree_map(lambda _, s: s / s.dtype.type(count), state["sum"])
+        step, _, total = self._parts(state)
+        if not total:
+            raise InputError("no micro-batch of a weight above 0 has been added, so there is no mean of gradients")
+        grads = tree_map(lambda _, s: s / s.dtype.type(total), state["sum"])
         empty = tree_map(lambda _, s: np.zeros_like(s), state["sum"])
-        return grads, {"sum": empty, "count": 0, "step": step + 1}
+        return grads, {"sum": empty, "count": 0, "weight": 0, "step": step + 1}
+
+    def _parts(self, state: Any) -> tuple[int, int, int]:
+        """Return the step of a state, the number of its micro-batches and the sum of their weights."""
+        step = next_step("an Accumulator", state, "sum", "count", "weight")
+        return step, int(state["count"]), int(state["weight"])
 
     def _roundings(self) -> Roundings:
         return Roundings.parse(self.rounding, ("grad_acc",), self.seed)

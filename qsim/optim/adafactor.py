@@ -6,21 +6,17 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qsim.errors import InputError
 from qsim.optim.chain import Transform, differences, stateless
 from qsim.optim.checks import at_least_zero, check_parts, next_step
+from qsim.optim.clipping import root_mean_square
 from qsim.optim.rounding import WHOLE, Place, Roundings, Spelling
 from qsim.optim.schedules import Schedule
 from qsim.optim.sgd import Mask, finish, trace
-from qsim.optim.tree import tree_map, unzip
+from qsim.optim.tree import computing_type, tree_map, unzip
 
 __all__ = ["adafactor", "clip_by_rms", "scale_by_factored_rms", "scale_by_parameter_rms"]
-
-
-def _rms(x: NDArray[Any]) -> Any:
-    return np.sqrt(np.mean(np.square(x)))
 
 
 def scale_by_factored_rms(
@@ -31,6 +27,8 @@ def scale_by_factored_rms(
     b = 1 - t^-decay, t from 1. With two axes or more the last two are factored, G = g^2 + eps:
     R' = Q(b R + (1 - b) mean over columns of G), C' = Q(b C + (1 - b) mean over rows of G), V = R' C' / mean(R'). With fewer,
     V' = Q(b V + (1 - b) G). R takes the words of draw 0 of its site, C those of draw 1.
+    A format that has no number near `eps` rounds the moments of zero gradients to 0, so that u is 0 / 0 = NaN there: a
+    numerics context in force counts such moments as `underflowed`.
     Source: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", ICML 2018, algorithm 4.
     """
     if not 0 < decay < 1:
@@ -47,7 +45,7 @@ def scale_by_factored_rms(
         roundings.check(params)
 
         def zeros(_: Any, p: Any) -> dict[str, Any]:
-            return {name: np.zeros(shape, p.dtype) for name, shape in shapes(p).items()}
+            return {name: np.zeros(shape, computing_type(p)) for name, shape in shapes(p).items()}
 
         return {"step": 0, "moment2": tree_map(zeros, params)}
 
@@ -56,13 +54,15 @@ def scale_by_factored_rms(
         beta = 1 - (step + 1) ** -decay
 
         def factored(name: Any, p: Any, g: Any, moment: Any) -> tuple[Any, Any]:
-            number, g = p.dtype.type, differences(g)
+            number, g = computing_type(p).type, differences(g, p)
             check_parts(f"Adafactor for {name.path}", moment, *shapes(p))
             for part, shape in shapes(p).items():
                 if np.shape(moment[part]) != shape:
                     raise InputError(
                         f"{name.path}: the state has {part} of shape {np.shape(moment[part])}, not {shape}; begin with init"
                     )
+            if not p.size:  # there is no mean of none
+                return g, moment
             squares = g * g + number(eps)
 
             def average(old: Any, new: Any, draw: int) -> Any:
@@ -87,13 +87,15 @@ def clip_by_rms(most: float = 1.0) -> Transform:
     """Return the link that divides the update of each parameter by max(1, RMS(u) / most) (Adafactor, algorithm 4, line 8)."""
     if not most > 0:
         raise InputError(f"clip_by_rms({most}): the largest RMS allowed is a positive number")
-    return stateless(lambda _, u, p: u / max(p.dtype.type(1), _rms(u) / p.dtype.type(most)), elementwise=False)
+    return stateless(
+        lambda _, u, p: u / max(p.dtype.type(1), root_mean_square(u) / p.dtype.type(most)), elementwise=False
+    )
 
 
 def scale_by_parameter_rms(least: float = 1e-3) -> Transform:
     """Return the link that multiplies the update of each parameter by max(least, RMS(p)) (Adafactor, algorithm 4, line 4)."""
     at_least_zero("the least RMS", least)
-    return stateless(lambda _, u, p: u * max(p.dtype.type(least), _rms(p)), elementwise=False)
+    return stateless(lambda _, u, p: u * max(p.dtype.type(least), root_mean_square(p)), elementwise=False)
 
 
 def relative_step(step: int) -> float:

@@ -12,7 +12,7 @@ from qsim.optim.checks import at_least_zero, next_step
 from qsim.optim.rounding import WHOLE, Place, Roundings, Spelling
 from qsim.optim.schedules import Schedule
 from qsim.optim.sgd import Mask, finish
-from qsim.optim.tree import tree_map, unzip
+from qsim.optim.tree import computing_type, tree_map, unzip, zeros
 
 __all__ = ["adamw", "scale_by_adam"]
 
@@ -34,7 +34,7 @@ def scale_by_adam(
 
     def init(params: Any) -> dict[str, Any]:
         roundings.check(params)
-        first, second = (tree_map(lambda _, p: np.zeros_like(p), params) for _ in range(2))
+        first, second = (tree_map(lambda _, p: zeros(p), params) for _ in range(2))
         return {"step": 0, "moment": first, "moment2": second}
 
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:
@@ -42,7 +42,7 @@ def scale_by_adam(
         correction, correction2 = 1 - b1 ** (step + 1), 1 - b2 ** (step + 1)
 
         def adam(name: Any, p: Any, g: Any, m: Any, v: Any) -> tuple[Any, Any, Any]:
-            number, g = p.dtype.type, differences(g)
+            number, g = computing_type(p).type, differences(g, p)
             m = roundings.round(name, "moment", number(b1) * m + number(1 - b1) * g, step, place)
             v = roundings.round(name, "moment2", number(b2) * v + number(1 - b2) * (g * g), step, place)
             return (m / number(correction)) / (np.sqrt(v / number(correction2)) + number(eps)), m, v

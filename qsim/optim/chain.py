@@ -6,7 +6,9 @@
     params = apply_updates(params, updates)
 
 States are nested dicts of arrays and integers, so that a training checkpoint is one file (`qsim.optim.save`). Arithmetic is in
-the type of the parameters, also that of coefficients such as beta and 1 - beta, which are rounded to it once.
+the type of the parameters, also that of coefficients such as beta and 1 - beta, which are rounded to it once; gradients of
+another type are converted to it first. For parameters of float16 and bfloat16 that type is float32, which states have too:
+a new parameter is rounded once, to nearest even, to the type that stores it.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import numpy as np
 from qsim.errors import InputError
 from qsim.optim.checks import check_parts
 from qsim.optim.rounding import WHOLE, Place, Roundings
-from qsim.optim.tree import ARRAYS, Written, check_params, tree_map
+from qsim.optim.tree import ARRAYS, Written, check_params, computing_type, store_as, tree_map, widen
 
 __all__ = ["Transform", "Written", "apply_updates", "chain", "scale", "stateless"]
 
@@ -47,8 +49,9 @@ class Transform:
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
-    """Return the new parameters: p + u in the type of p, or what a link has written.
+    """Return the new parameters: p + u rounded to the type of p, or what a link has written.
 
+    For p of 16 bits the sum is one of float32.
     Raise `InputError` for updates of other names or shapes than the parameters'.
     """
 
@@ -62,7 +65,9 @@ def apply_updates(params: Any, updates: Any) -> Any:
             return {name: applied(f"{path}.{name}" if path else name, below, u[name]) for name, below in p.items()}
         if not all(isinstance(x, ARRAYS) for x in (p, new)) or p.shape != new.shape:
             raise InputError(f"{path or 'the updates'}: {_named(new)} goes with {_named(p)} of the parameters")
-        return new if isinstance(u, Written) else (p + u).astype(p.dtype, copy=False)
+        if not isinstance(u, Written):
+            new = p + u if p.dtype.itemsize > 2 else widen(p) + u.astype(np.float32)
+        return np.asarray(store_as(new, p.dtype))  # of arrays without axes NumPy makes scalars
 
     with np.errstate(all="ignore"):
         return applied("", params, updates)
@@ -109,16 +114,19 @@ def stateless(function: Callable[..., Any], *, elementwise: bool = True) -> Tran
 
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:  # noqa: ARG001
         check_parts("a link without one", state)
-        return tree_map(lambda parameter, p, u: function(parameter, differences(u), p), params, updates), state
+        return tree_map(
+            lambda parameter, p, u: function(parameter, differences(u, p), widen(p)), params, updates
+        ), state
 
     return Transform(lambda _: {}, update, elementwise)
 
 
-def differences(u: Any) -> Any:
-    """Return `u`, the update of one parameter; refuse one that is written already."""
+def differences(u: Any, p: Any) -> Any:
+    """Return `u`, the update of parameter `p`, in the type that it is computed in; refuse one that is written already."""
     if isinstance(u, Written):
         raise InputError("a link that writes parameters back is the last of its chain; put the others before it")
-    return u
+    dtype = computing_type(p)
+    return u if u.dtype == dtype else u.astype(dtype)
 
 
 def scale(factor: float) -> Transform:

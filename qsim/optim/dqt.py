@@ -31,7 +31,7 @@ from qsim.formats import Format, get_format
 from qsim.optim.chain import Transform, Written
 from qsim.optim.checks import check_parts, next_step
 from qsim.optim.rounding import WHOLE, Place, Roundings, note
-from qsim.optim.tree import Parameter, check_params, parameters, tree_map
+from qsim.optim.tree import ARRAYS, Parameter, check_params, parameters, tree_map, widen
 from qsim.packing import pack, unpack
 from qsim.rounding import Key, Quantizer
 
@@ -115,6 +115,7 @@ class DQT:
                 return w
             if not np.isfinite(w).all():
                 raise InputError(f"{parameter.path} holds an infinity or NaN, which no code stands for")
+            w = widen(w)
             step = self._step(parameter.path, w, first)
             return self._stored(encode(w / step, self._quantizer("RNE")), step, w.shape)
 
@@ -126,15 +127,22 @@ class DQT:
         found = {}
         for parameter, w in parameters(params):
             if self.select(parameter.path, w):
-                x = w / self._step(parameter.path, w, first)
+                with np.errstate(all="ignore"):
+                    x = widen(w) / self._step(parameter.path, widen(w), first)
                 found[parameter.path] = int(((x > fmt.max) | (x < fmt.min)).sum())
         return found
 
     def weights(self, stored: Any) -> Any:
         """Return the parameters that the model computes with: float arrays, made for one step and not kept."""
-        if is_coded(stored):
-            return self._values(stored)
-        return {name: self.weights(branch) for name, branch in stored.items()} if isinstance(stored, dict) else stored
+
+        def read(path: str, branch: Any) -> Any:
+            if is_coded(branch):
+                return self._values(branch, path)
+            if not isinstance(branch, dict):
+                return branch
+            return {name: read(f"{path}.{name}" if path else name, below) for name, below in branch.items()}
+
+        return read("", stored)
 
     def codes(self, weight: Any) -> Array:
         """Return the codes of one stored weight as integers (or -1 and 1), in its shape, float64."""
@@ -202,20 +210,21 @@ class DQT:
 
     def _rewritten(self, path: str, weight: Any, u: Array, key: Key) -> tuple[Any, int, Any]:
         """Return the stored weight after an update, the number of codes that changed, and that expected."""
-        codes, old = self.codes(weight), weight["step"]
-        x = codes if self.storage == "codes" else (self._values(weight) / old).astype(np.float64)
+        problem = f"the update of {path} holds an infinity or NaN, which no code stands for; see skip_nonfinite"
+        if not np.isfinite(u).all():
+            raise InputError(problem)
+        codes, old = self.codes(weight), checked_step(path, weight)
+        x = codes if self.storage == "codes" else (self._values(weight, path) / old).astype(np.float64)
         delta = np.divide(u, old, dtype=np.float64)
         new = old
         if self.rescale == "old":
-            new = self._step(path, self._values(weight), self.scale)
+            new = self._step(path, self._values(weight, path), self.scale)
         elif self.rescale == "updated":
-            new = self._step(path, self._values(weight) + u, self.scale)
+            new = self._step(path, self._values(weight, path) + u, self.scale)
         q = self._quantizer(self.mode)
         moved = x + delta if new == old else (x + delta) * (float(old) / float(new))
         if not np.isfinite(moved).all():
-            raise InputError(
-                f"the update of {path} holds an infinity or NaN, which no code stands for; see skip_nonfinite"
-            )
+            raise InputError(problem)
         written = encode(moved, q, key=key if q.mode.stochastic else None)
         if in_force() is not None:
             note(f"{path}.update", moved, decode(written, q.format, np.float64), q)
@@ -232,9 +241,12 @@ class DQT:
         packed = pack(codes.reshape(-1), get_format(self.format))
         return {"codes": packed, "step": np.asarray(step), "shape": np.array(shape, np.int64)}
 
-    def _values(self, weight: Any) -> Array:
+    def _values(self, weight: Any, path: str) -> Array:
         """Return code x step, in the type of the step, as the storage has it."""
-        values = (self.codes(weight) * weight["step"]).astype(weight["step"].dtype)
+        step = checked_step(path, weight)
+        with np.errstate(all="ignore"):
+            limit = float(np.finfo(step.dtype).max)  # which the largest code times its rounded step may exceed
+            values = np.clip(self.codes(weight) * step, -limit, limit).astype(step.dtype)
         return values if self.storage in ("codes", "float32") else quantize(values, self.storage)
 
     def _step(self, path: str, w: Array, scale: str) -> Array:
@@ -253,7 +265,13 @@ class DQT:
                 raise InputError(
                     f"{path} has no positive weight, and scale = 'signed_max' divides by the largest one; take 'absmax'"
                 )
-        return np.asarray(number(largest / top))
+        # A subnormal step has few digits, and 0 none.
+        step = max(number(largest / top), np.finfo(w.dtype).tiny)
+        if not np.isfinite(step):
+            raise InputError(
+                f"{path} is too large for a scale: it would be {step}; parameters of float64 have more room"
+            )
+        return np.asarray(number(step))
 
 
 CHOICES = {
@@ -261,6 +279,15 @@ CHOICES = {
     "rescale": ("frozen", "updated", "old"),
     "storage": ("codes", "float32", "float16", "bfloat16"),
 }
+
+
+def checked_step(path: str, weight: Any) -> Any:
+    """Return the step of a stored weight; refuse one that no `store` and no update has left there."""
+    step = weight["step"]
+    number = isinstance(step, ARRAYS) and step.ndim == 0 and step.dtype.kind == "f"
+    if not number or not 0 < step < math.inf:
+        raise InputError(f"{path or 'a weight'} is stored with the step {step!r}; a step is a positive finite number")
+    return step
 
 
 def is_coded(branch: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from qsim.errors import InputError, integer
 from qsim.optim.checks import check_parts
-from qsim.optim.tree import tree_map
+from qsim.optim.tree import computing_type, tree_map, widen
 from qsim.optim.writeback import all_finite
 
 __all__ = ["LossScale"]
@@ -59,24 +59,21 @@ class LossScale:
 
     def factor(self, state: dict[str, int]) -> float:
         """Return what the loss is multiplied by."""
-        check_parts("a LossScale", state, "scale", "good")
-        exponent = int(state["scale"])
-        if abs(exponent) > FURTHEST:
-            raise InputError(f"a state with the scale 2^{exponent}, beyond 2^{FURTHEST}, is none of a LossScale")
-        return math.ldexp(1.0, exponent)
+        return math.ldexp(1.0, self._parts(state)[0])
 
     def unscale(self, grads: Any, state: dict[str, int]) -> tuple[Any, dict[str, int]]:
         """Return the gradients of a loss that the caller multiplied, divided by the factor, and the next state.
 
+        Gradients of 16 bits come back as float32, which has the quotients that they have not.
         Gradients under `qsim.numerics(loss_scale=...)` are divided already: these only need `update`.
         """
         inverse = 1 / self.factor(state)
-        return tree_map(lambda _, g: g * g.dtype.type(inverse), grads), self.update(state, finite=all_finite(grads))
+        unscaled = tree_map(lambda _, g: widen(g) * computing_type(g).type(inverse), grads)
+        return unscaled, self.update(state, finite=all_finite(grads))
 
     def update(self, state: dict[str, int], *, finite: bool) -> dict[str, int]:
         """Return the state after a step whose gradients were finite or not."""
-        check_parts("a LossScale", state, "scale", "good")
-        scale, good = int(state["scale"]), int(state["good"])
+        scale, good = self._parts(state)
         if self.interval is None:
             return {"scale": scale, "good": good + finite}
         if not finite:
@@ -84,3 +81,14 @@ class LossScale:
         if good + 1 < self.interval:
             return {"scale": scale, "good": good + 1}
         return {"scale": min(scale + 1, self.most), "good": 0}
+
+    def _parts(self, state: dict[str, int]) -> tuple[int, int]:
+        """Return the scale's exponent and the number of finite steps; refuse a state that this LossScale cannot be in."""
+        check_parts("a LossScale", state, "scale", "good")
+        scale, good = (integer(f"{name} of a LossScale", state[name]) for name in ("scale", "good"))
+        if not self.least <= scale <= self.most:
+            raise InputError(
+                f"a state with the scale 2^{scale}, outside 2^{self.least} .. 2^{self.most}, is that of another LossScale; "
+                "begin with init"
+            )
+        return scale, good

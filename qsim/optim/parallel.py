@@ -13,7 +13,7 @@ from qsim.errors import InputError
 from qsim.optim.chain import Transform, Written, apply_updates
 from qsim.optim.checks import check_parts
 from qsim.optim.rounding import WHOLE, Place, Roundings, Spelling
-from qsim.optim.tree import Parameter, parameters, tree_map
+from qsim.optim.tree import Parameter, computing_type, parameters, tree_map, widen
 from qsim.rounding import SHARED_RANK
 
 __all__ = ["all_reduce", "sharded", "update_replicas"]
@@ -40,7 +40,8 @@ def all_reduce(
     its own, ((g_c + g_(c+1)) + g_(c+2)) + ..., each partial sum rounded as it is sent. "tree": in round l = 0, 1, ... rank
     r, a multiple of 2^(l+1), receives from rank r + 2^l, where there is one, and adds. At the end the total is divided by W
     and sent, hence rounded once more, and the sender keeps what it sent, so that all ranks hold the same bits. `divide`
-    "before": each rank divides by W first. Sums are in the type of the gradients.
+    "before": each rank divides by W first. Sums are in the type of the gradients, or in
+    float32 for gradients of 16 bits.
     The words of a message are those of its hop (the draw) and of its sender, or with "shared" draws those that all ranks share.
     Raise `InputError` for gradients that do not go together.
     """
@@ -60,8 +61,8 @@ def all_reduce(
             place = Place(SHARED_RANK if draws == "shared" else rank)
             return roundings.round(parameter, "comm", x, step, place, draw=hop, offset=offset)
 
-        number = each[0].dtype.type(ranks)
-        flat = [(g / number if divide == "before" else g).reshape(-1) for g in each]
+        number = computing_type(each[0]).type(ranks)
+        flat = [(widen(g) / number if divide == "before" else widen(g)).reshape(-1) for g in each]
         after = number if divide == "after" else number / number
         total = _ring(flat, send, after) if order == "ring" else _tree(flat, send, after)
         return total.reshape(each[0].shape)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from qsim.errors import InputError
-from qsim.optim.chain import Transform
+from qsim.optim.chain import Transform, differences
 from qsim.optim.checks import at_least_zero, next_step
 from qsim.optim.rounding import WHOLE, Place
-from qsim.optim.tree import tree_map
+from qsim.optim.tree import computing_type, tree_map
 
 __all__ = ["Schedule", "constant", "cosine", "scale_by_learning_rate", "warmup"]
 
@@ -59,6 +59,10 @@ def scale_by_learning_rate(rate: Schedule | float) -> Transform:
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:  # noqa: ARG001
         step = next_step("the learning rate", state)
         factor = -at_least_zero(f"the learning rate of step {step}", schedule(step))
-        return tree_map(lambda _, p, u: u * p.dtype.type(factor), params, updates), {"step": step + 1}
+
+        def scaled(_: Any, p: Any, u: Any) -> Any:
+            return differences(u, p) * computing_type(p).type(factor)
+
+        return tree_map(scaled, params, updates), {"step": step + 1}
 
     return Transform(lambda _: {"step": 0}, update)

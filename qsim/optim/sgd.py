@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from qsim.errors import InputError
@@ -14,7 +13,7 @@ from qsim.optim.checks import at_least_zero, next_step
 from qsim.optim.clipping import clip_by_global_norm
 from qsim.optim.rounding import WHOLE, Place, Roundings, Spelling
 from qsim.optim.schedules import Schedule, scale_by_learning_rate
-from qsim.optim.tree import tree_map, unzip
+from qsim.optim.tree import computing_type, tree_map, unzip, zeros
 from qsim.optim.writeback import write_back
 
 __all__ = ["Mask", "add_decayed_weights", "finish", "sgd", "trace"]
@@ -34,13 +33,13 @@ def trace(decay: float, *, nesterov: bool = False, rounding: Spelling = None, se
 
     def init(params: Any) -> dict[str, Any]:
         roundings.check(params)
-        return {"step": 0, "moment": tree_map(lambda _, p: np.zeros_like(p), params)}
+        return {"step": 0, "moment": tree_map(lambda _, p: zeros(p), params)}
 
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:
         step = next_step("momentum", state, "moment")
 
         def both(name: Any, p: Any, u: Any, m: Any) -> tuple[Any, Any]:
-            u, beta = differences(u), p.dtype.type(decay)
+            u, beta = differences(u, p), computing_type(p).type(decay)
             m = roundings.round(name, "moment", beta * m + u, step, place)
             return u + beta * m if nesterov else m, m
 

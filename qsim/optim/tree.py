@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from qsim.arrays import quantize
 from qsim.errors import InputError
+from qsim.scales import INPUTS
 
-__all__ = ["Parameter", "Written", "check_params", "parameters", "tree_map", "unzip"]
+__all__ = [
+    "Parameter", "Written", "check_params", "computing_type", "parameters", "store_as", "tree_map", "unzip", "widen", "zeros",
+]  # fmt: skip
 
 
 ARRAYS = (np.ndarray, np.generic)
@@ -96,19 +101,50 @@ def unzip(tree: Any, count: int) -> tuple[Any, ...]:
 
 
 def check_params(params: Any) -> None:
-    """Refuse what is no nested dict of float32 or float64 arrays, the types that rounding is simulated in."""
+    """Refuse what is no nested dict of float16, bfloat16, float32 or float64 arrays."""
     if not isinstance(params, dict):
         raise InputError(f"params are nested dicts of arrays, not {type(params).__name__}")
     for parameter, leaf in parameters(params):
-        if not isinstance(leaf, np.ndarray) or leaf.dtype not in (np.float32, np.float64):
+        if not isinstance(leaf, np.ndarray) or leaf.dtype.name not in INPUTS or not leaf.dtype.isnative:
             found = leaf.dtype if isinstance(leaf, np.ndarray) else type(leaf).__name__
             raise InputError(
                 f"{parameter.path} is {found}; parameters are arrays of float32 or float64, which also hold the values of "
-                "narrower formats"
+                "narrower formats, or of float16 or bfloat16, in the machine's byte order"
             )
-    paths = [parameter.path for parameter, _ in parameters(params)]
-    twice = next((path for path in paths if paths.count(path) > 1), None)
-    if twice is not None:
-        raise InputError(
-            f"two parameters are called {twice}, since a key holds a dot; rename one, for sites go by name"
-        )
+    seen: set[str] = set()
+    for parameter, _ in parameters(params):
+        if parameter.path in seen:
+            raise InputError(
+                f"two parameters are called {parameter.path}, since a key holds a dot; rename one, for sites go by name"
+            )
+        seen.add(parameter.path)
+
+
+# --- Types of 16 bits: parameters may be stored in them, and updates are computed in float32 ---------------------
+
+
+FLOAT32 = np.dtype(np.float32)
+
+
+def computing_type(p: Any) -> np.dtype[Any]:
+    """Return the type that the update of `p` is computed in: that of `p`, or float32 for one of 16 bits."""
+    return FLOAT32 if p.dtype.itemsize == 2 else p.dtype
+
+
+def widen(p: Any) -> Any:
+    """Return `p` in the type that its update is computed in."""
+    return p.astype(FLOAT32) if p.dtype.itemsize == 2 else p
+
+
+def zeros(p: Any) -> NDArray[Any]:
+    """Return zeros of the shape of `p` in the type that its update is computed in."""
+    return np.zeros(p.shape, computing_type(p))
+
+
+def store_as(x: Any, dtype: np.dtype[Any]) -> Any:
+    """Return `x` rounded once, to nearest even, to the type that stores it."""
+    if x.dtype == dtype:
+        return x
+    if dtype.name == "bfloat16" and x.dtype == np.float64:  # ml_dtypes goes by way of float32, rounding twice
+        x = quantize(x, "bfloat16")
+    return x.astype(dtype)

@@ -11,7 +11,7 @@ from qsim.errors import InputError
 from qsim.optim.chain import Transform, Written, apply_updates, differences
 from qsim.optim.checks import check_parts, next_step
 from qsim.optim.rounding import WHOLE, Place, Roundings, Spelling, cast
-from qsim.optim.tree import tree_map, unzip
+from qsim.optim.tree import store_as, tree_map, unzip, widen, zeros
 from qsim.rounding import STREAM_FIELDS, Quantizer
 
 __all__ = ["all_finite", "master_weights", "round_gradients", "skip_nonfinite", "write_back"]
@@ -34,7 +34,7 @@ def round_gradients(rounding: Spelling, *, seed: int = 0) -> Transform:
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:
         step = next_step("the rounding of gradients", state)
         rounded = tree_map(
-            lambda name, _, u: roundings.round(name, "grad_acc", differences(u), step, place, draw=LAST_DRAW),
+            lambda name, p, u: roundings.round(name, "grad_acc", differences(u, p), step, place, draw=LAST_DRAW),
             params,
             updates,
         )
@@ -61,18 +61,19 @@ def write_back(rounding: Spelling, *, kahan: bool = False, seed: int = 0) -> Tra
     def init(params: Any) -> dict[str, Any]:
         roundings.check(params)
         state: dict[str, Any] = {"step": 0}
-        return state | ({"compensation": tree_map(lambda _, p: np.zeros_like(p), params)} if kahan else {})
+        return state | ({"compensation": tree_map(lambda _, p: zeros(p), params)} if kahan else {})
 
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:
         step = next_step("the write-back", state, *(["compensation"] if kahan else []))
 
         def written(name: Any, p: Any, u: Any) -> Written:
-            return Written(roundings.round(name, "update", p + differences(u), step, place))
+            new = roundings.round(name, "update", widen(p) + differences(u, p), step, place)
+            return Written(store_as(new, p.dtype))
 
         def compensated(name: Any, p: Any, u: Any, c: Any) -> tuple[Written, Any]:
-            y = differences(u) + c
+            y = differences(u, p) + c
             new = written(name, p, y)
-            return new, nearest(name.path, y - (new.value - p))
+            return new, nearest(name.path, y - (widen(new.value) - widen(p)))
 
         if not kahan:
             return tree_map(written, params, updates), {"step": step + 1}
@@ -85,7 +86,9 @@ def write_back(rounding: Spelling, *, kahan: bool = False, seed: int = 0) -> Tra
 def master_weights(inner: Transform, rounding: str | Quantizer = "bfloat16:RNE") -> Transform:
     """Return `inner` working on a master copy of the parameters, in their full type; what is written is the copy, rounded.
 
-    This is mixed precision as Megatron's O2: the model sees narrow parameters, master and moments are float32.
+    This is mixed precision as Megatron's O2: the model sees narrow parameters, master and moments are float32. An element of
+    the parameters that is not the rounding of its master was replaced since the last step, by loading or pruning, say: the
+    master takes its value, as by Megatron's `reload_model_params`, which need not be called here.
     Source: Micikevicius et al., "Mixed Precision Training", ICLR 2018, section 3.1.
     """
     q = Quantizer.parse(rounding)
@@ -93,14 +96,23 @@ def master_weights(inner: Transform, rounding: str | Quantizer = "bfloat16:RNE")
         raise InputError(f"a cast of master weights by {q.mode} has no site of its own; take a deterministic mode")
 
     def init(params: Any) -> dict[str, Any]:
-        return {"master": tree_map(lambda _, p: p.copy(), params), "inner": inner.init(params)}
+        master = tree_map(lambda _, p: np.array(widen(p)), params)
+        return {"master": master, "inner": inner.init(master)}
+
+    def current(_: Any, p: Any, m: Any) -> Any:
+        """Return the master copy of a parameter, with the value of each element that somebody replaced."""
+        kept = store_as(quantize(m, q), p.dtype)
+        same = kept == p
+        if same.all():
+            return m
+        return np.where(same | (np.isnan(kept) & np.isnan(p)), m, p.astype(m.dtype))
 
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:
-        del params  # only the copy counts
         check_parts("master weights", state, "master", "inner")
-        updates, inside = inner.update(updates, state["inner"], state["master"], place)
-        master = apply_updates(state["master"], updates)
-        written = tree_map(lambda _, p: Written(p), cast(master, q))
+        master = tree_map(current, params, state["master"])
+        updates, inside = inner.update(updates, state["inner"], master, place)
+        master = apply_updates(master, updates)
+        written = tree_map(lambda _, p, new: Written(store_as(new, p.dtype)), params, cast(master, q))
         return written, {"master": master, "inner": inside}
 
     elementwise = inner.elementwise and (q.scale == "none" or not isinstance(q.scale, str))
