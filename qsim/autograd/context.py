@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qsim.arrays import Counts, quantize_draws
 from qsim.autograd.scaling import Delayed, Frozen, Memory
-from qsim.autograd.sites import PARAMETER_ROLES, POINTS, ROLES, SECOND, check_name, layer_site
+from qsim.autograd.sites import ENDS, PARAMETER_ROLES, POINTS, ROLES, SECOND, check_name, layer_site
 from qsim.errors import InputError, enumerate_names, integer
 from qsim.rounding import SHARED_RANK, STREAM_FIELDS, Key, Quantizer, number, split_site, stream
 from qsim.scales import derive_scale
@@ -179,6 +179,8 @@ class Numerics:
         for name in self.policy:
             role = name.rpartition(".")[2]
             if name in ROLES or name in self.numbers or name in layers or role in PARAMETER_ROLES:
+                continue
+            if self.policy[name] is None and name.rpartition(".")[0] in ENDS:
                 continue
             what = "site" if role in POINTS else "name"
             raise InputError(f"no layer met the {what} {name!r}; the layers were {enumerate_names(layers)}")

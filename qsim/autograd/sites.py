@@ -17,7 +17,7 @@ from qsim.errors import InputError, enumerate_names
 from qsim.rounding import SITE_BITS, STREAM_FIELDS
 
 __all__ = [
-    "PARAMETER_ROLES", "POINTS", "ROLES", "SECOND", "layer_site", "parameter_site", "parameter_sites", "paths", "sites",
+    "ENDS", "PARAMETER_ROLES", "POINTS", "ROLES", "SECOND", "layer_site", "parameter_site", "parameter_sites", "paths", "sites",
 ]  # fmt: skip
 
 POINTS = ("fwd_act", "fwd_weight", "bwd_act", "bwd_weight", "bwd_grad")
@@ -29,6 +29,9 @@ PARAMETER_ROLES = ("update", "moment", "moment2", "grad_acc", "comm")
 over micro-batches, and those that add up over ranks."""
 
 ROLES = POINTS + PARAMETER_ROLES
+
+ENDS = ("embedding", "head")
+"""The layers at both ends of a language model: a policy may leave them unrounded whether a model has them or not."""
 
 SECOND, PARAMETERS, EACH = 1 << 10, 1 << 11, 8
 PAGE = 1 << STREAM_FIELDS["site"]

@@ -26,5 +26,19 @@ TOKEN_INT8 = Quantizer("int8", "RNE", scale="absmax", per="token")
 Source: as above, and the published code, which multiplies by fl(127 / max|x|) where this divides by s.
 """
 
-BITNET: Mapping[str, Quantizer] = {"fwd_weight": ABSMEAN_TERNARY, "fwd_act": TOKEN_INT8}
-"""The numerics policy of a BitNet b1.58 model; of a DQT model it is `TOKEN_INT8` at `fwd_act` alone."""
+BITNET: Mapping[str, Quantizer | None] = {
+    "fwd_weight": ABSMEAN_TERNARY,
+    "fwd_act": TOKEN_INT8,
+    "embedding.fwd_weight": None,
+    "head.fwd_weight": None,
+    "head.fwd_act": None,
+}
+"""The numerics policy of a BitNet b1.58 model; of a DQT model it is `TOKEN_INT8` at `fwd_act` alone.
+
+BitNet rounds the projections of attention and feed-forward blocks. Embedding, head and norms keep their precision, so the
+layers of these names are left out; a model without them may have the policy too. To round embedding and head as well, give
+the first two entries alone: {"fwd_weight": ABSMEAN_TERNARY, "fwd_act": TOKEN_INT8}. All layers of a `qsim.nn.MLP` are
+projections; {**BITNET, "layer2.fwd_weight": None, "layer2.fwd_act": None} leaves out its layer 2.
+Source: Wang et al., "BitNet: Scaling 1-bit Transformers for Large Language Models", arXiv 2310.11453, section 2, which
+BitNet b1.58 (arXiv 2402.17764) follows.
+"""
