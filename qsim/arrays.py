@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,9 +15,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from qsim.decoder import decode_array, known_way, way_of
 from qsim.errors import InputError, integer
-from qsim.formats import Format
+from qsim.formats import Format, Table
 from qsim.kernels.parameters import CARRIERS
-from qsim.rounder import How, Plan, can_hold, code_dtype, plan_of, random_words, round_and_count, round_array
+from qsim.rounder import (
+    How,
+    Plan,
+    can_hold,
+    check_words,
+    code_dtype,
+    plan_of,
+    random_words,
+    round_and_count,
+    round_array,
+)
 from qsim.rounding import (
     LIMITED,
     Key,
@@ -32,7 +44,7 @@ from qsim.rounding import (
 )
 from qsim.scales import INPUTS, apply_scale, derive_scale, flush_input, given_scale, number_format, remove_scale
 
-__all__ = ["Counts", "decode", "encode", "quantize", "quantize_draws", "random_words"]
+__all__ = ["Counts", "decode", "encode", "inside_draws", "quantize", "quantize_draws", "random_words"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,25 +193,95 @@ def quantize_draws(
         _refuse_nan(x, q)
     draws = len(streams) if q.mode.stochastic else len(x)
     if scale is None and q.scale == "none" and not q.ftz_in and x.dtype == plan.carrier.dtype:
-        rows = np.ascontiguousarray(x).reshape(len(x), -1)
+        rows = _rows(x)
         y = np.empty((draws, *x.shape[1:]), x.dtype)
-        flat = y.reshape(draws, -1)
+        flat = y.reshape(draws, rows.shape[1])
         return y, Counts(y.size, *round_and_count(rows, flat, how, plan, seed, np.asarray(streams, np.uint64), offset))
-    scaled = flush_input(x, q)
-    if scale is None:
-        s = derive_scale(scaled, q, lead=1)
-    else:
-        s = scale if isinstance(scale, np.ndarray) else given_scale(scale, x, 1)
     with np.errstate(all="ignore"):
-        if s is not None:
-            scaled = apply_scale(scaled, s, q, plan.n)
-        rows = np.ascontiguousarray(scaled.reshape(len(x), -1), plan.carrier.dtype)
+        scaled, s = _quotient(x, q, scale, plan.n)
+        rows = _rows(scaled).astype(plan.carrier.dtype, copy=False)
         y = np.empty((draws, rows.shape[1]), plan.carrier.dtype)
         counts = Counts(y.size, *round_and_count(rows, y, how, plan, seed, np.asarray(streams, np.uint64), offset))
         values = y.reshape((draws, *x.shape[1:])).astype(x.dtype, copy=False)
         if s is not None:
             remove_scale(values, s, q)
         return values, counts
+
+
+def _rows(x: NDArray[Any]) -> NDArray[Any]:
+    """Return the draws of `x` as contiguous rows; of an empty array NumPy could not tell how long they are."""
+    return np.ascontiguousarray(x).reshape(len(x), math.prod(x.shape[1:]))
+
+
+def _quotient(
+    x: NDArray[Any], q: Quantizer, scale: NDArray[Any] | float | None, bits: int
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return what is rounded in place of `x`, and its scale: that of each draw, unless `scale` is given."""
+    flushed = flush_input(x, q)
+    if scale is None:
+        s = derive_scale(flushed, q, lead=1)
+    else:
+        s = scale if isinstance(scale, np.ndarray) else given_scale(scale, x, 1)
+    return (flushed if s is None else apply_scale(flushed, s, q, bits)), s
+
+
+def inside_draws(
+    x: NDArray[Any],
+    q: Quantizer,
+    seed: int,
+    streams: NDArray[np.uint64] | Sequence[int],
+    scale: NDArray[Any] | float | None = None,
+    offset: int = 0,
+    *,
+    rounded: bool = True,
+) -> tuple[NDArray[np.bool_], Counts]:
+    """Return where what `quantize_draws` makes of `x`, with the same arguments, lies in the range, before it is clamped.
+
+    The value that is compared is x / s rounded as if the range had no end, or with `rounded` false x / s itself. A table has
+    no value beyond its ends, unless its entry says where the line goes on: there nothing rounds back to an end. A NaN is not
+    inside. Nothing is counted.
+    """
+    how = _drawn_how(q)
+    plan = plan_of(how, x.dtype)
+    number = np.result_type(x.dtype, plan.carrier.dtype).type
+    least, most = number(q.format.min), number(q.format.max)
+    with np.errstate(all="ignore"):
+        scaled = _quotient(x, q, scale, plan.n)[0]
+        inside: NDArray[np.bool_] = (scaled >= least) & (scaled <= most)
+        wider = _one_further(q) if rounded and not inside.all() else None
+        if wider is None:
+            return inside, Counts()
+        plan = plan_of(wider, x.dtype, back=False)
+        rows = _rows(scaled).astype(plan.carrier.dtype, copy=False)
+        draws = len(streams) if q.mode.stochastic else len(x)
+        y = np.empty((draws, rows.shape[1]), plan.carrier.dtype)
+        round_and_count(rows, y, wider, plan, seed, np.asarray(streams, np.uint64), offset)
+        within = (y >= least) & (y <= most) & ~np.isnan(rows)
+        if isinstance(q.format, Table):  # whose line may go on at one end alone
+            within &= (rows >= least) | (q.format.below is not None)
+            within &= (rows <= most) | (q.format.above is not None)
+        return within.reshape(draws, *x.shape[1:]), Counts()
+
+
+@functools.lru_cache(maxsize=1024)
+def _one_further(q: Quantizer) -> How | None:
+    """Return `q` with one more value beyond each end of its format, as its line goes on; `None` where there is none."""
+    fmt = q.format
+    if isinstance(fmt, Table):
+        if fmt.above is None and fmt.below is None:
+            return None
+        above, below = fmt.above is not None, fmt.below is not None
+        wider: Format = dataclasses.replace(
+            fmt, top=fmt.top + above, bottom=fmt.bottom + below, points=fmt.line, above=None, below=None,
+            codes=(*(fmt.codes[0] + 1,) * below, *fmt.codes, *(fmt.codes[-1] + 1,) * above),
+        )  # fmt: skip
+    else:
+        wider = dataclasses.replace(fmt, top=fmt.top + 1, bottom=fmt.bottom + 1, inf_code=None)
+        try:
+            _ = wider.max, wider.min
+        except InputError:  # beyond the range of float64
+            return None
+    return How(dataclasses.replace(q, format=wider, saturation=None), q.sr_bits, None, None)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -390,6 +472,8 @@ def _round(
         raise InputError("rbits needs sr_bits, the number of bits of each word, and takes the place of key")
     elif rbits is None and key is None:
         raise InputError(f"{q.mode} needs its random words: key=qsim.Key(seed), or rbits= with sr_bits=")
+    if key is not None:
+        check_words(key, array.size)
     given = None
     if rbits is not None:
         given = _words(rbits, n or 0, array.shape)

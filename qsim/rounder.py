@@ -28,6 +28,7 @@ __all__ = [
     "How",
     "Plan",
     "can_hold",
+    "check_words",
     "code_dtype",
     "plan_of",
     "random_words",
@@ -124,15 +125,18 @@ def _codes(fmt: Format) -> tuple[NDArray[np.float64], NDArray[Any]]:
 # --- By which loop -----------------------------------------------------------------------------------------
 
 
-def plan_of(how: How, dtype: np.dtype[Any], *, codes: bool = False) -> Plan:
-    """Return how an array of `dtype` is rounded; raise `InputError` for what no array can be rounded to."""
+def plan_of(how: How, dtype: np.dtype[Any], *, codes: bool = False, back: bool = True) -> Plan:
+    """Return how an array of `dtype` is rounded; raise `InputError` for what no array can be rounded to.
+
+    `back`: values go back into an array of that type, which must hold them.
+    """
     known = how.plans.get((dtype, codes))
-    return known or how.plans.setdefault((dtype, codes), _plan(how, dtype, codes=codes))
+    return known or how.plans.setdefault((dtype, codes), _plan(how, dtype, codes=codes, back=back and not codes))
 
 
-def _plan(how: How, dtype: np.dtype[Any], *, codes: bool) -> Plan:
+def _plan(how: How, dtype: np.dtype[Any], *, codes: bool, back: bool) -> Plan:
     q, fmt = how.q, how.q.format
-    if not codes and not can_hold(number_format(dtype), fmt):
+    if back and not can_hold(number_format(dtype), fmt):
         raise InputError(f"{dtype} cannot hold the values of {fmt}; convert the input to float64, or encode")
     width = 8 * max(dtype.itemsize, 4)
     n = random_bits(q, how.n, width) if q.mode.stochastic else 0
@@ -394,8 +398,18 @@ def _piece(
         y[...] = values
 
 
+def check_words(key: Key, count: int) -> None:
+    """Refuse a key whose stream has no words left for `count` elements: numbers beyond 2^64 would begin at 0 again."""
+    if key.offset + count > 1 << 64:
+        raise InputError(
+            f"offset = {key.offset} of the key leaves {(1 << 64) - key.offset} words of its stream for {count} elements; take "
+            "another stream, for the rest would take words that were used"
+        )
+
+
 def random_words(key: Key, count: int) -> NDArray[np.uint32]:
     """Return the `count` 32-bit Philox words that a float32 array with this `key` takes, shape (count,), uint32."""
+    check_words(key, count)
     return _drawn(key, 0, count, 32)
 
 

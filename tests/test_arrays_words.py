@@ -85,7 +85,7 @@ WIDENED = ["nf4", "posit8", "cfloat8_1_4_3_half", "e10m5", "int32", "e8m0", "e4m
 
 @every_kind
 @pytest.mark.parametrize("name", WIDENED)
-@pytest.mark.parametrize("key", [KEYS[3], KEYS[4], KEYS[6]], ids=str)
+@pytest.mark.parametrize("key", [KEYS[3], KEYS[4], Key(SEED, STREAM, (1 << 64) - 64)], ids=str)
 def test_the_words_are_those_of_the_input(key: Key, name: str, kind: np.dtype) -> None:
     """Whatever it is computed in, an element of up to 32 bits takes one word of 32 bits, and float64 two of them."""
     x, fmt = some_numbers(get_format(name), kind, 6), get_format(name)
@@ -96,10 +96,25 @@ def test_the_words_are_those_of_the_input(key: Key, name: str, kind: np.dtype) -
         stated = {} if mode == "SR" else {"sr_bits": n}
         assert encode(x, fmt, mode, key=key, **stated).tolist() == expected.tolist()
     for offset in (1, 2, 5):  # a slice continues
-        rest = Key(key.seed, key.stream, (key.offset + offset) % (1 << 64))
-        if rest.offset > key.offset:
-            whole = encode(x, fmt, "SR", key=key)
-            assert encode(x[offset:], fmt, "SR", key=rest).tolist() == whole[offset:].tolist()
+        rest = Key(key.seed, key.stream, key.offset + offset)
+        whole = encode(x, fmt, "SR", key=key)
+        assert encode(x[offset:], fmt, "SR", key=rest).tolist() == whole[offset:].tolist()
+
+
+@every_kind
+def test_words_are_taken_once(kind: np.dtype) -> None:
+    """The last word of a stream may be taken, and none after it: numbers beyond 2^64 would be those of words that were used."""
+    for size in (1, 9, 3000):
+        last = Key(SEED, STREAM, (1 << 64) - size)
+        x = numbers(size + 1, kind)
+        assert quantize(x[1:], "e4m3", "SR", key=last).shape == (size,)
+        for go in (quantize, encode):
+            with pytest.raises(InputError, match=f"leaves {size} words of its stream for {size + 1} elements"):
+                go(x, "e4m3", "SR", key=last)
+    assert quantize(x, "e4m3", key=last).shape == x.shape  # which takes no words
+    assert len(random_words(Key(0, 0, (1 << 64) - 5), 5)) == 5
+    with pytest.raises(InputError, match="leaves 5 words of its stream for 6 elements"):
+        random_words(Key(0, 0, (1 << 64) - 5), 6)
 
 
 @pytest.mark.parametrize("mode", [Mode.SRA, Mode.SRB, Mode.SRC, Mode.SRE])
