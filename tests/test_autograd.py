@@ -85,7 +85,8 @@ def test_each_point_rounds_what_its_name_says(at, point):
         def rounded(tensor, of, draw=draw):
             if of != point:
                 return tensor
-            words = [stream(site=context.numbers[f"{last}.{point}"], draw=draw)]
+            drawn = "fwd_weight" if point == "bwd_weight" else point  # one draw of a weight serves both
+            words = [stream(site=context.numbers[f"{last}.{drawn}"], draw=draw)]
             return quantize_draws(tensor[None], q, 3, words)[0][0]
 
         w = params[last]["w"]

@@ -40,8 +40,9 @@ ERRORS = X @ W.T - TARGET
 
 
 def test_weights_take_one_draw_or_two() -> None:
-    """With shared draws the data gradient reads the very weight of the forward pass; else one of its own words."""
+    """With shared draws, the default, the data gradient reads the weight of the forward pass; else one of its own words."""
     seen = {}
+    assert qsim.numerics().weight_draws == ag.Numerics({}).weight_draws == "shared"
     for choice in ("separate", "shared"):
         with qsim.numerics(fwd_weight=SR, bwd_weight=SR, weight_draws=choice, seed=5):
             step = value_and_grad(lambda x, w: ag.mean_squared_error(ag.linear(x, w, name="l"), TARGET[None]))
@@ -129,15 +130,114 @@ def test_a_clamped_derivative_goes_by_the_quotient_that_was_rounded() -> None:
             assert context.passes("l", "fwd_act", x).all()
 
 
+def scales(kind: Any, tensors: Any, memory: Any = None, first: int = 0) -> list[float]:
+    """Return the scales that one site takes, step by step."""
+    memory = {} if memory is None else memory
+    return [kind.at(memory, "s", first + k, np.asarray(x, np.float32)[None])[1] for k, x in enumerate(tensors)]
+
+
+INT8 = Quantizer("int8", scale="absmax")
+UNTELLING = {
+    "zeros": [0.0, -0.0], "NaN": [np.nan, np.nan], "infinities": [np.inf, -np.inf], "one infinity": [1e30, np.inf],
+    "one NaN": [1e30, np.nan],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", ["absmax", "pow2", "absmean"])
+@pytest.mark.parametrize("name", UNTELLING)
+def test_a_step_that_has_no_scale_to_tell_leaves_none(name: str, scale: str) -> None:
+    """After zeros, and after a step that overflowed, scales are what they were, as in TransformerEngine's delayed scaling."""
+    q, bad = Quantizer("float8_e5m2", scale=scale), UNTELLING[name]
+    small, large = [1e-4, 2e-4], [3.0, 5.0]
+    own = [float(qsim.derive_scale(np.float32(x), q).max()) for x in (small, large)]
+    # In the middle, at the beginning, and where it is all there is.
+    assert scales(Delayed(q, 4), [small, bad, *[small] * 5]) == [own[0]] * 7
+    assert scales(Delayed(q, 1), [small, bad, large, bad, bad, small]) == [own[0]] * 3 + [own[1]] * 3
+    later = scales(Delayed(q, 4), [bad, bad, small, large, small])
+    assert later[2:] == [own[0], own[0], own[1]]
+    assert scales(Frozen(q), [bad, bad, small, large, bad])[2:] == [own[0]] * 3
+    memory: Any = {}
+    scales(Delayed(q, 4), [bad] * 3, memory)
+    scales(Frozen(q), [bad] * 3, memory)
+    assert not memory
+    if "one" not in name:
+        assert later[:2] == [1.0, 1.0]  # nothing is above the range of any scale
+
+
+def test_a_step_that_is_met_again_sees_what_it_saw() -> None:
+    """A step that comes in parts sees the steps before it alone, whatever its parts are."""
+    delayed, memory = Delayed(INT8, 3), {}
+    x, y = np.float32([[1.0]]), np.float32([[4.0]])
+    before = scales(delayed, [[2.0]], memory)[0]
+    for part in (x, np.zeros_like(x), y, np.full_like(x, np.nan), x):
+        assert delayed.at(memory, "s", 1, part)[1] == before
+    assert delayed.at(memory, "s", 2, x)[1] == float(qsim.derive_scale(y, INT8).max())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7])
+def test_observe_then_freeze(steps: int) -> None:
+    """Frozen after Delayed takes the scale that the next delayed step would have taken, for ever; the memory can be saved."""
+    sizes = [3.0, 1.0, 2.0, 0.5, 0.25, 1.5, 0.125][:steps]
+    memory: Any = {}
+    scales(Delayed(INT8, 3), [[size] for size in sizes], memory)
+    next_one = scales(Delayed(INT8, 3), [[9.0]], {"s": memory["s"].copy()}, steps)[0]
+    assert next_one == float(qsim.derive_scale(np.float32([max(sizes[-3:])]), INT8).max())
+    assert scales(Frozen(INT8), [[9.0], [0.1], [np.nan], [7.0]], memory, steps) == [next_one] * 4
+    assert scales(Delayed(INT8, 3), [[0.1]], memory, steps) == [next_one]  # and on with observing
+
+
+def test_freeze_then_observe() -> None:
+    """Delayed after Frozen begins with the frozen scale as its history."""
+    memory: Any = {}
+    first = scales(Frozen(INT8), [[2.0], [8.0]], memory)[0]
+    own = [float(qsim.derive_scale(np.float32([x]), INT8).max()) for x in (1.0, 4.0)]
+    assert scales(Delayed(INT8, 2), [[1.0], [4.0], [1.0], [1.0], [1.0]], memory, 2) == [
+        first,
+        first,
+        own[1],
+        own[1],
+        own[0],
+    ]
+
+
+def test_observe_then_freeze_in_training() -> None:
+    """Five observed steps, then frozen ones: the loss is that of the scale from the history, and no step number's."""
+    x = np.array([[0.3, 0.7], [1.0, -0.2]])
+    memory: Any = {}
+
+    def run(kind: Any, step: int) -> float:
+        with qsim.numerics(fwd_act=kind, memory=memory, step=step):
+            layer = ag.value_and_grad(
+                lambda w, b: ag.mean_squared_error(ag.linear(b, w, name="l"), np.zeros((1, 2, 2)))
+            )
+            return float(layer(np.eye(2), x)[0])
+
+    for step in range(5):
+        run(Delayed(INT8, 4), step)
+    known = qsim.quantize(x, "int8", scale=float(qsim.derive_scale(x, INT8).max()))
+    for step in (5, 6):
+        assert run(Frozen(INT8), step) == pytest.approx((known**2).sum(1).mean() / 2, rel=1e-15)
+
+
+@pytest.mark.parametrize("bad", [[], [np.nan], [1.0, -1.0], [1.0, np.inf], [[1.0, 2.0]], ["a", "b"], [-1.0]])
+@pytest.mark.parametrize("kind", [Delayed(INT8, 2), Frozen(INT8)])
+def test_a_memory_that_no_step_left_is_refused(kind: Any, bad: Any) -> None:
+    """What is no scale is refused by the name of its site, rather than rounded with."""
+    with pytest.raises(qsim.InputError, match="memory of s is not what steps left there"):
+        scales(kind, [[1.0]], {"s": np.array(bad)})
+
+
 @pytest.mark.parametrize("kind", [Delayed, Frozen])
 def test_zeros_are_nothing_to_remember(kind: Any) -> None:
-    """A first tensor of zeros leaves no scale behind: the next one takes its own."""
+    """A first tensor of zeros leaves no scale behind: the next one takes its own. Flushed subnormal numbers are zeros."""
     memory: dict[str, np.ndarray] = {}
     q = Quantizer("e4m3", scale="absmax")
     for step, x in enumerate((np.zeros((4, 6)), X * 1e-9)):
         with qsim.numerics(fwd_act=kind(q), memory=memory, step=step):
             y = ag.linear(x[None], np.eye(6)[None], name="l")[0]
     assert np.array_equal(y, qsim.quantize(X * 1e-9, q))
+    flushing = Quantizer("int8", scale="absmax", ftz_in=True)
+    assert scales(kind(flushing), [[1e-40], [1.0]])[1] == float(qsim.derive_scale(np.float32([1.0]), INT8).max())
 
 
 def test_ranks_and_steps_take_words_of_their_own() -> None:
@@ -160,22 +260,23 @@ def test_two_policies_share_their_words() -> None:
 
 
 def test_straight_through_passes_or_stops_at_a_clamp() -> None:
-    """A derivative is 1 everywhere, or 0 beyond the range; the ends and what rounds to them from within pass."""
-    x = np.array([[-2.5, -2.0, -1.9, 0.3, 1.0, 1.4]])
+    """A derivative is 1 everywhere, or 0 beyond the range, of the rounded value or of the unrounded one; the ends pass."""
+    x = np.array([[-2.6, -2.5, -2.0, -1.9, 0.3, 1.0, 1.4, 1.5]])
     q = Quantizer("int2", "RNE")  # -2 .. 1
     assert q.format.min == -2
     assert q.format.max == 1
 
     def through(x: Any, _: Any) -> Any:
-        return ag.mean_squared_error(ag.linear(x, np.eye(6)[None], name="l"), np.zeros((1, 1, 6)) + 9)
+        return ag.mean_squared_error(ag.linear(x, np.eye(8)[None], name="l"), np.zeros((1, 1, 8)) + 9)
 
     grads = {}
-    for clamp in ("pass", "stop"):
+    for clamp in ("pass", "stop", "stop_unrounded"):
         with qsim.numerics(fwd_act=q, clamp=clamp):
             grads[clamp] = value_and_grad(through)(x, ())[1][0]
-    y = np.array([-2, -2, -2, 0, 1, 1])
+    y = np.array([-2, -2, -2, -2, 0, 1, 1, 1])
     assert grads["pass"].tolist() == (y - 9).tolist()
-    assert grads["stop"].tolist() == ((y - 9) * np.array([0, 1, 1, 1, 1, 0])).tolist()
+    assert grads["stop"].tolist() == ((y - 9) * np.array([0, 1, 1, 1, 1, 1, 1, 0])).tolist()
+    assert grads["stop_unrounded"].tolist() == ((y - 9) * np.array([0, 0, 1, 1, 1, 1, 0, 0])).tolist()
 
 
 def test_clamping_of_weights_and_scales() -> None:

@@ -21,12 +21,23 @@ from qsim.autograd.pointwise import dropout, gelu, relu, reshape, silu, swiglu
 from qsim.autograd.pooling import average_pool, global_average_pool, max_pool
 from qsim.autograd.scaling import Delayed, Frozen
 from qsim.autograd.sites import PARAMETER_ROLES, POINTS, ROLES, parameter_site, parameter_sites, sites
-from qsim.autograd.tape import Tape, Var, add, leaves_of, op, owe, tree_map, value_and_grad
+from qsim.autograd.tape import (
+    SameWords,
+    Tape,
+    Var,
+    add,
+    leaves_of,
+    op,
+    owe,
+    tree_map,
+    value,
+    value_and_grad,
+)
 
 __all__ = [
-    "PARAMETER_ROLES", "POINTS", "ROLES", "Delayed", "Frozen", "Numerics", "Rounding", "Tape", "Var", "add", "attention",
-    "average_pool", "batch_norm", "conv2d", "cross_entropy", "current", "dropout", "embedding", "gelu",
+    "PARAMETER_ROLES", "POINTS", "ROLES", "Delayed", "Frozen", "Numerics", "Rounding", "SameWords", "Tape", "Var", "add",
+    "attention", "average_pool", "batch_norm", "conv2d", "cross_entropy", "current", "dropout", "embedding", "gelu",
     "global_average_pool", "group_norm", "layer_norm", "leaves_of", "linear", "max_pool", "mean_squared_error", "numerics",
     "op", "owe", "parameter_site", "parameter_sites", "relu", "reshape", "rms_norm", "rope", "silu", "sites", "swiglu",
-    "tree_map", "value_and_grad",
+    "tree_map", "value", "value_and_grad",
 ]  # fmt: skip

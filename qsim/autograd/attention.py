@@ -31,7 +31,7 @@ def _turned(x: Array, base: float, sign: int) -> Array:
     return np.concatenate([a * cos - sign * (b * sin), b * cos + sign * (a * sin)], axis=-1)
 
 
-@op
+@op(alone=(0, 4))
 def rope(x: Array, *, base: float = 10000.0) -> tuple[Array, Any]:
     """Return `x`, shape (draws, samples, T, heads, n), each pair (j, j + n/2) turned by the angle t base^(-2j/n) at position t.
 
@@ -43,24 +43,27 @@ def rope(x: Array, *, base: float = 10000.0) -> tuple[Array, Any]:
     return _turned(x, base, 1), lambda g, _: (_turned(g, base, -1),)
 
 
-@op
+@op(alone=(0, 4))
 def attention(q: Array, k: Array, v: Array) -> tuple[Array, Any]:
     """Return softmax(q k^T / sqrt(n)) v, where position t sees those up to t; all of shape (draws, samples, T, heads, n).
 
-    Nothing in it rounds: the products are of two activations, and the points are those of products with a weight. One sample is
-    computed at a time, whose scores a cache holds. Raise `InputError` for shapes that differ.
+    No bit at a position depends on a later one, an infinity or NaN there neither, nor does one of a cotangent on errors of
+    positions that do not see it. Nothing in it rounds: the products are of two activations, and the points are those of
+    products with a weight. One sample is computed at a time, whose scores a cache holds. Outside a tape arrays lack the axis
+    of draws, or have it. Raise `InputError` for shapes that differ.
     Source: Vaswani et al., "Attention Is All You Need", NIPS 2017.
     """
-    if q.ndim != 5 or not q.shape[1:] == k.shape[1:] == v.shape[1:]:
+    if q.ndim != 5 or not q.shape[1:] == k.shape[1:] == v.shape[1:] or not q.shape[-1]:
         raise InputError(
             "attention takes three arrays of one shape (samples, T, heads, n), not "
             f"{q.shape[1:]}, {k.shape[1:]} and {v.shape[1:]}"
         )
     draws, (samples, length, heads, n) = max(map(len, (q, k, v))), q.shape[1:]
     scale = q.dtype.type(1 / math.sqrt(n))
-    later = np.triu(np.full((length, length), -np.inf, q.dtype), 1)
+    later = np.triu(np.ones((length, length), bool), 1)
     p = np.empty((draws, samples, heads, length, length), q.dtype)
     y = np.empty((draws, *q.shape[1:]), q.dtype)
+    calm = np.full((draws, samples), all(np.isfinite(array).all() for array in (q, k, v)))  # and so are p
 
     def of(array: Array, draw: int, sample: int) -> Array:
         """Return (heads, T, n) of one sample."""
@@ -71,30 +74,68 @@ def attention(q: Array, k: Array, v: Array) -> tuple[Array, Any]:
         d, s = divmod(at, samples)
         scores = np.matmul(of(q, d, s), of(k, d, s).swapaxes(1, 2), out=p[d, s])
         scores *= scale
-        scores += later
-        scores -= scores.max(-1, keepdims=True)
+        np.copyto(scores, -np.inf, where=later)
+        scores -= scores.max(-1, keepdims=True, initial=-np.inf)
         np.exp(scores, out=scores)
-        scores /= scores.sum(-1, keepdims=True)
-        y[d, s] = (scores @ of(v, d, s)).swapaxes(0, 1)
+        total = scores.sum(-1, keepdims=True)
+        scores /= total
+        if not np.isfinite(total).all():  # NaN at the positions that are seen, and nothing at those that are not
+            np.copyto(scores, 0, where=later)
+            calm[d, s] = False
+        y[d, s] = _seen(scores, of(v, d, s), calm=calm[d, s]).swapaxes(0, 1)
 
     in_chunks(draws * samples, p.size, go)
 
     def vjp(g: Array, _: tuple[bool, ...]) -> tuple[Array, Array, Array]:
         to_q, to_k, to_v = (np.empty((max(len(g), draws), *q.shape[1:]), q.dtype) for _ in range(3))
+        finite = bool(np.isfinite(g).all())
 
         def back(at: int) -> None:
             e, s = divmod(at, samples)
             d = min(e, draws - 1)  # draws of errors may share one of activations
-            error, mine = of(g, e, s), p[d, s]
-            to_v[e, s] = (mine.swapaxes(1, 2) @ error).swapaxes(0, 1)
+            tame = finite and bool(calm[d, s])
+            error, mine, queries = of(g, e, s), p[d, s], of(q, d, s)
             to_p = error @ of(v, d, s).swapaxes(1, 2)
-            to_p -= (to_p * mine).sum(-1, keepdims=True)
+            np.copyto(to_p, 0, where=later)
+            if not tame:  # where no error comes in none goes on, whatever it would be multiplied by
+                silent = ~error.any(-1)
+                to_p, mine, queries = (_without(array, silent) for array in (to_p, mine, queries))
+            total = (to_p * mine).sum(-1, keepdims=True)
+            to_p -= total
             to_p *= mine
             to_p *= scale
-            to_q[e, s] = (to_p @ of(k, d, s)).swapaxes(0, 1)
-            to_k[e, s] = (to_p.swapaxes(1, 2) @ of(q, d, s)).swapaxes(0, 1)
+            if not tame:
+                np.copyto(to_p, 0, where=later)
+            to_v[e, s] = _seen(mine, error, calm=tame, back=True).swapaxes(0, 1)
+            own = _seen(to_p, of(k, d, s), calm=tame)
+            to_q[e, s] = (own if tame else _without(own, silent)).swapaxes(0, 1)
+            to_k[e, s] = _seen(to_p, queries, calm=tame, back=True).swapaxes(0, 1)
 
         in_chunks(len(to_q) * samples, len(to_q) * p[0].size, back)
         return to_q, to_k, to_v
 
     return y, vjp
+
+
+def _without(x: Array, places: Any) -> Array:
+    """Return a copy of `x` with zeros in some places, in the same order in memory, by which a BLAS may go."""
+    rest = x.copy(order="K")
+    rest[places] = 0
+    return rest
+
+
+def _seen(p: Array, x: Array, *, calm: bool, back: bool = False) -> Array:
+    """Return p x, or with `back` p^T x, where the zeros above the diagonal of p, which the mask made, meet nothing.
+
+    p: (heads, T, T), x: (heads, T, n). `calm`: all of x is finite. Otherwise what is not is left out of the product, and added
+    where it is seen: the rest has the bits that it has without it.
+    """
+    rows = p.swapaxes(1, 2) if back else p
+    if calm:
+        return rows @ x
+    finite = np.isfinite(x)
+    y: Array = rows @ _without(x, ~finite)
+    for head, position, column in np.argwhere(~finite).tolist():
+        those = slice(None, position + 1) if back else slice(position, None)
+        y[head, those, column] += rows[head, those, position] * x[head, position, column]
+    return y

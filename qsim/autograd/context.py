@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextvars
 import copy
+import functools
 import math
-from collections.abc import Mapping
+import os
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
@@ -13,7 +16,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from qsim.arrays import Counts, quantize_draws
+from qsim.arrays import Counts, inside_draws, quantize_draws
 from qsim.autograd.scaling import Delayed, Frozen, Memory
 from qsim.autograd.sites import ENDS, PARAMETER_ROLES, POINTS, ROLES, SECOND, check_name, layer_site
 from qsim.errors import InputError, enumerate_names, integer
@@ -28,7 +31,7 @@ Rounding = Quantizer | Delayed | Frozen
 Errors = Literal["per_sample", "mean"]
 Draws = Literal["separate", "shared"]
 SampleDraws = Literal["per_sample", "shared"]
-Clamp = Literal["pass", "stop"]
+Clamp = Literal["pass", "stop", "stop_unrounded"]
 
 
 @dataclass(slots=True)
@@ -46,7 +49,7 @@ class Numerics:
     first_draw: int = 0
     rank: int = SHARED_RANK
     errors: Errors = "per_sample"
-    weight_draws: Draws = "separate"
+    weight_draws: Draws = "shared"
     error_draws: Draws = "shared"
     sample_draws: SampleDraws = "per_sample"
     clamp: Clamp = "pass"
@@ -58,14 +61,17 @@ class Numerics:
     observed: dict[str, tuple[Array, Array]] = field(default_factory=dict)
     #: What each site was given, where somebody asks: a dict to fill, site -> (draws, ...); layer -> how its input becomes rows.
     seen: dict[str, Any] | None = None
-    _tokens: list[contextvars.Token[Numerics]] = field(default_factory=list)
+    #: Whether a site took random words, and what the latest pass took them for.
+    drew: bool = False
+    taken: Any = field(default=None, repr=False, compare=False)
 
     def enrol(self, layer: str, points: tuple[str, ...] = POINTS) -> None:
         """Give the sites of `layer` their numbers, in order of first use, whether they round or not."""
-        if f"{layer}.{points[0]}" in self.numbers:
+        if f"{layer}.{points[-1]}" in self.numbers:
             return
-        for point in points:
-            self.numbers[f"{layer}.{point}"] = layer_site(len(self.numbers))
+        with _LOCK:  # several threads may carry one context, and two sites must never have one number
+            for point in points:
+                self.numbers.setdefault(f"{layer}.{point}", layer_site(len(self.numbers)))
 
     def rounding(self, layer: str, point: str) -> Rounding | None:
         """Return the rounding in force at a site: the site's own, else the layer's, else the point's; `None` for none."""
@@ -102,15 +108,46 @@ class Numerics:
 
         The words are those of the site itself, of its second draw, or of another point of the layer, `words_of`.
         """
-        rounding, site = self.rounding(layer, point), f"{layer}.{point}"
+        site = f"{layer}.{point}"
         if self.seen is not None:
             self.seen[site] = x
-        if rounding is None:
+        if self.rounding(layer, point) is None:
             return x if otherwise is None else otherwise
+        y, counts = self._at(quantize_draws, layer, point, x, words_of=words_of, second=second)
+        alike = max((self.draws or 1) // len(y), 1)  # a deterministic rounding of what all draws share is done once
+        with _LOCK:
+            self.counts[site] = self.counts.get(site, Counts()) + counts * alike
+        return y
+
+    def passes(self, layer: str, point: str, x: Array) -> Array | None:
+        """Return where the derivative of a rounding of `x` is 1: everywhere (`None`), or as `clamp` says.
+
+        "stop": where what x rounds to lies in the range of the format, rounded as if that had no end, by the words of the
+        rounding itself. "stop_unrounded": where x does, divided by its scale. The ends belong to the range; a NaN does not.
+        """
+        if self.clamp == "pass" or self.rounding(layer, point) is None:
+            return None
+        rounded = self.clamp == "stop"
+        inside: Array = self._at(functools.partial(inside_draws, rounded=rounded), layer, point, x)[0]
+        return inside
+
+    def _at(
+        self,
+        how: Callable[..., tuple[Array, Counts]],
+        layer: str,
+        point: str,
+        x: Array,
+        *,
+        words_of: str | None = None,
+        second: bool = False,
+    ) -> tuple[Array, Counts]:
+        """Return what `how`, a function like `quantize_draws`, makes of `x` with the rounding, scale and words of a site."""
+        rounding, site = self.rounding(layer, point), f"{layer}.{point}"
         scale: Array | float | None = None
         if isinstance(rounding, Quantizer):
             q = rounding
         else:
+            assert rounding is not None
             if (self.draws or 1) > 1:
                 raise InputError(
                     f"{site} remembers its scale, which belongs to one run of training; take its draws one at a time, or give "
@@ -120,38 +157,26 @@ class Numerics:
         draws = range(self.first_draw, self.first_draw + (self.draws or 1))
         words = f"{layer}.{words_of or point}"
         streams, offset = self.streams(words, draws, second=second), self.offset(words)
-        shared = self.sample_draws == "shared" and q.mode.stochastic and not point.endswith("_weight")
-        y, counts = (_by_first_words if shared else quantize_draws)(x, q, self.seed, streams, scale, offset)
-        alike = 1 if shared else len(draws) // len(y)  # a deterministic rounding of what all draws share is done once
-        self.counts[site] = self.counts.get(site, Counts()) + counts * alike
-        return y
+        self.drew |= q.mode.stochastic
+        if self.sample_draws == "shared" and q.mode.stochastic and not point.endswith("_weight"):
+            return _by_first_words(how, x, q, self.seed, streams, scale, offset)
+        return how(x, q, self.seed, streams, scale, offset)
 
-    def passes(self, layer: str, point: str, x: Array) -> Array | None:
-        """Return where the derivative of a rounding of `x` is 1: everywhere (`None`), or with clamp = "stop" inside the range.
-
-        The ends belong to the range, and so does what rounds to an end from within. A rounding never met has none.
-        """
-        rounding = self.rounding(layer, point)
-        if self.clamp == "pass" or rounding is None:
-            return None
-        scale: Array | float | None
-        if isinstance(rounding, Quantizer):
-            q, scale = rounding, derive_scale(x, rounding, lead=1)
-        else:
-            q, scale = rounding.at(self.memory, f"{layer}.{point}", self.step, x)
-        scaled = x if scale is None else x / np.asarray(scale, x.dtype)  # what was rounded
-        inside: Array = (scaled >= q.format.min) & (scaled <= q.format.max)
-        return inside
+    def _says_something(self) -> bool:
+        """Return whether a pass that misses this context would come out otherwise: it rounds, or names words."""
+        words = (self.seed, self.step, self.draws, self.first_draw, self.rank)
+        return words != (0, 0, None, 0, SHARED_RANK) or any(q is not None for q in self.policy.values())
 
     def some_draws(self, first: int, count: int) -> Numerics:
         """Return this context for `count` of its draws, from number `first` on; what it counts is counted here."""
         part = copy.copy(self)
         part.seen, part.observed = (None if self.seen is None else {}), {}
-        part.draws, part.first_draw, part._tokens = count, self.first_draw + first, []  # noqa: SLF001 - its own kind
+        part.draws, part.first_draw = count, self.first_draw + first
         return part
 
     def take(self, part: Numerics, count: int) -> None:
         """Add what was seen and observed in `count` more draws to that of those before."""
+        self.drew |= part.drew
         kinds: tuple[tuple[Any, Any], ...] = ((self.seen, part.seen), (self.observed, part.observed))
         for mine, theirs in kinds:
             for name, some in (theirs or {}).items():
@@ -166,14 +191,23 @@ class Numerics:
                 mine[name] = tuple(whole) if isinstance(some, tuple) else whole[0]
 
     def __enter__(self) -> Self:
-        self._tokens.append(_CURRENT.set(self))
+        _ENTERED.set((*_ENTERED.get(), self))
+        if self._says_something():
+            with _LOCK:
+                _EVERYWHERE.append((self, threading.get_ident()))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _CURRENT.reset(self._tokens.pop())
-        if error is not None or not self.numbers or self._tokens:
+        before = _ENTERED.get()[:-1]
+        _ENTERED.set(before)
+        here = threading.get_ident()
+        with _LOCK:
+            mine = [k for k, (context, thread) in enumerate(_EVERYWHERE) if context is self and thread == here]
+            if mine:
+                del _EVERYWHERE[mine[-1]]
+        if error is not None or not self.numbers or any(context is self for context in before):
             return
         layers = dict.fromkeys(site.rpartition(".")[0] for site in self.numbers)
         for name in self.policy:
@@ -187,9 +221,15 @@ class Numerics:
 
 
 def _by_first_words(
-    x: Array, q: Quantizer, seed: int, streams: NDArray[np.uint64], scale: Array | float | None, offset: int
+    how: Callable[..., tuple[Array, Counts]],
+    x: Array,
+    q: Quantizer,
+    seed: int,
+    streams: NDArray[np.uint64],
+    scale: Array | float | None,
+    offset: int,
 ) -> tuple[Array, Counts]:
-    """Round as `quantize_draws` does, but every sample of a draw takes the words of the first."""
+    """Do as `how`, a function like `quantize_draws`, but let every sample of a draw take the words of the first."""
     draws, samples = len(streams), x.shape[1]
     scale = derive_scale(x, q, lead=1) if scale is None else scale  # of all samples of a draw together
 
@@ -197,21 +237,50 @@ def _by_first_words(
         return np.broadcast_to(array, (draws, samples, *array.shape[2:])).reshape(draws * samples, 1, *array.shape[2:])
 
     scales = rows(scale) if isinstance(scale, np.ndarray) else scale
-    y, counts = quantize_draws(rows(x), q, seed, np.repeat(streams, samples), scales, offset)
+    y, counts = how(rows(x), q, seed, np.repeat(streams, samples), scales, offset)
     return y.reshape(draws, *x.shape[1:]), counts
 
 
-_CURRENT: contextvars.ContextVar[Numerics] = contextvars.ContextVar("numerics")
+# --- What is in force ----------------------------------------------------------------------------------------
+
+_ENTERED: contextvars.ContextVar[tuple[Numerics, ...]] = contextvars.ContextVar("numerics", default=())
+_EVERYWHERE: list[tuple[Numerics, int]] = []
+"""The contexts that say something and are entered, in any thread, each with the thread that entered it."""
+_LOCK = threading.Lock()
+
+
+def _leave_parent() -> None:
+    """Forget, in a forked child, the threads that it does not have."""
+    global _LOCK  # noqa: PLW0603 - one for the process
+    _LOCK = threading.Lock()
+    _EVERYWHERE[:] = [(context, thread) for context, thread in _EVERYWHERE if thread == threading.get_ident()]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_parent)
 
 
 def current() -> Numerics:
-    """Return the numerics in force: without a `with qsim.numerics(...)`, nothing rounds."""
-    return in_force() or Numerics({})
+    """Return the numerics in force: without a `with qsim.numerics(...)`, nothing rounds.
+
+    Raise `InputError` in a thread that has none while another thread has: a new thread does not inherit them.
+    """
+    context = in_force()
+    if context is not None:
+        return context
+    here = threading.get_ident()
+    if any(thread != here for _, thread in tuple(_EVERYWHERE)):
+        raise InputError(
+            "numerics are in force in another thread and none in this one, where nothing would be rounded: let the thread "
+            "run contextvars.copy_context().run(function, ...), a copy a call, or enter qsim.numerics() in it to round nothing"
+        )
+    return Numerics({})
 
 
 def in_force() -> Numerics | None:
     """Return the numerics that somebody entered, `None` where nobody did."""
-    return _CURRENT.get(None)
+    entered = _ENTERED.get()
+    return entered[-1] if entered else None
 
 
 def numerics(
@@ -224,7 +293,7 @@ def numerics(
     first_draw: int = 0,
     rank: int = SHARED_RANK,
     errors: Errors = "per_sample",
-    weight_draws: Draws = "separate",
+    weight_draws: Draws = "shared",
     error_draws: Draws = "shared",
     sample_draws: SampleDraws = "per_sample",
     clamp: Clamp = "pass",
@@ -239,17 +308,28 @@ def numerics(
     used: the rounded weight, say, if `fwd_weight` rounds. One that is named rounds the unrounded tensor.
     What is another estimator is a choice:
 
-    `weight_draws`: `fwd_weight` and `bwd_weight` take words of their own ("separate"), or one draw serves both ("shared").
+    `weight_draws`: one draw serves `fwd_weight` and `bwd_weight` ("shared"), as in Liu et al. 2025, where a weight is rounded
+    once a step; or each takes words of its own ("separate"). Bias and variance differ.
     `error_draws`: the data gradient and the weight gradient take one rounded error ("shared"), or one each ("separate").
     `sample_draws`: activations and errors take words for each sample, or all samples of a batch those of the first ("shared").
-    `errors`: round them per sample, before the 1/b of the mean (the default), or after it ("mean").
-    `clamp`: a rounding is straight-through, its derivative 1 everywhere ("pass"), or 0 where it clamped x to an end ("stop").
-    `loss_scale`: errors are those of this multiple of the loss; gradients are divided by it. A power of two.
+    `errors`: round them per sample, before the 1/b of the mean (the default), or after it ("mean"). PyTorch's errors have the
+    1/b in them; a narrow float that has neither a scale nor a loss scale then loses the small ones to zero.
+    `clamp`: a rounding is straight-through, its derivative 1 everywhere ("pass"), or 0 where it clamped x to an end. "stop": it
+    is 1 where the rounded value is in range, as in PyTorch's fake quantization, ONNX Runtime and Brevitas: 127.4 passes int8.
+    "stop_unrounded": it is 1 where x, divided by the scale, is in range: 127.4 does not pass. NaN and infinities never do.
+    `loss_scale`: errors are those of this multiple of the loss; gradients are divided by it. A power of two, in the range of
+    the parameters' type.
 
+    `step`, `first_draw`, `rank` name random words, with the seed: the same words come for the same names, in this context or
+    another. So each step of training has a number, and so has each micro-batch of a step: it is a draw, `first_draw` its
+    number. Where a pass of `value_and_grad` takes the words of the one before it, for the same loss, whose value is another,
+    a warning says so (`qsim.autograd.SameWords`): of two passes of one context, and of two with an update of `qsim.optim`
+    between them, which are two steps. Nothing is said of a pass that is evaluated twice, of words that another context takes
+    again, as for two policies side by side, nor of passes with `draws`, which are measurements.
     `draws`: how many Monte-Carlo draws; gradients then have a leading axis of that length. `None`: one, and no axis.
-    `first_draw`: the number of the first draw. The micro-batches of one step are draws of it: number them, or they share words.
     `rank`: the data-parallel worker whose words are taken; without it, words shared by all.
     `memory`: what `Delayed` and `Frozen` saw so far; the same dict is given at every step. They take one draw at a time.
+    A thread that starts inside the block does not inherit the context: see `current`.
     Raise `InputError` for a point that does not exist, and at the end of the block for a layer that was not met.
     """
     merged = {**(policy or {}), **points}

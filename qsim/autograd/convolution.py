@@ -21,7 +21,7 @@ TOGETHER = 1 << 18
 """Bytes of patches that are made and multiplied at a time: what a second-level cache holds, beside the result."""
 
 
-@op
+@op(alone=(1, 4))
 def conv2d(x: Array, w: Array, *, name: str, stride: int = 1, pad: int = 0) -> tuple[Array, Any]:
     """Return the cross-correlation of images with kernels, and the five quantization points at the sites of layer `name`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -53,29 +54,36 @@ class FivePoints:
             for point, array in (("fwd_act", self.x), ("fwd_weight", self.w))
         )
         return (
-            to_x if to_x is None or for_x is None else to_x * for_x,
-            to_w if to_w is None or for_w is None else to_w * for_w,
+            to_x if to_x is None or for_x is None else stopped(to_x, for_x),
+            to_w if to_w is None or for_w is None else stopped(to_w, for_w),
         )
 
 
-@op
+def stopped(g: Array, passed: Array) -> Array:
+    """Return a cotangent where it passes, and 0 elsewhere, of an infinite one too."""
+    return np.where(passed, g, g.dtype.type(0))
+
+
+@op(alone=(1, 2))
 def linear(x: Array, w: Array, b: Array | None = None, *, name: str) -> tuple[Array, Any]:
     """Return x w^T + b, with the five quantization points of Liu et al. at the sites of layer `name`.
 
-    x: (draws, ..., n), w: (draws, m, n), b: (draws, m) or none. Forward: Q(x; fwd_act) Q(w; fwd_weight)^T + b. Backward, with
-    the error e = Q(g; bwd_grad): x gets e Q(w; bwd_weight), w gets e^T Q(x; bwd_act), b gets the sum of e.
+    x: (draws, ..., n), w: (draws, m, n), b: (draws, m) or none; outside a tape without the axis of draws, or with it.
+    Forward: Q(x; fwd_act) Q(w; fwd_weight)^T + b. Backward, with the error e = Q(g; bwd_grad): x gets e Q(w; bwd_weight), w
+    gets e^T Q(x; bwd_act), b gets the sum of e.
     """
     middle = x.shape[1:-1]
     if x.ndim < 3 or w.ndim != 3 or x.shape[-1] != w.shape[-1] or (b is not None and b.shape[1:] != w.shape[1:2]):
         of_bias = "" if b is None else f" and a bias of shape {b.shape[1:]}"
         raise InputError(f"{name}: inputs of shape {x.shape[1:]} do not fit a weight of shape {w.shape[1:]}{of_bias}")
-    points = FivePoints(name, x.reshape(len(x), -1, x.shape[-1]) if len(middle) != 1 else x, w)
+    rows = math.prod(middle)
+    points = FivePoints(name, x.reshape(len(x), rows, x.shape[-1]), w)
     y = points.x_forward @ points.w_forward.swapaxes(-1, -2)
     if b is not None:
         y = y + b[..., None, :]
 
     def vjp(g: Array, wanted: tuple[bool, ...]) -> tuple[Array | None, ...]:
-        for_x, for_w = points.errors(g.reshape(len(g), -1, g.shape[-1]))
+        for_x, for_w = points.errors(g.reshape(len(g), rows, g.shape[-1]))
         to_x = for_x @ points.weight() if wanted[0] else None
         to_w = for_w.swapaxes(-1, -2) @ points.act() if wanted[1] else None
         to_x, to_w = points.through(to_x, to_w)
@@ -85,13 +93,16 @@ def linear(x: Array, w: Array, b: Array | None = None, *, name: str) -> tuple[Ar
     return y.reshape(len(y), *middle, y.shape[-1]), vjp
 
 
-@op
+@op(alone=(1, 2))
 def embedding(codes: Array, table: Array, *, name: str) -> tuple[Array, Any]:
     """Return the rows of `table` that `codes` name, with the points fwd_weight and bwd_grad at the sites of layer `name`.
 
-    codes: (draws, ...), integers; table: (draws, rows, n); result: (draws, ..., n). Backward, with e = Q(g; bwd_grad), row r
-    gets the sum of e over the places that name it. Raise `InputError` for a code that names no row.
+    codes: (draws, ...), integers; table: (draws, rows, n); result: (draws, ..., n); outside a tape without the axis of draws,
+    or with it. Backward, with e = Q(g; bwd_grad), row r gets the sum of e over the places that name it. Raise `InputError` for
+    a code that names no row.
     """
+    if table.ndim != 3:
+        raise InputError(f"{name}: a table is (rows, n), not an array of shape {table.shape[1:]}")
     if codes.dtype.kind not in "iu" or (codes.size and not 0 <= codes.min() <= codes.max() < table.shape[1]):
         raise InputError(f"codes of {name} must be integers in 0 .. {table.shape[1] - 1}")
     context = current()
@@ -99,16 +110,17 @@ def embedding(codes: Array, table: Array, *, name: str) -> tuple[Array, Any]:
     context.enrol(name)
     rounded = context.round(name, "fwd_weight", table)
     draws = max(len(codes), len(rounded))
-    places = np.broadcast_to(codes, (draws, *codes.shape[1:])).reshape(draws, -1)
+    count = math.prod(codes.shape[1:])
+    places = np.broadcast_to(codes, (draws, *codes.shape[1:])).reshape(draws, count)
     y = np.stack([rounded[min(d, len(rounded) - 1)][places[d]] for d in range(draws)])
 
     def vjp(g: Array, _: tuple[bool, ...]) -> tuple[Array | None, ...]:
-        e = context.round(name, "bwd_grad", g.reshape(len(g), -1, g.shape[-1]))
+        e = context.round(name, "bwd_grad", g.reshape(len(g), count, g.shape[-1]))
         rows, n = table.shape[1:]
         to_table = np.zeros((len(e), rows, n), e.dtype)
         for d in range(len(e)):
             np.add.at(to_table[d], places[min(d, draws - 1)], e[d])
         passed = context.passes(name, "fwd_weight", table)
-        return None, to_table if passed is None else to_table * passed
+        return None, to_table if passed is None else stopped(to_table, passed)
 
     return y.reshape(draws, *codes.shape[1:], table.shape[-1]), vjp

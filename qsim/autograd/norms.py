@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ Vjp = Any
 EPS = 1e-5
 
 
-@op
+@op(alone=(1, 1))
 def group_norm(
     x: Array, gain: Array, shift: Array, *, groups: int, relu: bool = False, eps: float = EPS
 ) -> tuple[Array, Vjp]:
@@ -65,7 +66,7 @@ def group_norm(
 
         in_chunks(len(errors) * samples, errors.size, back)
         return (
-            to_x.reshape(-1, *x.shape[1:]),
+            to_x.reshape(len(to_x), *x.shape[1:]),
             to_gain.sum(1).astype(gain.dtype) if wanted[1] else None,
             to_shift.sum(1).astype(shift.dtype) if wanted[2] else None,
         )
@@ -73,7 +74,7 @@ def group_norm(
     return y.reshape(draws, *x.shape[1:]), vjp
 
 
-@op
+@op(alone=(1, 1))
 def batch_norm(
     x: Array,
     gain: Array,
@@ -88,7 +89,7 @@ def batch_norm(
 
     x: (draws, samples, H, W, C), gain and shift: (draws, C). `statistics`: a mean and a variance, each (C,), taken for
     constants in place of the batch's own. The batch's own are left in `Numerics.observed[name]`, the variance with the
-    divisor n - 1 as running averages want it. With `relu` the result is max(., 0), in the same pass.
+    divisor n - 1 as running averages want it; an empty batch has none. With `relu` the result is max(., 0), in the same pass.
     Source: Ioffe and Szegedy, "Batch Normalization", ICML 2015.
     """
     _check(x, 5, gain, shift, *(np.asarray(s)[None] for s in statistics or ()))
@@ -111,7 +112,8 @@ def batch_norm(
     if statistics is None:
         mean = sums(draws, of_channel)[0] / total
         variance = sums(draws, of_channel)[1] / total
-        current().observed[name] = (mean, variance * (total / max(total - 1, 1)))
+        if total:
+            current().observed[name] = (mean, variance * (total / max(total - 1, 1)))
     else:
         mean, variance = (np.broadcast_to(np.asarray(s, np.float64), (draws, channels)).copy() for s in statistics)
     scale = 1 / np.sqrt(variance + eps)
@@ -145,7 +147,7 @@ def batch_norm(
 
         in_chunks(len(errors) * samples, errors.size, back)
         return (
-            to_x.reshape(-1, *x.shape[1:]),
+            to_x.reshape(len(to_x), *x.shape[1:]),
             to_gain.astype(gain.dtype) if wanted[1] else None,
             to_shift.astype(shift.dtype) if wanted[2] else None,
         )
@@ -155,14 +157,15 @@ def batch_norm(
 
 def _check(x: Array, axes: int, *weights: Array) -> None:
     """Refuse weights that are not one a channel, and arrays of too few axes."""
-    if x.ndim < axes or any(w.ndim != 2 or w.shape[1] != x.shape[-1] for w in weights):
+    if x.ndim < axes or not x.shape[-1] or any(w.ndim != 2 or w.shape[1] != x.shape[-1] for w in weights):
         shapes = enumerate_names(str(w.shape[1:]) for w in weights)
         raise InputError(f"a normalization of {x.shape[1:]} takes {x.shape[-1]} numbers a weight, not shapes {shapes}")
 
 
 def _images(x: Array, draws: int) -> Array:
     """Return `x` as (draws, samples, pixels, C), contiguous."""
-    whole = np.broadcast_to(x, (draws, *x.shape[1:])).reshape(draws, x.shape[1], -1, x.shape[-1])
+    shape = draws, x.shape[1], math.prod(x.shape[2:-1]), x.shape[-1]
+    whole = np.broadcast_to(x, (draws, *x.shape[1:])).reshape(shape)
     return np.ascontiguousarray(whole)
 
 
@@ -176,7 +179,7 @@ def _group_means(sums: Array, groups: int, pixels: int) -> Array:
     return np.repeat(sums.reshape(groups, each).sum(1) / (pixels * each), each)
 
 
-@op
+@op(alone=(1, 1))
 def layer_norm(x: Array, gain: Array, shift: Array, *, eps: float = EPS) -> tuple[Array, Vjp]:
     """Return gain h + shift, h being `x` less its mean over sqrt(variance + eps), over the last axis.
 
@@ -196,7 +199,7 @@ def layer_norm(x: Array, gain: Array, shift: Array, *, eps: float = EPS) -> tupl
     return h * weight + _like(shift, x), vjp
 
 
-@op
+@op(alone=(1, 1))
 def rms_norm(x: Array, gain: Array, *, eps: float = EPS) -> tuple[Array, Vjp]:
     """Return gain x / sqrt(mean(x^2) + eps), the mean over the last axis.
 
@@ -222,5 +225,5 @@ def _like(weights: Array, x: Array) -> Array:
 
 def _over_samples(g: Array) -> Array:
     """Return the sum over all axes between draws and the last one."""
-    total: Array = g.reshape(len(g), -1, g.shape[-1]).sum(1)
+    total: Array = g.reshape(len(g), math.prod(g.shape[1:-1]), g.shape[-1]).sum(1)
     return total

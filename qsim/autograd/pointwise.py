@@ -22,8 +22,7 @@ Array = NDArray[Any]
 
 def _logistic(x: Array) -> Array:
     """Return 1 / (1 + exp(-x)); where exp overflows that is 0, as it should be."""
-    with np.errstate(over="ignore"):
-        y: Array = 1 / (1 + np.exp(-x))
+    y: Array = 1 / (1 + np.exp(-x))
     return y
 
 
@@ -37,37 +36,68 @@ def relu(x: Array) -> tuple[Array, Any]:
 
 @op
 def silu(x: Array) -> tuple[Array, Any]:
-    """Return x / (1 + exp(-x)). Source: Elfwing, Uchibe and Doya, Neural Networks 107, 2018."""
+    """Return x / (1 + exp(-x)); at -inf that is -0, its limit. Source: Elfwing, Uchibe and Doya, Neural Networks 107, 2018."""
+    p, y = _silu(x)
+    return y, lambda g, _: (g * _silu_slope(x, p),)
+
+
+def _silu(x: Array) -> tuple[Array, Array]:
+    """Return the logistic function of x, and x times that."""
     p = _logistic(x)
-    return x * p, lambda g, _: (g * (p * (1 + x * (1 - p))),)
+    return p, _where_finite(x, x * p, np.where(x > 0, x, x.dtype.type(-0.0)))
+
+
+def _silu_slope(x: Array, p: Array) -> Array:
+    """Return the derivative of `silu`; at infinity its limit, which is that of the logistic function."""
+    return _where_finite(x, p * (1 + x * (1 - p)), p)
+
+
+def _where_finite(x: Array, y: Array, limit: Array) -> Array:
+    """Return `y`, but `limit` where x is infinite."""
+    infinite = np.isinf(x)
+    return np.where(infinite, limit, y) if infinite.any() else y
 
 
 @op
 def gelu(x: Array) -> tuple[Array, Any]:
-    """Return x Phi(x), Phi being the normal distribution. Source: Hendrycks and Gimpel, arXiv 1606.08415."""
+    """Return x Phi(x), Phi being the normal distribution; at -inf that is -0, its limit.
+
+    Source: Hendrycks and Gimpel, arXiv 1606.08415.
+    """
     p = special.ndtr(x)
     density = x.dtype.type(1 / math.sqrt(2 * math.pi))
-    return x * p, lambda g, _: (g * (p + x * density * np.exp(-x * x / 2)),)
+    y = _where_finite(x, x * p, np.where(x > 0, x, x.dtype.type(-0.0)))
+    return y, lambda g, _: (g * _where_finite(x, p + x * density * np.exp(-x * x / 2), p),)
 
 
 @op
 def swiglu(x: Array) -> tuple[Array, Any]:
     """Return silu(a) b, a and b being the halves of the last axis of `x`. Source: Shazeer, arXiv 2002.05202."""
+    if not x.ndim:
+        raise InputError("swiglu halves the last axis of an array; a single number has none")
     if x.shape[-1] % 2:
         raise InputError(f"swiglu halves the last axis, whose length {x.shape[-1]} is odd")
     a, b = np.split(x, 2, axis=-1)
-    p = _logistic(a)
-    gate = a * p
+    p, gate = _silu(a)
 
     def vjp(g: Array, _: tuple[bool, ...]) -> tuple[Array]:
-        return (np.concatenate([g * b * (p * (1 + a * (1 - p))), g * gate], axis=-1),)
+        return (np.concatenate([g * b * _silu_slope(a, p), g * gate], axis=-1),)
 
     return gate * b, vjp
 
 
-@op
+def _lacks_draws(x: Array) -> bool:
+    """Return whether the first axis is none of draws, of which there are one, or as many as the numerics in force say."""
+    return not x.ndim or len(x) not in (1, current().draws or 1)
+
+
+@op(alone=_lacks_draws)
 def reshape(x: Array, *, shape: tuple[int, ...]) -> tuple[Array, Any]:
-    """Return `x` with its axes after that of draws in another shape."""
+    """Return `x` with its axes after that of draws in another shape, in which one length may be -1.
+
+    Outside a tape a first axis of length 1, or as long as there are draws in force, is taken for that of draws; in `value`
+    nothing is guessed. Raise `InputError` for a shape of another size.
+    """
     try:
         y = x.reshape(len(x), *shape)
     except ValueError:
@@ -75,17 +105,19 @@ def reshape(x: Array, *, shape: tuple[int, ...]) -> tuple[Array, Any]:
     return y, lambda g, _: (g.reshape(len(g), *x.shape[1:]),)
 
 
-@op
+@op(alone=_lacks_draws)
 def dropout(x: Array, *, rate: float, name: str) -> tuple[Array, Any]:
     """Return `x` with each number zero with probability `rate`, and divided by 1 - rate otherwise, `rate` to 2^-32.
 
     Number i is dropped where the Philox word i of the site "<name>.mask" is below rate 2^32: the mask is a function of
-    (seed, step, draw, i). All draws of a gradient have masks of their own. Raise `InputError` unless 0 <= rate < 1.
+    (seed, step, draw, i). All draws of a gradient have masks of their own. Outside a tape the first axis is taken as `reshape`
+    takes it. Raise `InputError` unless 0 <= rate < 1.
     Source: Srivastava et al., "Dropout", JMLR 15, 2014.
     """
     if not 0 <= rate < 1:
         raise InputError(f"rate = {rate!r} of dropout {name!r} must be a number with 0 <= rate < 1")
     context = current()
+    context.drew = True
     tape().meet(name)
     context.enrol(name, ("mask",))
     draws = range(context.first_draw, context.first_draw + (context.draws or 1))
@@ -95,6 +127,12 @@ def dropout(x: Array, *, rate: float, name: str) -> tuple[Array, Any]:
             random_words(Key(context.seed, int(stream), offset), size) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))
             for stream in context.streams(f"{name}.mask", draws)
         ]
-    ).reshape(-1, *x.shape[1:])
+    ).reshape(len(draws), *x.shape[1:])
     scale = kept / x.dtype.type(1 - rate)
-    return x * scale, lambda g, _: (g * scale,)
+
+    def masked(array: Array) -> Array:
+        """Return what stays, scaled; what is dropped is 0, of an infinity too."""
+        rest: Array = np.where(kept, array * scale, array.dtype.type(0))
+        return rest
+
+    return masked(x), lambda g, _: (masked(g),)

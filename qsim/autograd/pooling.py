@@ -15,9 +15,11 @@ __all__ = ["average_pool", "global_average_pool", "max_pool"]
 Array = NDArray[Any]
 
 
-@op
+@op(alone=(0, 4))
 def global_average_pool(x: Array) -> tuple[Array, Any]:
     """Return the mean over the pixels of images (draws, samples, H, W, C), shape (draws, samples, C)."""
+    if x.ndim != 5:
+        raise InputError(f"images (samples, H, W, C) are pooled, not an array of shape {x.shape[1:]}")
     high, wide = x.shape[2:4]
 
     def vjp(g: Array, _: tuple[bool, ...]) -> tuple[Array]:
@@ -27,7 +29,7 @@ def global_average_pool(x: Array) -> tuple[Array, Any]:
     return x.mean((2, 3)), vjp
 
 
-@op
+@op(alone=(0, 4))
 def average_pool(x: Array, *, size: int) -> tuple[Array, Any]:
     """Return the means over squares of `size` x `size` pixels, which must tile the images (draws, samples, H, W, C)."""
     tiles = _tiles(x, size)
@@ -39,7 +41,7 @@ def average_pool(x: Array, *, size: int) -> tuple[Array, Any]:
     return tiles.mean((3, 5)), vjp
 
 
-@op
+@op(alone=(0, 4))
 def max_pool(x: Array, *, size: int) -> tuple[Array, Any]:
     """Return the largest of each square of `size` x `size` pixels, which tile the images; errors go to the first of equals."""
     tiles = _tiles(x, size)

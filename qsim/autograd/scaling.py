@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from qsim.errors import InputError, integer
 from qsim.rounding import Quantizer
-from qsim.scales import derive_scale
+from qsim.scales import derive_scale, flush_input
 
 __all__ = ["Delayed", "Frozen", "Memory"]
 
 Memory = dict[str, NDArray[np.float64]]
-"""What sites remember, by name: arrays, so that a checkpoint can hold it."""
+"""What sites remember, by name: arrays, so that a checkpoint can hold it. `Delayed` leaves (step, scales ...), as many places
+for scales as its window and one more, oldest first, 0 where there is none yet; `Frozen` leaves one scale."""
 
 
 def _check(q: str | Quantizer) -> Quantizer:
@@ -28,20 +29,35 @@ def _check(q: str | Quantizer) -> Quantizer:
     return parsed
 
 
-def largest_scale(x: NDArray[Any], q: Quantizer) -> float:
-    """Return the scale of `x`, the largest of its draws'."""
+def _own_scale(x: NDArray[Any], q: Quantizer) -> tuple[float, bool]:
+    """Return the scale of `x`, the largest of its draws', and whether it is one to remember.
+
+    A tensor of zeros has none to tell, nor has one that holds an infinity or NaN: its step overflowed.
+    """
     s = derive_scale(x, q)
     assert s is not None  # `_check` refuses roundings without one
-    return float(s.max())
+    seen = flush_input(x, q)
+    return float(s.max()), bool(seen.any() and np.isfinite(seen).all())
+
+
+def _remembered(memory: Memory, site: str) -> tuple[float, NDArray[np.float64]]:
+    """Return the newest step that a site remembers, -1 for none, and its places for scales, the newest last."""
+    seen = np.asarray(memory.get(site, (-1.0, 0.0)))
+    if seen.ndim == 1 and seen.size and seen.dtype.kind == "f" and np.isfinite(seen).all():
+        newest, scales = (-1.0, seen) if seen.size == 1 else (float(seen[0]), seen[1:])
+        if (scales >= 0).all():
+            return newest, scales
+    raise InputError(f"memory of {site} is not what steps left there; give each run a dict of its own")
 
 
 @dataclass(frozen=True, slots=True)
 class Delayed:
     """Round with the largest scale that the last `window` steps would have had, as if the abs-max came a step late.
 
-    The first step, which has none before it, takes its own; a tensor of zeros is none to remember. One that outgrows its
-    history is clamped: `Counts.saturated`.
-    Source: NVIDIA TransformerEngine, `DelayedScaling`, whose default window is 1,024 and whose choice is the maximum.
+    The first step, which has none before it, takes its own. A tensor of zeros is none to remember, nor is one that holds an
+    infinity or NaN, as after the overflow of a loss scale. A tensor that outgrows its history is clamped: `Counts.saturated`.
+    Source: NVIDIA TransformerEngine, `DelayedScaling`, whose default window is 1,024, whose choice is the maximum, and which
+    keeps its scale where the abs-max is 0 or not finite.
     """
 
     q: Quantizer
@@ -55,25 +71,25 @@ class Delayed:
 
     def at(self, memory: Memory, site: str, step: int, x: NDArray[Any]) -> tuple[Quantizer, float | None]:
         """Return the rounding and its scale for the tensor `x` of a site, whose own scale is noted for later steps."""
-        own = largest_scale(x, self.q)
-        if not x.any():  # whose scale of 1 says nothing of those to come
-            return self.q, float(max(memory.get(site, np.array([-1.0]))[1:][-self.window :], default=own))
+        own, telling = _own_scale(x, self.q)
+        newest, scales = _remembered(memory, site)
         # A step is met several times when its draws come in parts: each part sees the steps before it alone.
-        seen = memory.get(site, np.array([-1.0]))
-        if np.ndim(seen) != 1 or not len(seen):
-            raise InputError(f"memory of {site} is not what steps left there; give each run a dict of its own")
-        newest, scales = seen[0], seen[1:]
-        if newest == step:
-            before, scales = scales[:-1], np.append(scales[:-1], max(scales[-1], own))
-        else:
-            before, scales = scales, np.append(scales, own)
-        memory[site] = np.append(float(step), scales[-self.window - 1 :])
-        return self.q, float(max(before[-self.window :], default=own))
+        before, mine = (scales[:-1], scales[-1]) if newest == step else (scales, 0.0)
+        if telling:
+            places = np.append(np.zeros(self.window + 1), np.append(before, max(mine, own)))
+            memory[site] = np.append(float(step), places[-self.window - 1 :])
+        largest = before[-self.window :].max(initial=0.0)
+        return self.q, float(largest) or own
 
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """Round with the scale of the first tensor that the site met and that is not all zeros, at every later step too."""
+    """Round with the scale of the first tensor that the site met, at every later step too.
+
+    A tensor of zeros is passed over, and so is one that holds an infinity or NaN: it takes its own scale, and leaves none.
+    Where `Delayed` went before, with the same memory, the scale is the one that its next step would have taken, for ever:
+    observe first, then freeze.
+    """
 
     q: Quantizer
 
@@ -88,8 +104,13 @@ class Frozen:
         x: NDArray[Any],
     ) -> tuple[Quantizer, float | None]:
         """Return the rounding and its scale for the tensor `x` of a site."""
-        if site not in memory and not x.any():
-            return self.q, 1.0
-        if site not in memory:
-            memory[site] = np.array([largest_scale(x, self.q)])
-        return self.q, float(memory[site][0])
+        _, scales = _remembered(memory, site)
+        known = (
+            scales if scales.size == 1 else scales[1:]
+        )  # the oldest place of a history is for a step that is met again
+        if known.any():
+            return self.q, float(known.max())
+        own, telling = _own_scale(x, self.q)
+        if telling:
+            memory[site] = np.array([own])
+        return self.q, own

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
+import numpy as np
+
 from qsim.errors import InputError, integer
 from qsim.interrupts import kept_for_the_end
 
@@ -87,6 +89,7 @@ def in_chunks(chunks: int, elements: int, work: Callable[[int], object]) -> None
     Meanwhile a BLAS runs on one thread: each of ours has products of its own, whose digits then depend on no number of threads.
     """
 
+    @np.errstate(all="ignore")  # infinities and NaN are results; NumPy's state is a thread's own
     def some(first: int, end: int) -> None:
         for k in range(first, end):
             work(k)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qsim.autograd import Var, add, attention, cross_entropy, embedding, linear, reshape, rms_norm, rope, swiglu
+from qsim.autograd import add, attention, cross_entropy, embedding, linear, reshape, rms_norm, rope, swiglu
+from qsim.autograd.tape import evaluable
 from qsim.errors import InputError
 
 __all__ = ["Llama"]
@@ -76,10 +77,11 @@ class Llama:
             params["head"] = weight(self.vocabulary, width)
         return params
 
+    @evaluable("embedding.w", 2)
     def logits(self, params: Any, codes: Any) -> Any:
-        """Return the scores of the code that follows each."""
-        length = codes.shape[-1]
+        """Return the scores of the code that follows each, (samples, T, vocabulary); `codes` are (samples, T)."""
         stream = embedding(codes, params["embedding"]["w"], name="embedding")
+        length = codes.shape[-1]
         for i in range(self.blocks):
             name, part = f"block{i}", params[f"block{i}"]
             x = rms_norm(stream, part["attention_norm"]["gain"])
@@ -98,8 +100,8 @@ class Llama:
         head = params["embedding" if self.tied else "head"]["w"]
         return linear(rms_norm(stream, params["norm"]["gain"]), head, name="head")
 
-    def loss(self, params: Any, batch: tuple[Any, Any]) -> Var:
+    @evaluable("embedding.w", 2)
+    def loss(self, params: Any, batch: tuple[Any, Any]) -> Any:
         """Return the mean over all characters of the cross-entropy of the next."""
         codes, following = batch
-        loss: Var = cross_entropy(self.logits(params, codes), following)
-        return loss
+        return cross_entropy(self.logits(params, codes), following)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qsim.autograd import Var, cross_entropy, linear, relu
+from qsim.autograd import cross_entropy, linear, relu
+from qsim.autograd.tape import evaluable
 from qsim.errors import InputError
 
 __all__ = ["MLP"]
@@ -44,6 +45,7 @@ class MLP:
             for name, n, m in zip(self.layers, self.widths[:-1], self.widths[1:], strict=True)
         }
 
+    @evaluable("layer0.w", 2)
     def logits(self, params: Any, x: Any) -> Any:
         """Return the class scores of the samples `x`."""
         hidden = x
@@ -53,8 +55,8 @@ class MLP:
                 hidden = relu(hidden)
         return hidden
 
-    def loss(self, params: Any, batch: tuple[Any, Any]) -> Var:
+    @evaluable("layer0.w", 2)
+    def loss(self, params: Any, batch: tuple[Any, Any]) -> Any:
         """Return the mean cross-entropy of a batch (x, labels)."""
         x, labels = batch
-        loss: Var = cross_entropy(self.logits(params, x), labels)
-        return loss
+        return cross_entropy(self.logits(params, x), labels)

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qsim.autograd import Var, add, batch_norm, conv2d, cross_entropy, global_average_pool, group_norm, linear
+from qsim.autograd import add, batch_norm, conv2d, cross_entropy, global_average_pool, group_norm, linear
+from qsim.autograd.tape import evaluable
 from qsim.errors import InputError
 
 __all__ = ["WideResNet"]
@@ -109,6 +110,7 @@ class WideResNet:
         params["head"] = {"w": head.astype(dtype), "b": np.zeros(self.classes, dtype)}
         return params
 
+    @evaluable("stem.w", 4)
     def logits(self, params: Any, x: Any, statistics: Statistics | None = None) -> Any:
         """Return the class scores of images; `statistics` are means and variances by layer in place of the batch's own."""
         hidden = conv2d(x, params["stem"]["w"], name="stem", pad=1)
@@ -124,11 +126,11 @@ class WideResNet:
         pooled = global_average_pool(self._norm(hidden, params["norm"], "norm", statistics))
         return linear(pooled, params["head"]["w"], params["head"]["b"], name="head")
 
-    def loss(self, params: Any, batch: tuple[Any, Any]) -> Var:
+    @evaluable("stem.w", 4)
+    def loss(self, params: Any, batch: tuple[Any, Any]) -> Any:
         """Return the mean cross-entropy of a batch (images, labels)."""
         x, labels = batch
-        loss: Var = cross_entropy(self.logits(params, x), labels)
-        return loss
+        return cross_entropy(self.logits(params, x), labels)
 
     def _norm(self, x: Any, part: Any, name: str, statistics: Statistics | None) -> Any:
         """Normalize, and take what is positive."""

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from qsim.autograd.tape import note_update
 from qsim.errors import InputError
 from qsim.optim.checks import check_parts
 from qsim.optim.rounding import WHOLE, Place, Roundings
@@ -69,6 +70,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
             new = p + u if p.dtype.itemsize > 2 else widen(p) + u.astype(np.float32)
         return np.asarray(store_as(new, p.dtype))  # of arrays without axes NumPy makes scalars
 
+    note_update()  # what comes next is another step, which takes other random words
     with np.errstate(all="ignore"):
         return applied("", params, updates)
 
