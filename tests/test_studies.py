@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from pathlib import Path
 
@@ -329,6 +330,11 @@ def test_claims_judge_by_margin():
         (("title =", "titel ="), "key 'title' is missing"),
         (('kind = "gradient_variance"', 'kind = "gradient"'), "kind is 'gradient'"),
         (("widths = [64, 32, 32, 10]", "widths = [10]"), r"\[model\]: widths"),
+        (
+            ('weight_draws = "separate"', 'weight_draws = "twice"'),
+            r"\[rounding\]: weight_draws = 'twice' must be one of shared",
+        ),
+        (('weight_draws = "separate"', "weight_draw = 1"), r"\[rounding\]: unknown key 'weight_draw'; did you mean"),
         (("train_steps = 20", "train_step = 50"), r"\[model\]: unknown key 'train_step'; did you mean train_steps"),
         (('modes = ["RNE"]', 'modes = ["RTZ"]'), "modes = 'RTZ' must be one of SR or RNE"),
         (('"e4m2fn", "e4m1fn", "e4m0fn", "int8"', '"e4m2fx", "int8"'), "no format is called 'e4m2fx'"),
@@ -379,6 +385,29 @@ def test_a_broken_study_is_refused_with_file_and_key(tmp_path, change, message):
         assert line <= first
     else:  # where it stands, or where a claim is named that is not there
         assert line == first or '"one-over-b"' in text.split("\n")[line - 1]
+
+
+def test_a_study_says_how_weights_are_drawn(tmp_path, committed):
+    """One draw for both passes unless the study says otherwise, as the committed one does; the setup says which it was.
+
+    Both choices take the same words. They are the same where one of the passes rounds its weights, and differ where both do.
+    """
+    text = STUDY.read_text(encoding="utf-8")
+    path = tmp_path / "study.toml"
+    path.write_text(re.sub(r"\[rounding\].*\nweight_draws.*\n", "", text), encoding="utf-8")
+    shared, separate = (plan(find(str(file)), "full") for file in (path, STUDY))
+    assert {cell.weight_draws for cell in shared.cells} == {"shared"}
+    assert {cell.weight_draws for cell in separate.cells} == {"separate"}
+    assert [cell.key for cell in shared.cells] == [cell.key for cell in separate.cells]
+    assert dict(committed.setup)["draws of weights"].startswith("separate")
+    for points in ("fwd_weight", "bwd_weight", "all"):
+        cell = dataclasses.replace(SMALL, points=points)
+        one, other = (compute(dataclasses.replace(cell, weight_draws=choice)) for choice in ("shared", "separate"))
+        assert (one.pop("weight_draws"), other.pop("weight_draws")) == ("shared", "separate")
+        assert (one == other) == (points == "fwd_weight")
+        if points == "bwd_weight":  # other words, of the same law
+            first, second = (estimate(record, "all.variance") for record in (one, other))
+            assert abs(first.value - second.value) < 5 * math.hypot(first.error, second.error)
 
 
 OWN = '[[format]]\nname = "tiny"\nkind = "float"\nexp_bits = 3\nman_bits = 1\nspecials = "fn"\nsource = "an example"\n'

@@ -61,6 +61,8 @@ class Cell:
     groups: int
     seed: int
     fault: Fault = ""
+    #: Whether a forward and a backward weight take one draw, or words of their own.
+    weight_draws: Literal["shared", "separate"] = "shared"
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -93,8 +95,13 @@ class Cell:
 
     @property
     def key(self) -> int:
-        """Return a 64-bit seed made of all fields, so that no two cells share random words."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """Return a 64-bit seed made of all fields, so that no two cells share random words.
+
+        But for `weight_draws`: a study has one choice, and two studies that differ in it alone have the same words.
+        """
+        fields = dataclasses.asdict(self)
+        del fields["weight_draws"]
+        text = json.dumps(fields, sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
     @property
@@ -143,7 +150,7 @@ def compute(cell: Cell) -> dict[str, Any]:
     fixed = tree_map(lambda array: array[None], at.params)  # constants, with the axis of draws that weights get
     weights = {layer: at.params[layer]["w"] for layer in layers}
 
-    def loss(free: dict[str, Var], batch: Any) -> Var:
+    def loss(free: dict[str, Var], batch: Any) -> Any:
         return at.model.loss({**fixed, **{name: {**fixed[name], "w": w} for name, w in free.items()}}, batch)
 
     step = value_and_grad(loss, batch_per_draw=True)
@@ -215,7 +222,10 @@ def _numerics(cell: Cell, seed: int, rounds: dict[str, Quantizer], draws: int, f
     errors: Literal["per_sample", "mean"] = "mean" if cell.fault == "after the mean" else "per_sample"
     words: Literal["per_sample", "shared"] = "shared" if cell.fault == "shared word" else "per_sample"
     kind = Faulty if cell.fault == "reused draw" else Numerics
-    numerics = kind(rounds, seed=seed, draws=draws, first_draw=first_draw, errors=errors, sample_draws=words)
+    numerics = kind(
+        rounds, seed=seed, draws=draws, first_draw=first_draw, errors=errors, sample_draws=words,
+        weight_draws=cell.weight_draws,
+    )  # fmt: skip
     if isinstance(numerics, Faulty):
         numerics.fault = cell.fault
     return numerics

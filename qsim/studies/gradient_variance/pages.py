@@ -61,6 +61,12 @@ any cell can be computed again alone, in any number of processes.
 """
 
 
+WEIGHT_DRAWS = {
+    "shared": "shared: a weight is rounded once a step, and the forward and the backward pass read the same value",
+    "separate": "separate: a weight that both passes round takes random words of its own in each",
+}
+
+
 def result(
     study: Study,
     run: Literal["full", "quick"],
@@ -174,6 +180,7 @@ def _setup(plan: Plan, at: Point, records: Sequence[Record]) -> tuple[tuple[str,
             "SR is StochasticA with 64 random bits (float64 input): no bias where at most 64 bits are discarded",
         ),
         ("straight-through", "the derivative of a rounding is taken as 1, also where it saturates"),
+        ("draws of weights", WEIGHT_DRAWS[plan.cells[0].weight_draws]),
         ("size", f"{len(records)} cells and those of the planted faults, {draws:,} gradients"),
         *formats,
     )

@@ -21,6 +21,8 @@ __all__ = ["CLAIMS", "Plan", "plan"]
 DRAWS = ("light", "coarse", "medium", "wide", "fine", "many")
 """How many draws an arm takes: a table of each name in [full] and [quick]."""
 
+WEIGHT_DRAWS = ("shared", "separate")
+
 FAULTS = ("reused draw", "shared word", "after the mean")
 
 CLAIMS: Mapping[str, Mapping[str, type]] = {
@@ -58,10 +60,14 @@ class Plan:
 def plan(study: Study, run: Literal["full", "quick"]) -> Plan:
     """Return the cells of a run; raise `InputError` naming the file, the line, the table and the key that is wrong."""
     place = study.place
-    tables = expect(place, dict(study.tables), {
-        "model": dict, "statistics": dict, "full": dict, "quick": dict, "arm": list, "fault": list, "claims": dict,
+    tables = expect(place, {"rounding": {}, **study.tables}, {
+        "model": dict, "rounding": dict, "statistics": dict, "full": dict, "quick": dict, "arm": list, "fault": list,
+        "claims": dict,
     })  # fmt: skip
     model = _model(place.at("model", label="[model]"), tables["model"])
+    where = place.at("rounding", label="[rounding]")
+    rounding = expect(where, {"weight_draws": "shared", **tables["rounding"]}, {"weight_draws": str})
+    _among(where, "weight_draws", rounding["weight_draws"], WEIGHT_DRAWS)
     where = place.at("statistics", label="[statistics]")
     statistics = expect(where, tables["statistics"], {"false_alarm_rate": float, "groups": int, "seed": int})
     for key, low, high in (("groups", 3, 1 << 16), ("seed", 0, (1 << 64) - 1)):
@@ -78,7 +84,10 @@ def plan(study: Study, run: Literal["full", "quick"]) -> Plan:
         counts = expect(spot, sizes[name], {"samples": int, "fewest": int, "most": int, "draws": int})
         for key, number in counts.items():
             _within(spot, key, number, 1, 1 << 32)
-    make = _Maker(model=model, groups=statistics["groups"], seed=statistics["seed"], sizes=sizes, default=where)
+    make = _Maker(
+        model=model, groups=statistics["groups"], seed=statistics["seed"], sizes=sizes, default=where,
+        weight_draws=rounding["weight_draws"],
+    )  # fmt: skip
     cells: dict[str, Cell] = {}
 
     def take(spot: Place, made: Iterable[Cell]) -> None:
@@ -218,6 +227,7 @@ class _Maker:
     sizes: Mapping[str, Any]
     #: Where `sizes` stand.
     default: Place
+    weight_draws: str
 
     def arm(self, place: Place, arm: Mapping[str, Any]) -> Iterator[Cell]:
         sizes = arm.get("batch_sizes", self.sizes["batch_sizes"])  # an arm may have batch sizes of its own
@@ -287,7 +297,7 @@ class _Maker:
         each += -each % 4 if each > 4 else 0  # so that draws can be taken a few at a time
         if each * batches > 1 << STREAM_FIELDS["draw"]:
             raise place.refuse(f"{each * batches} draws do not fit the {STREAM_FIELDS['draw']} bits of a stream")
-        kinds: Any = {"mode": mode, "scale": scale, "fault": fault}
+        kinds: Any = {"mode": mode, "scale": scale, "fault": fault, "weight_draws": self.weight_draws}
         return Cell(
             model=self.model, arm=arm, format=fmt, points=points, batch=batch, batches=batches,
             draws=each, groups=self.groups, seed=self.seed, **kinds,
