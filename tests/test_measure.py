@@ -139,6 +139,17 @@ def test_degrees_of_freedom_are_those_of_the_units():
 
 
 @pytest.mark.parametrize(
+    "estimate",
+    [Estimate(math.nan, 1.0, 5), Estimate(math.inf, 1.0, 5), Estimate(1.0, math.nan, 5), Estimate(1.0, math.inf, 5)],
+)
+def test_what_is_no_number_has_an_interval_without_ends(estimate):
+    """Nothing is known from an infinite or NaN estimate, or from one whose error is; it decides no claim."""
+    interval = Family(1e-3, 1).interval(estimate)
+    assert (interval.low, interval.high) == (-math.inf, math.inf)
+    assert judge(interval, 0, 1) is judge(interval, low=0) is judge(interval, high=1) is Outcome.NOT_DECIDED
+
+
+@pytest.mark.parametrize(
     ("low", "high", "outcome"),
     [(0.1, 0.9, Outcome.HELD), (1.1, 1.2, Outcome.REFUTED), (-0.5, -0.1, Outcome.REFUTED), (0.9, 1.1, Outcome.NOT_DECIDED),
      (math.nan, math.nan, Outcome.NOT_DECIDED)],

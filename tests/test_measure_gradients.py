@@ -292,6 +292,72 @@ def test_all_intervals_share_one_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     assert families == [(0.01, 4 * 7 * (1 + 3))]
 
 
+@pytest.mark.parametrize("policy", [{"bwd_act": "int8:SR"}, {"bwd_grad": "float64:SR"}, {"fwd_weight": "int16:SR"}])
+def test_a_rounding_without_error_is_known_to_have_none(policy: dict[str, str]) -> None:
+    """Where every element was on the grid nothing was rounded: variance and bias are 0, as intervals that are points."""
+    model = MLP((8, 4))
+    params = {"layer0": {"w": np.round(4 * PARAMS["layer0"]["w"][:4]), "b": np.zeros(4)}}
+    batch = np.round(3 * BATCH[0]), BATCH[1]
+    found = gradient_statistics(model, params, batch, policy, seeds=32)
+    for s in (found.together[ALL], found.together["layer0.w"], *(alone[ALL] for alone in found.alone.values())):
+        for interval, value in ((s.variance, 0), (s.bias_squared, 0), (s.bias, 0), (s.norm_ratio, 1)):
+            assert interval.value == interval.low == interval.high == pytest.approx(value, rel=1e-15)
+    assert found.counts
+    one_off = {"layer0": {**params["layer0"], "w": params["layer0"]["w"] + 2.0**-40}}
+    off = gradient_statistics(model, one_off, batch, {"fwd_weight": "int16:SR"}, seeds=32).together[ALL]
+    assert (off.variance.low, off.variance.high) == (-np.inf, np.inf)  # a rounding that rarely goes up is none of these
+
+
+@pytest.mark.parametrize("mode", ["SR", "RNE"])
+@pytest.mark.parametrize("point", ["fwd_weight", "fwd_act", "bwd_grad", "bwd_weight"])
+def test_draws_that_overflow_have_no_interval(point: str, mode: str) -> None:
+    """Draws that hold infinities or NaN decide nothing, and nobody is warned."""
+    found = gradient_statistics(MODEL, PARAMS, BATCH, {point: Quantizer("e5m2", mode, scale=2.0**-40)}, seeds=32)
+    whole = found.together[ALL]
+    assert not np.isfinite(whole.variance.value)
+    for interval in (whole.variance, whole.bias_squared, whole.cosine, whole.norm_ratio):
+        assert (interval.low, interval.high) == (-np.inf, np.inf)
+    assert (whole.bias.low, whole.bias.high) == (0, np.inf)
+    assert len(found.rows()) == 7 * (1 + len(found.alone))
+
+
+def test_gradients_of_any_size_have_statistics() -> None:
+    """Squares of large gradients, and of large loss scales, are infinite at worst, and no error."""
+    params = {name: {"w": 1e60 * layer["w"], "b": layer["b"]} for name, layer in PARAMS.items()}
+    for exponent in (-900, 600, 900):
+        for policy in ({"bwd_grad": COARSE}, {"bwd_grad": COARSE, "bwd_act": COARSE}, {"bwd_weight": COARSE}):
+            gradient_statistics(MODEL, params, BATCH, policy, seeds=32, loss_scale=2.0**exponent)
+
+
+def test_a_gradient_of_zero_has_no_relative_bias() -> None:
+    """Where the reference is 0 nothing is known of the direction, nor of lengths over its own."""
+    params = {name: {part: np.zeros_like(array) for part, array in layer.items()} for name, layer in PARAMS.items()}
+    found = gradient_statistics(MODEL, params, BATCH, {"bwd_grad": COARSE}, seeds=32).together["layer0.w"]
+    for interval in (found.cosine, found.norm_ratio):
+        assert (interval.low, interval.high) == (-np.inf, np.inf)
+    assert (found.bias.low, found.bias.high) == (0, np.inf)
+
+
+def test_weights_take_one_draw_by_default() -> None:
+    """Without a word weights are rounded once a step: statistics are those of "shared", and not those of "separate"."""
+    policy = {"fwd_weight": COARSE, "bwd_weight": COARSE}
+    default, shared, separate = (
+        gradient_statistics(MODEL, PARAMS, BATCH, policy, seeds=64, alone=False, **choices).rows()
+        for choices in ({}, {"weight_draws": "shared"}, {"weight_draws": "separate"})
+    )
+    assert default == shared
+    assert default != separate
+
+
+@pytest.mark.parametrize("choice", ["shared", "separate"])
+def test_theory_of_backward_weights_holds_for_either_choice(choice: Any) -> None:
+    """A-T2 is of one rounding of a weight, whose words these are does not matter."""
+    found = gradient_statistics(MODEL, PARAMS, BATCH, {"layer2.bwd_weight": COARSE}, seeds=1000, weight_draws=choice)
+    below = found.together["layer1.w"]
+    assert below.theory.by == "A-T2"
+    assert contains(below.variance, below.theory.variance.value)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [({"erors": "mean"}, "no choice of numerics is called 'erors'"), ({"rate": 2.0}, "rate = 2.0 must be above 0 and below 1")],

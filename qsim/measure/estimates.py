@@ -65,7 +65,12 @@ class Family:
     size: int
 
     def interval(self, estimate: Estimate) -> Interval:
-        """Return the estimate -+ t error, with t the 1 - rate / (2 size) quantile of Student's t."""
+        """Return the estimate -+ t error, with t the 1 - rate / (2 size) quantile of Student's t.
+
+        Where the estimate or its error is no finite number nothing is known: the interval has no ends.
+        """
+        if not math.isfinite(estimate.value) or not math.isfinite(estimate.error):
+            return Interval(estimate.value, -math.inf, math.inf)
         level = 1 - self.rate / (2 * self.size)
         known = math.isfinite(estimate.freedom)
         t = float(special.stdtrit(estimate.freedom, level) if known else special.ndtri(level))

@@ -52,9 +52,11 @@ class ParameterStatistics:
 
     @property
     def bias(self) -> Interval:
-        """The length of the bias over that of the gradient."""
+        """The length of the bias over that of the gradient; nothing is known of it where that is 0."""
+        if not self.reference_norm:
+            return Interval(math.nan, 0.0, math.inf)
         low, value, high = (
-            math.sqrt(max(part, 0.0)) / self.reference_norm if self.reference_norm else math.nan
+            math.sqrt(max(part, 0.0)) / self.reference_norm
             for part in (self.bias_squared.low, self.bias_squared.value, self.bias_squared.high)
         )
         return Interval(value, low, high)
@@ -91,6 +93,7 @@ class GradientStatistics:
         return found
 
 
+@np.errstate(all="ignore")  # a draw that overflows is a result
 def gradient_statistics(
     model: Any,
     params: Any,
@@ -114,7 +117,8 @@ def gradient_statistics(
     model that uses each parameter once and has no dropout, and in an `MLP` also below it. For `bwd_act` and `bwd_grad` of an
     `MLP` all together it is the martingale identity: the backward pass is linear in the error, so the variance is the sum over
     layers of E sum_i v(e_i) |J_i|^2, J_i what error i leads to, plus the parts of rounded inputs. Everywhere else there is
-    none. An interval is infinite where a few of the draws make up all of the variance that was seen.
+    none. An interval has no ends where a few of the draws make up all of the variance that was seen, and where a draw holds
+    an infinity or NaN; it is a point where every element was on the grid, so that nothing was rounded.
     Raise `InputError` for a number of draws that makes no groups.
     """
     draws = seeds if isinstance(seeds, range) else range(integer("seeds", seeds))
@@ -159,7 +163,8 @@ def gradient_statistics(
                 counts[site] = counts.get(site, Counts()) + number
         saturated = sum(number.saturated for number in counts.values())
         said = {name: dataclasses.replace(p, saturated=saturated) for name, p in known.predictions().items()}
-        return sums.statistics(family, said, stochastic=known.stochastic), counts
+        unchanged = all(number.on_grid == number.elements for number in counts.values())
+        return sums.statistics(family, said, stochastic=known.stochastic and not unchanged), counts
 
     whole, counts = measured(policy)
     each = {site: measured({site: context.rounding(*site.rsplit(".", 1))})[0] for site in sites} if alone else {}
@@ -202,12 +207,11 @@ class Sums:
         squared = [bias.squared() for bias in self.bias]
         squared.append(self._whole_bias())
         norms = [float(np.linalg.norm(ref)) for ref in self.reference]
-        norms.append(math.sqrt(sum(norm**2 for norm in norms)))
+        norms.append(math.sqrt(sum(norm * norm for norm in norms)))
         found = {}
         for j, name in enumerate([*self.names, ALL]):
             length = np.sqrt(self.squares[j])
-            with np.errstate(all="ignore"):
-                cosine, ratio = self.products[j] / (length * norms[j]), length / norms[j]
+            cosine, ratio = self.products[j] / (length * norms[j]), length / norms[j]
             said = predictions.get(name)
             settled = not stochastic or (said is not None and said.by == "untouched")
             known = settled or effective(self.pairs[j]) >= min(LEAST, len(self.pairs[j]) / 4)
@@ -227,8 +231,8 @@ class Sums:
 
 def effective(samples: Floats) -> float:
     """Return (sum)^2 / sum of squares of positive numbers: how many of them make up the sum; 0 where all are 0."""
-    squares = float((samples**2).sum())
-    return float(samples.sum()) ** 2 / squares if squares else 0.0
+    total, squares = float(samples.sum()), float((samples**2).sum())
+    return total * total / squares if squares else 0.0
 
 
 def mean_where_there_is_one(cosine: Floats) -> Estimate:

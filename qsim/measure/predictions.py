@@ -132,9 +132,9 @@ class Known:
                 a.reshape(1, -1, a.shape[-1])
                 for a in (errors, rows(self.seen[f"{layer}.bwd_act"]), v_errors, rows(v_inputs))
             ]
-            found[f"{layer}.w"] = exactly("A-T1", float(theory.row_variance(*flat)[0]) / self.divisor**2)
+            found[f"{layer}.w"] = exactly("A-T1", float(theory.row_variance(*flat)[0]) / self.divisor / self.divisor)
             if point == "bwd_grad" and f"{layer}.b" in names:
-                found[f"{layer}.b"] = exactly("A-T1", float(v.sum()) / self.divisor**2)
+                found[f"{layer}.b"] = exactly("A-T1", float(v.sum()) / self.divisor / self.divisor)
         if self.chain is not None and point != "bwd_act":
             found |= (
                 self.chain.below(layer, variance_of(self.seen[site], q)[0], self.divisor)
@@ -197,7 +197,7 @@ class Chain:
         found = {}
         for part, table in self.sensitivities.items():
             for j in range(at + 1):
-                value = float((v * table[at][j]).sum()) / divisor**2
+                value = float((v * table[at][j]).sum()) / divisor / divisor
                 found[f"{self.layers[j]}.{part}"] = exactly("A-T1", value)
         return found
 
@@ -210,9 +210,9 @@ class Chain:
         mask = (self.inputs[at] > 0).astype(np.float64)
         m = theory.mean_of_shared_products(self.errors[at], mask, self.inputs[at - 1])
         share = len(mask) / divisor  # the mean over samples, or their sum where the errors have the 1/b
-        value = float(np.einsum("mn,mnk,mnk->", v, m, m)) * share**2
+        value = float(np.einsum("mn,mnk,mnk->", v, m, m)) * share * share
         bias = np.swapaxes(self.errors[at], 0, 1) @ mask / len(mask)
-        of_bias = float((v * bias**2).sum()) * share**2
+        of_bias = float((v * bias**2).sum()) * share * share
         below = self.layers[at - 1]
         return {
             f"{below}.w": exactly("A-T2", value),
@@ -237,10 +237,10 @@ class Chain:
                 v = variance_of(seen[f"{layer}.bwd_grad"], q)
                 for part, table in self.sensitivities.items():
                     for j in range(at + 1):
-                        found[f"{self.layers[j]}.{part}"] += (v * table[at][j]).sum((1, 2)) / divisor**2
+                        found[f"{self.layers[j]}.{part}"] += (v * table[at][j]).sum((1, 2)) / divisor / divisor
             if (q := sites.get(f"{layer}.bwd_act")) is not None:
                 noise = variance_of(self.inputs[at][None], q)[0].sum(-1)
-                found[f"{layer}.w"] += (((errors**2) + v).sum(-1) * noise).sum(-1) / divisor**2
+                found[f"{layer}.w"] += (((errors**2) + v).sum(-1) * noise).sum(-1) / divisor / divisor
         return found | {ALL: np.sum(list(found.values()), axis=0)}
 
     def bounds(self, sites: Mapping[str, Quantizer], divisor: float) -> dict[str, float]:
@@ -259,10 +259,10 @@ class Chain:
         for at, (layer, (moments, v)) in enumerate(zip(self.layers, limited, strict=True)):
             for part, table in self.sensitivities.items():
                 for j in range(at + 1):
-                    found[f"{self.layers[j]}.{part}"] += float((v * table[at][j]).sum()) / divisor**2
+                    found[f"{self.layers[j]}.{part}"] += float((v * table[at][j]).sum()) / divisor / divisor
             if (q := sites.get(f"{layer}.bwd_act")) is not None:
                 noise = variance_of(self.inputs[at][None], q)[0].sum(-1)
-                found[f"{layer}.w"] += float(((moments + v).sum(-1) * noise).sum()) / divisor**2
+                found[f"{layer}.w"] += float(((moments + v).sum(-1) * noise).sum()) / divisor / divisor
         return found | {ALL: sum(found.values())}
 
 
