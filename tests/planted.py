@@ -29,10 +29,21 @@ assert FOUND is not None
 assert FOUND.origin is not None
 PACKAGE = Path(FOUND.origin).parent
 
-AUTOGRAD = ("autograd_forward", "autograd_operations", "autograd", "autograd_choices")
+AUTOGRAD = (
+    "autograd_forward", "autograd_operations", "autograd_infinities", "autograd_evaluation", "autograd_inputs", "autograd",
+    "autograd_choices",
+)  # fmt: skip
 TESTS: Mapping[str, tuple[str, ...]] = {
     "autograd/attention": AUTOGRAD,
-    "autograd/context": ("autograd_choices", "autograd", "autograd_operations", "measure_gradients"),
+    "autograd/context": (
+        "autograd_choices",
+        "autograd_clamp",
+        "autograd",
+        "autograd_operations",
+        "autograd_threads",
+        "autograd_inputs",
+        "measure_gradients",
+    ),
     "autograd/convolution": AUTOGRAD,
     "autograd/losses": AUTOGRAD,
     "autograd/matmul": AUTOGRAD,
@@ -40,10 +51,17 @@ TESTS: Mapping[str, tuple[str, ...]] = {
     "autograd/pointwise": AUTOGRAD,
     "autograd/pooling": AUTOGRAD,
     "autograd/scaling": ("autograd_choices", "autograd"),
-    "autograd/tape": ("autograd", "autograd_operations", "autograd_choices"),
-    "nn/llama": ("autograd_forward", "nn", "nn_models"),
-    "nn/mlp": ("autograd_forward", "nn", "nn_models"),
-    "nn/wideresnet": ("autograd_forward", "nn", "nn_models"),
+    "autograd/tape": (
+        "autograd",
+        "autograd_operations",
+        "autograd_evaluation",
+        "autograd_inputs",
+        "autograd_threads",
+        "autograd_choices",
+    ),
+    "nn/llama": ("autograd_forward", "autograd_evaluation", "nn", "nn_models"),
+    "nn/mlp": ("autograd_forward", "autograd_evaluation", "nn", "nn_models"),
+    "nn/wideresnet": ("autograd_forward", "autograd_evaluation", "nn", "nn_models"),
     "optim/accumulate": ("optim", "optim_rounding", "optim_checkpoint"),
     "optim/adafactor": ("optim", "optim_rounding"),
     "optim/adamw": ("optim", "optim_rounding"),
