@@ -39,10 +39,21 @@ from qsim.rounding import (
     Scale,
     check_eps,
     mode_fields,
+    number,
     parse_mode,
     split_spelling,
 )
-from qsim.scales import INPUTS, apply_scale, derive_scale, flush_input, given_scale, number_format, remove_scale
+from qsim.scales import (
+    INPUTS,
+    apply_scale,
+    derive_scale,
+    flush_input,
+    given_scale,
+    is_real,
+    number_format,
+    remove_scale,
+    zeros_for,
+)
 
 __all__ = ["Counts", "decode", "encode", "inside_draws", "quantize", "quantize_draws", "random_words"]
 
@@ -98,8 +109,10 @@ def quantize(
     the format. `fmt` names a format, `mode` a rounding ("RNE" by default), or `fmt` is a `Quantizer` and says all that is
     below. A stochastic mode takes its words from `key`, or from `rbits`: one word R of N = `sr_bits` bits an element,
     broadcast to the shape of `x`. Threshold takes `eps`, a number or an array that broadcasts. With a scale s, a name, a
-    number or an array that broadcasts, the result is fl(s round(fl(x / s))). `scale`, `per`, `order`, `ftz_in`, `ftz_out` and
-    `nan` are those of `Quantizer`. `out` takes the result; it may be `x`.
+    number or an array that broadcasts, the result is s round(fl(x / s)), rounded once to the type of `x`. Arrays of scales are
+    of any type of NumPy or ml_dtypes that holds numbers, such as float8_e8m0fnu. Where s is 0, as for a block too small for
+    the format of its scale, x counts as a zero of its sign, but NaN stays NaN. `scale`, `per`, `order`, `ftz_in`, `ftz_out`
+    and `nan` are those of `Quantizer`. `out` takes the result; it may be `x`.
     Raise `InputError` for a spelling, a dtype, a word or an `out` that does not fit.
     """
     how = _how(fmt, mode, sr_bits, eps, saturation, scale, per, order, ftz_in, ftz_out, nan)
@@ -202,10 +215,8 @@ def quantize_draws(
         rows = _rows(scaled).astype(plan.carrier.dtype, copy=False)
         y = np.empty((draws, rows.shape[1]), plan.carrier.dtype)
         counts = Counts(y.size, *round_and_count(rows, y, how, plan, seed, np.asarray(streams, np.uint64), offset))
-        values = y.reshape((draws, *x.shape[1:])).astype(x.dtype, copy=False)
-        if s is not None:
-            remove_scale(values, s, q)
-        return values, counts
+        values = y.reshape((draws, *x.shape[1:]))
+        return values.astype(x.dtype, copy=False) if s is None else remove_scale(values, s, q, x.dtype), counts
 
 
 def _rows(x: NDArray[Any]) -> NDArray[Any]:
@@ -221,7 +232,7 @@ def _quotient(
     if scale is None:
         s = derive_scale(flushed, q, lead=1)
     else:
-        s = scale if isinstance(scale, np.ndarray) else given_scale(scale, x, 1)
+        s = scale if isinstance(scale, np.ndarray) else given_scale(scale, x, q.order, 1)
     return (flushed if s is None else apply_scale(flushed, s, q, bits)), s
 
 
@@ -343,7 +354,9 @@ def _spelled(
         raise InputError(f"eps = {eps!r} contradicts the {given} of {mode}; drop one")
     fields["eps"] = 0.0 if isinstance(given, np.ndarray) else given  # arrays are looked at element by element
     several = scale if isinstance(scale, np.ndarray) else None
-    if several is not None and per != "tensor":
+    if several is None and number(scale) == 0:
+        several = np.zeros(())  # which no Quantizer takes, since it is for many arrays
+    elif several is not None and per != "tensor":
         raise InputError(f"per = {per!r} with an array of scales, whose shape says which elements share one; drop it")
     single: Any = scale if several is None else "none"
     q = Quantizer(
@@ -372,11 +385,18 @@ def _one_or_several(given: Any, name: str) -> Any:
 
 
 def as_array(x: ArrayLike, name: str) -> NDArray[Any]:
-    """Return `x` as an array; refuse rows of different lengths, and masks, which no rounding knows."""
+    """Return `x` as an array; refuse rows of different lengths, masks, which no rounding knows, and what NumPy cannot read."""
     try:
         array = np.asarray(x)
-    except ValueError:
-        raise InputError(f"{name} is a ragged list; its rows must be of one length") from None
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:  # of lists, and of other libraries' arrays
+        if isinstance(x, list | tuple) and isinstance(error, ValueError):
+            raise InputError(f"{name} is a ragged list; its rows must be of one length") from None
+        module, reason = type(x).__module__, str(error).partition("\n")[0].rstrip(".")
+        kind = type(x).__name__ if module == "builtins" else f"{module}.{type(x).__name__}"
+        how = ", x.detach().cpu().float().numpy()" if module == "torch" else ""
+        raise InputError(
+            f"{name} is a {kind} that NumPy cannot read ({reason}); give it as a NumPy array{how}"
+        ) from None
     if isinstance(x, np.ma.MaskedArray):
         raise InputError(f"{name} is a masked array; fill it or take its data, for a mask has no rounding")
     return array
@@ -484,18 +504,23 @@ def _round(
     if overlap := not fresh and _may_share(array, out):
         overlap = _same_elements(array, out)
         array = array if overlap else array.copy()
-    s = None
+    s = zero = None
     if how.scale is not None:
-        s = given_scale(how.scale, array)
+        s = given_scale(how.scale, array, q.order, zeros=True)
+        if not s.all():
+            array, s, zero = zeros_for(array, s)
+            overlap = False
     elif not isinstance(q.scale, str):
         s = how.scales.get(array.dtype)
         if s is None:
-            s = how.scales.setdefault(array.dtype, given_scale(q.scale, array).reshape(()))
+            s = how.scales.setdefault(array.dtype, given_scale(q.scale, array, q.order).reshape(()))
     elif q.scale != "none":
         s = derive_scale(array, q)
     if not fresh:  # what is read in pieces must not change as `out` is written
         s, given = (extra.copy() if extra is not None and _may_share(extra, out) else extra for extra in (s, given))
     round_array(array, out, how, plan, s, key, given, codes=codes, overlap=overlap)
+    if zero is not None and not codes:
+        out[np.broadcast_to(zero, out.shape)] *= 0
 
 
 def _may_share(a: NDArray[Any], b: NDArray[Any]) -> bool:
@@ -521,7 +546,7 @@ def _refuse_nan(x: NDArray[Any], q: Quantizer) -> None:
 def _eps(eps: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return eps as an array that broadcasts to the shape of x; refuse what is no threshold of 64 bits."""
     array = np.asarray(eps)
-    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
+    if not is_real(array.dtype):
         raise InputError(f"eps of {array.dtype} must be numbers with 0 <= eps < 1")
     with np.errstate(all="ignore"):
         lifted = np.ldexp(array.astype(np.float64), 64)

@@ -8,13 +8,24 @@ Nothing here is fast, and nothing here is clever.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from fractions import Fraction
 
 from qsim.errors import InputError, enumerate_names, integer
 from qsim.formats import Format, get_format
-from qsim.rounding import NANS, ORDERS, Mode, Order, Saturation, check_eps, parse_mode, parse_saturation
+from qsim.rounding import DERIVED, NANS, ORDERS, Mode, Order, Saturation, check_eps, parse_mode, parse_saturation
 
-__all__ = ["away", "encode", "flushed", "quantize", "scaled", "sr_moments"]
+__all__ = [
+    "arithmetic",
+    "away",
+    "derived_scale",
+    "encode",
+    "flushed",
+    "quantize",
+    "restored",
+    "scaled",
+    "sr_moments",
+]
 
 HALF = Fraction(1, 2)
 CLAMPING = (Saturation.SatFinite, Saturation.SatPropagate, Saturation.saturate)
@@ -179,29 +190,96 @@ def flushed(x: float, precision: str | Format) -> float:
     return math.copysign(0.0, x) if abs(x) < get_format(precision).smallest_normal else x
 
 
-def scaled(x: float, s: float, order: Order, precision: str | Format) -> float | Fraction:
-    """Return what is rounded in place of x when the scale is s > 0: x / s by the named order of operations.
+def arithmetic(precision: str | Format, order: Order = "divide") -> Format:
+    """Return the format in which scales and quotients are computed, for an input of the format `precision`.
 
-    fl rounds to nearest even in `precision`, the input's own format: "divide" is fl(x / s), "reciprocal" fl(x fl(1 / s)),
-    "exact" the true quotient, a fraction where it is not zero. NaN and infinities stay as they are.
+    float32 for inputs of up to 32 bits, float64 for float64; with the order "input" the input's own.
+    """
+    own = get_format(precision)
+    return own if order == "input" or own.bits > 32 else get_format("float32")
+
+
+def scaled(x: float, s: float, order: Order, precision: str | Format) -> float | Fraction:
+    """Return the number that is rounded in place of x when the scale is s: x / s by the named order of operations.
+
+    fl rounds to nearest even in `arithmetic(precision, order)`, `precision` being the input's own format: "divide" and "input"
+    are fl(x / s), "reciprocal" is fl(x fl(1 / s)), "exact" the true quotient, a fraction where it is not zero. NaN and
+    infinities stay as they are. A scale of 0 makes a zero of the sign of x, but NaN stays NaN.
     """
     if order not in ORDERS:
         raise InputError(f"no order of operations is called {order!r}; it is {enumerate_names(ORDERS)}")
-    if not 0 < s < math.inf:
-        raise InputError(f"s = {s!r} must be a positive finite number")
+    if not 0 <= s < math.inf:
+        raise InputError(f"s = {s!r} must be a positive finite number, or 0")
+    if not s:
+        return x if math.isnan(x) else math.copysign(0.0, x)
     if not math.isfinite(x) or not x:
         return x
     if order == "exact":
         return Fraction(x) / Fraction(s)
-    if order == "divide":
-        quotient = Fraction(x) / Fraction(s)
-    else:
-        reciprocal = quantize(1 / Fraction(s), precision)
-        if math.isinf(reciprocal):  # 1 / s beyond the range of `precision`
+    number = arithmetic(precision, order)
+    if order == "reciprocal":
+        reciprocal = quantize(1 / Fraction(s), number)
+        if math.isinf(reciprocal):  # 1 / s beyond the range
             return math.copysign(reciprocal, x)
         quotient = Fraction(x) * Fraction(reciprocal)
-    y = quantize(quotient, precision)
+    else:
+        quotient = Fraction(x) / Fraction(s)
+    y = quantize(quotient, number)
     return math.copysign(y, x)  # a quotient that underflows keeps its sign
+
+
+def derived_scale(
+    x: Iterable[float], fmt: str | Format, scale: str, precision: str | Format, order: Order = "divide"
+) -> float:
+    """Return the scale that is derived by the rule `scale` from numbers `x` of the format `precision`, rounded to `fmt`.
+
+    With M the largest magnitude that `fmt` has in both signs (in the one it has), as a number of float32 (float64) and at most
+    the largest number of `arithmetic(precision, order)`, in which fl rounds:
+
+        "pow2"            the smallest power of two s with s M >= max|x|
+        "absmax_nearest"  fl(max|x| / M)
+        "absmax"          the same, or the first number above it with which max|x|, scaled by the order, does not exceed M
+        "absmean"         fl(mean|x|)
+
+    each clamped to the normal numbers. NaN and infinities do not count; where only zeros are left the scale is 1.
+    """
+    if scale not in DERIVED:
+        raise InputError(f"no rule for scales is called {scale!r}; it is {enumerate_names(DERIVED)}")
+    fmt, number = get_format(fmt), arithmetic(precision, order)
+    finite = [abs(Fraction(value)) for value in x if math.isfinite(value)]
+    largest = max(finite, default=Fraction(0))
+    if not largest:
+        return 1.0
+    wide = arithmetic(precision)
+    end = min((end for end in (fmt.value(fmt.top), -fmt.value(-fmt.bottom)) if end > 0), default=Fraction(0))
+    limit = min(wide.value(min(wide.split(end)[0], wide.top)), Fraction(number.max))
+    least, most = Fraction(number.smallest_normal), Fraction(number.max)
+    if scale == "pow2":
+        s, most = least, Fraction(2) ** (math.frexp(number.max)[1] - 1)
+        while s < most and s * limit < largest:
+            s *= 2
+        return float(s)
+    mean = sum(finite, Fraction(0)) / len(finite)
+    s = mean if scale == "absmean" else largest / limit if limit else most
+    s = Fraction(quantize(min(max(s, least), most), number))
+    if scale == "absmax":
+        while s < most and scaled(float(largest), float(s), order, precision) > limit:
+            s = number.value(number.split(s)[0] + 1)
+    return float(s)
+
+
+def restored(y: float, s: float, precision: str | Format, *, finite: bool = False) -> float:
+    """Return fl(y s), the way back from the scale s: one rounding to nearest even in `precision`, the input's own format.
+
+    `finite`: an overflow of a finite y becomes the largest number. That is so where the rounding saturates, and where the
+    scale was derived from the input.
+    """
+    if not math.isfinite(y) or not y or not s:
+        return y * s
+    product = quantize(Fraction(y) * Fraction(s), precision)
+    product = math.copysign(product, y)  # a product that underflows keeps its sign
+    most = get_format(precision).max
+    return max(-most, min(product, most)) if finite else product
 
 
 def sr_moments(x: float | Fraction, fmt: str | Format) -> tuple[Fraction, Fraction]:

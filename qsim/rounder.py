@@ -22,7 +22,16 @@ from qsim.kernels.core import Parameters
 from qsim.kernels.parameters import CARRIERS, Carrier, addends, parameters, stochastic
 from qsim.kernels.threads import MANY, in_parts
 from qsim.rounding import Key, Mode, Quantizer, Saturation
-from qsim.scales import apply_scale, flush_input, largest_number, number_format, remove_scale, rows_of
+from qsim.scales import (
+    apply_scale,
+    flush_input,
+    largest_number,
+    number_format,
+    overflows,
+    remove_scale,
+    rows_of,
+    saturates,
+)
 
 __all__ = [
     "How",
@@ -251,9 +260,10 @@ def round_array(
         u, r, v = x.view(word).reshape(-1), given.reshape(-1), (y if codes else y.view(word)).reshape(-1)
         in_parts(u.size, lambda begin, end: plan.loop(u[begin:end], r[begin:end], v[begin:end], plan.lift, plan.words))
         return
-    if both and s is not None and plan.scaled is not None and how.q.order == "divide" and not overlap:
+    if both and s is not None and plan.scaled is not None and how.q.order in ("divide", "input") and not overlap:
         rows = rows_of(s, x.shape)
-        if rows is not None:
+        ends = codes or saturates(how.q) or not overflows(s, how.q, x.dtype)
+        if rows is not None and ends:
             _round_scaled(x.reshape(rows, -1), y.reshape(rows, -1), s.reshape(-1), how, plan)
             return
     in_parts(x.size, lambda begin, end: _in_pieces(x, y, how, plan, s, key, given, (begin, end), codes=codes))
@@ -295,8 +305,7 @@ def _place(number: int, width: int) -> tuple[int, int]:
 
 def _round_scaled(x: NDArray[Any], y: NDArray[Any], s: NDArray[Any], how: How, plan: Plan) -> None:
     """Round the rows of `x`, each with a scale of its own."""
-    saturates = how.q.saturation in (Saturation.SatFinite, Saturation.saturate)
-    limit = () if plan.codes else (largest_number(x.dtype) if saturates else np.inf,)
+    limit = () if plan.codes else (largest_number(x.dtype) if saturates(how.q) else np.inf,)
     assert plan.scaled is not None
     scaled = plan.scaled
     if len(s) == 1:
@@ -391,9 +400,7 @@ def _piece(
     if codes:
         y[...] = _encoded(out, q, carrier)
         return
-    values = out if out is y else out.astype(y.dtype)
-    if s is not None:
-        remove_scale(values, s, q)
+    values = out if s is None else remove_scale(out, s, q, y.dtype)
     if values is not y:
         y[...] = values
 

@@ -225,17 +225,24 @@ def split_site(site: int) -> tuple[int, int]:
 
 # --- A rounding, whole ---------------------------------------------------------------------------------------
 
-Scale = Literal["none", "pow2", "absmax", "absmean"]
-SCALES = ("none", "pow2", "absmax", "absmean")
+Scale = Literal["none", "pow2", "absmax", "absmax_nearest", "absmean"]
+DERIVED = ("pow2", "absmax", "absmax_nearest", "absmean")
+"""The rules by which a scale is derived from each array."""
+SCALES = ("none", *DERIVED)
 Per = Literal["tensor", "sample", "channel", "token"] | int | tuple[int, ...]
 PERS = ("tensor", "sample", "channel", "token")
-Order = Literal["divide", "reciprocal", "exact"]
+Order = Literal["divide", "reciprocal", "exact", "input"]
 ORDERS: Mapping[str, str] = {
     "divide": "fl(x / s)",
     "reciprocal": "fl(x fl(1 / s))",
     "exact": "x / s, without a rounding of its own",
+    "input": "fl(x / s), and s itself, in the input's own precision",
 }
-"""What is rounded when there is a scale s; fl rounds to nearest even in the input's own precision."""
+"""The number that is rounded when there is a scale s.
+
+s is a float32, and fl rounds to float32, for inputs of up to 32 bits, and float64 for float64; "input" is another order for
+float16 and bfloat16 alone.
+"""
 NANS = ("canonical", "signed")
 
 
@@ -243,13 +250,22 @@ NANS = ("canonical", "signed")
 class Quantizer:
     """Hold everything about one rounding: format, mode, random bits, saturation, scale, flushing.
 
-    `sr_bits` is N of SRA, SRB and SRC, `eps` that of Threshold. With a scale s the result is fl(s round(fl(x / s))), fl in
-    the input's own precision; `order` names another order of operations, see `ORDERS`. `scale` is "none", a positive number
-    (frozen), or re-derived from each array: "absmax" takes s = max|x| / max of the format, "pow2" the smallest power of two
-    that is at least that, "absmean" the mean of |x|. `per` says which elements share a scale: those of the "tensor", of a
-    "sample" (index of axis 0), of a "channel" (axis 0 too, where a weight has its outputs), of a "token" (all axes but the
-    last), or those of one index of the axis or axes it names. `ftz_in` takes a subnormal number of the input's type for a
-    zero, `ftz_out` makes one of a subnormal result; a NaN result is "canonical", or "signed": it has the sign of the input.
+    `sr_bits` is N of SRA, SRB and SRC, `eps` that of Threshold. With a scale s the result is s round(fl(x / s)), rounded once
+    to the type of the input; s and fl are float32 for inputs of up to 32 bits, float64 for float64. `order` names another
+    order of operations, see `ORDERS`; "reciprocal" is that of torch. `scale` is "none", a positive number (frozen), or derived
+    anew from each array, M being the largest magnitude of the format:
+
+    "absmax"          fl(max|x| / M), or the first number above it with which max|x|, scaled by `order`, does not exceed M: then
+                      no finite element overflows, in any mode. For int8 it is above in one array of six or seven.
+    "absmax_nearest"  fl(max|x| / M) always, as in PyTorch and ONNX; the largest element may come out just above M.
+    "pow2"            the smallest power of two that is at least max|x| / M.
+    "absmean"         fl(mean|x|).
+
+    A derived scale is a normal number, and 1 only where there is nothing but zeros (see `derive_scale`). `per` says which
+    elements share a scale: those of the "tensor", of a "sample" (index of axis 0), of a "channel" (axis 0 too, where a weight
+    has its outputs), of a "token" (all axes but the last), or those of one index of the axis or axes it names. `ftz_in` takes a
+    subnormal number of the input's type for a zero, `ftz_out` makes one of a subnormal result; a NaN result is "canonical", or
+    "signed": it has the sign of the input.
     `Quantizer.parse("FORMAT:MODE")` is the short form, with N or eps in brackets: "e4m3:SRA(8)".
     """
 

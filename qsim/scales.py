@@ -1,8 +1,9 @@
 """Scales: which number s the elements of an array are divided by before a rounding and multiplied by after it.
 
-fl(.) is rounding to nearest even in the input's own precision. float16 and bfloat16 are computed in float32 and rounded once
-more: 24 bits are at least twice theirs and two more, so that a quotient or product rounded twice is one rounded once
-(Figueroa 1995; below the normal range the quotient is farther from any midpoint still).
+Scales and quotients are float32 for inputs of up to 32 bits, float64 for float64; fl(.) is rounding to nearest even there. With
+the order "input" they have the precision of the input. Of float16 and bfloat16 they are then computed in float32 and rounded
+once more: 24 bits are at least twice theirs and two more, so that a quotient rounded twice is one rounded once (Figueroa 1995;
+below the normal range the quotient is farther from any midpoint still).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from qsim.kernels import cpu
 from qsim.kernels.division import divide_all
 from qsim.kernels.parameters import addends, parameters
 from qsim.kernels.threads import in_parts
-from qsim.rounding import Mode, Per, Quantizer, Saturation
+from qsim.rounding import Mode, Order, Per, Quantizer, Saturation
 
 __all__ = [
     "INPUTS",
@@ -30,14 +31,21 @@ __all__ = [
     "derive_scale",
     "flush_input",
     "given_scale",
+    "is_real",
     "number_format",
+    "overflows",
     "remove_scale",
     "rows_of",
+    "saturates",
+    "scale_type",
+    "zeros_for",
 ]
 
 
 PIECE = 1 << 16
 """Elements that are looked at in one go where no loop of ours does it."""
+
+SINGLE = np.dtype(np.float32)
 
 INPUTS = ("float16", "bfloat16", "float32", "float64")
 """The types that bring numbers in, each named as its format."""
@@ -55,6 +63,11 @@ def number_format(dtype: np.dtype[Any]) -> Grid:
 def largest_number(dtype: np.dtype[Any]) -> float:
     """Return the largest finite number of an array's type."""
     return number_format(dtype).max
+
+
+def scale_type(dtype: np.dtype[Any], order: Order) -> np.dtype[Any]:
+    """Return the type of the scales and quotients of an array of `dtype`."""
+    return SINGLE if dtype.itemsize == 2 and order != "input" else dtype
 
 
 def _wide(x: NDArray[Any]) -> NDArray[Any]:
@@ -104,13 +117,16 @@ def rows_of(s: NDArray[Any], shape: tuple[int, ...]) -> int | None:
 
 @np.errstate(all="ignore")  # infinities, NaN and underflows are looked at here
 def derive_scale(x: NDArray[Any], q: Quantizer, lead: int = 0) -> NDArray[Any] | None:
-    """Return the scale of `x`, in its dtype and of a shape that broadcasts against it; `None` for no scaling.
+    """Return the scale of `x`, of a shape that broadcasts against it; `None` for no scaling.
 
-    "absmax": fl(max|x| / max), or the float above it, so that fl(max|x| / s) <= max. "pow2": the smallest power of two s
-    with s max >= max|x|. "absmean": the mean of |x|, rounded once. NaN and infinities do not count, nor with `ftz_in` do
-    subnormal numbers. The scale is 1 where no element but zeros is left, where it would not be a normal number, and where the
-    largest value is none in which x is computed: no quotient could reach it. The first `lead` axes have scales of their own
-    whatever `q.per` says. Raise `InputError` for an `x` that cannot be rounded, and for a frozen scale that the dtype rounds to
+    It is float32 for float16, bfloat16 and float32, float64 for float64, and of the type of x with the order "input". With M
+    the largest magnitude of the format (of both signs, where it has two; as a number of the type computed in):
+    "absmax": fl(max|x| / M), or the first number above it with which max|x|, scaled by `q.order`, does not exceed M.
+    "absmax_nearest": fl(max|x| / M). "pow2": the smallest power of two s with s M >= max|x|. "absmean": the mean of |x|,
+    rounded once. NaN and infinities do not count, nor with `ftz_in` do subnormal numbers. A scale is a normal number: the
+    smallest or largest one (or power of two) where it would be beyond these, and 1 only where no element but zeros is left.
+    The first `lead` axes have scales of their own whatever `q.per` says. `decode(codes) * s`, rounded to the type of x, is what
+    `quantize` returns. Raise `InputError` for an `x` that cannot be rounded, and for a frozen scale that its type rounds to
     zero or infinity.
     """
     if not isinstance(q, Quantizer) or not isinstance(x, np.ndarray | np.generic) or x.dtype.name not in INPUTS:
@@ -118,40 +134,46 @@ def derive_scale(x: NDArray[Any], q: Quantizer, lead: int = 0) -> NDArray[Any] |
     if q.scale == "none":
         return None
     if not isinstance(q.scale, str):
-        return given_scale(q.scale, x, lead)
+        return given_scale(q.scale, x, q.order, lead)
     x = np.asarray(x) if isinstance(x, np.ndarray) else x  # of a matrix a sum cannot keep its axes
     axes = tuple(lead + axis for axis in shared_axes(q.per, x.ndim - lead))
-    number, limit, reached, smallest, beyond = _limits(q.format, x.dtype)
+    own = scale_type(x.dtype, q.order)
+    number, limit, least, most = _limits(q.format, own)
     largest = _largest(x, axes, q).astype(number)
     if q.scale == "absmean":
-        derived = _mean(x, axes, q).astype(number)
+        derived = _mean(x, axes, q, own).astype(number)
     elif q.scale == "pow2":
         # Both are fraction * 2^exponent with fractions in [1/2, 1), so s = 2^(difference), or twice that.
         (fraction, exponent), (part, shift) = np.frexp(largest), np.frexp(limit)
-        derived = np.ldexp(np.ones_like(largest), exponent - shift + (fraction > part))
+        derived = np.ldexp(number(1), exponent - shift + (fraction > part))
+        most = np.ldexp(number(0.5), np.frexp(most)[1])  # the largest power of two
+    elif own.itemsize == 2:  # a float64 has enough digits for a quotient that is rounded once more
+        derived = _once(largest.astype(np.float64) / limit, own).astype(number)
     else:
-        derived = _fl(largest / limit, x.dtype)
-        # The division rounds, and the largest element must not come out above the largest value.
-        above = _fl(largest / np.where(derived > 0, derived, number(1)), x.dtype) > limit
-        derived = np.where(above, np.nextafter(derived.astype(x.dtype), x.dtype.type(np.inf)).astype(number), derived)
-    usable = (largest > 0) & reached & (derived >= smallest) & (derived <= beyond)
-    scale: NDArray[Any] = np.where(usable, derived, number(1)).astype(x.dtype)
+        derived = largest / limit
+    derived = np.minimum(np.maximum(derived, least), most)
+    while q.scale == "absmax":  # the division rounds, and the largest element must not come out above the largest value
+        above = (_quotients(largest, derived, q.order, own) > limit) & (derived < most)
+        if not above.any():
+            break
+        derived = np.where(above, np.nextafter(derived.astype(own), own.type(np.inf)).astype(number), derived)
+    scale: NDArray[Any] = np.where(largest > 0, derived, number(1)).astype(own)
     return scale
 
 
 @functools.lru_cache(maxsize=1024)
-def _limits(fmt: Format, dtype: np.dtype[Any]) -> tuple[Any, ...]:
-    """Return the type in which a scale is computed, and in it the format's largest magnitude, and whether it has that.
+def _limits(fmt: Format, own: np.dtype[Any]) -> tuple[Any, ...]:
+    """Return the type in which a scale of the type `own` is computed, and in it the magnitude to which the largest one goes.
 
-    Likewise the ends of the normal numbers of `dtype`.
+    Likewise the ends of the normal numbers of `own`.
     """
-    number: Any = np.dtype(np.float64 if dtype.itemsize == 8 else np.float32).type
-    given = number_format(dtype)
-    limit = number(fmt.max if fmt.max > 0 else -fmt.min)
-    limit = np.nextafter(limit, number(0)) if float(limit) > fmt.max > 0 else limit
-    limit = min(limit, number(given.max))  # beyond it no quotient can be
-    reached = bool(limit >= number_format(np.dtype(number)).smallest_normal)
-    return number, limit, reached, number(given.smallest_normal), number(given.max)
+    number: Any = np.dtype(np.float64 if own.itemsize == 8 else np.float32).type
+    normal = number_format(own)
+    end = min((end for end in (fmt.max, -fmt.min) if end > 0), default=0.0)
+    limit = number(end)
+    limit = np.nextafter(limit, number(0)) if float(limit) > end else limit
+    limit = min(limit, number(normal.max))  # beyond it no quotient can be
+    return number, limit, number(normal.smallest_normal), number(normal.max)
 
 
 Place = tuple[slice, ...]
@@ -206,18 +228,29 @@ def _largest(x: NDArray[Any], axes: tuple[int, ...], q: Quantizer) -> NDArray[An
     return found.view(x.dtype)
 
 
-def given_scale(scale: ArrayLike, x: NDArray[Any], lead: int = 0) -> NDArray[Any]:
-    """Return a frozen scale in the dtype of `x`, with `lead` axes before its own; refuse what is not positive there."""
-    array = np.asarray(scale)
-    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
+def is_real(dtype: np.dtype[Any]) -> bool:
+    """Return whether a type is one of real numbers: NumPy's, or one of ml_dtypes, which NumPy calls raw bytes."""
+    return dtype.kind in "fiu" or (dtype.kind == "V" and dtype.names is None and np.can_cast(dtype, np.float64))
+
+
+def given_scale(scale: ArrayLike, x: NDArray[Any], order: Order, lead: int = 0, *, zeros: bool = False) -> NDArray[Any]:
+    """Return a frozen scale in the type of quotients of `x`, with `lead` axes before its own; `zeros`: it may be 0.
+
+    Refuse what is not positive there.
+    """
+    array, own = np.asarray(scale), scale_type(x.dtype, order)
+    if not is_real(array.dtype):
         raise InputError(f"scale of {array.dtype} must be positive finite numbers")
     with np.errstate(over="ignore"):
-        narrow = x.dtype.itemsize == 2 and array.dtype == np.float64
-        frozen = (_once(array, x.dtype) if narrow else array).astype(x.dtype)
+        narrow = own.itemsize == 2 and array.dtype == np.float64
+        frozen = (_once(array, own) if narrow else array).astype(own)
     wide = _wide(frozen)
-    for bad in array[~((wide > 0) & np.isfinite(wide))].reshape(-1)[:1].tolist():
+    positive = (wide > 0) & np.isfinite(wide)
+    if zeros and not positive.all():
+        positive |= array.astype(np.float64) == 0
+    for bad in array[~positive].reshape(-1)[:1].tolist():
         raise InputError(
-            f"scale = {bad!r} must be positive, and within the range of {x.dtype}, in which x is divided by it"
+            f"scale = {bad!r} must be positive, and within the range of {own}, in which x is divided by it"
         )
     try:
         np.broadcast_to(frozen, x.shape[lead:] if frozen.ndim else x.shape)
@@ -226,8 +259,14 @@ def given_scale(scale: ArrayLike, x: NDArray[Any], lead: int = 0) -> NDArray[Any
     return frozen.reshape((1,) * (x.ndim - frozen.ndim) + frozen.shape)
 
 
-def _mean(x: NDArray[Any], axes: tuple[int, ...], q: Quantizer) -> NDArray[Any]:
-    """Return the mean along `axes` of the finite magnitudes of `x`, rounded once, to its type.
+def zeros_for(x: NDArray[Any], s: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
+    """Return `x` with zeros of its signs where the scale is 0, `s` with 1 there, and where that is; NaN stays NaN."""
+    zero = s == 0
+    return np.where(zero & ~np.isnan(x), np.copysign(x.dtype.type(0), x), x), np.where(zero, s.dtype.type(1), s), zero
+
+
+def _mean(x: NDArray[Any], axes: tuple[int, ...], q: Quantizer, own: np.dtype[Any]) -> NDArray[Any]:
+    """Return the mean along `axes` of the finite magnitudes of `x`, rounded once, to the type `own`.
 
     n terms added in float64, in any order, and divided are off by less than (n + 4) 2^-53 of the result. Where the numbers at
     both ends of that round alike they round as the mean does; elsewhere it is summed exactly.
@@ -240,11 +279,11 @@ def _mean(x: NDArray[Any], axes: tuple[int, ...], q: Quantizer) -> NDArray[Any]:
         counts[to] += counted.sum(axis=axes, keepdims=True)
     counts = np.maximum(counts, 1)
     near, slack = total / counts, (math.prod(x.shape[axis] for axis in axes) + 4) * 2.0**-53
-    means, below, above = (_once(ends, x.dtype) for ends in (near, near * (1 - slack), near * (1 + slack)))
+    means, below, above = (_once(ends, own) for ends in (near, near * (1 - slack), near * (1 + slack)))
     for at in map(tuple, np.argwhere((below != above) | ~np.isfinite(near)).tolist()):
         some = x[tuple(slice(None) if axis in axes else slice(k, k + 1) for axis, k in enumerate(at))]
         whole = sum((_sum(_finite(some[place], q)[0].reshape(-1)) for place, _ in _pieces(some, axes)), Fraction(0))
-        means[at] = _nearest(whole / int(counts[at]), number_format(x.dtype))
+        means[at] = _nearest(whole / int(counts[at]), number_format(own))
     return means
 
 
@@ -283,19 +322,34 @@ def _nearest(x: Fraction, fmt: Grid) -> float:
     return float(fmt.value(ordinal + (nu > half or (nu == half and ordinal % 2 == 1))))
 
 
+def _quotients(wide: NDArray[Any], s: NDArray[Any], order: Order, own: np.dtype[Any]) -> NDArray[Any]:
+    """Return x / s in the named order; x and s are held in the type of `_wide`, and `own` is that of the quotients."""
+    if order == "exact":  # as a float64, rounded to odd
+        u = np.ascontiguousarray(wide, np.float64).view(np.uint64)
+        v = np.ascontiguousarray(np.broadcast_to(s, wide.shape), np.float64).view(np.uint64)
+        y = np.empty(wide.shape, np.float64)
+        divide_all(u.reshape(-1), v.reshape(-1), y.view(np.uint64).reshape(-1))
+        return y
+    if order == "reciprocal":
+        product = wide * (wide.dtype.type(1) / s)
+        return np.where(wide == 0, wide, product)  # a zero stays one where 1 / s is beyond the range
+    return _fl(wide / s, own)
+
+
 @np.errstate(all="ignore")
 def apply_scale(x: NDArray[Any], s: NDArray[Any], q: Quantizer, bits: int) -> NDArray[Any]:
-    """Return what is rounded in place of `x`: x / s in the order that `q` names; float64 rounded to odd for "exact".
+    """Return the numbers that are rounded in place of `x`: x / s in the order that `q` names; rounded to odd for "exact".
 
-    `bits` is the number of random bits. Raise `InputError` where a quotient rounded to odd would not tell the same as the
-    true one.
+    `s` has the type of `scale_type`, `bits` is the number of random bits. The result is float32 or float64. Raise `InputError`
+    where a quotient rounded to odd would not tell the same as the true one.
     """
-    wide, scale = _wide(x), _wide(s)
-    if q.order == "divide":
-        return _fl(wide / scale, x.dtype)
-    if q.order == "reciprocal":
-        product = wide * _fl(wide.dtype.type(1) / scale, x.dtype)
-        return _fl(np.where(wide == 0, wide, product), x.dtype)  # a zero stays one where 1 / s is beyond the range
+    if q.order == "exact":
+        _check_exact(q, bits)
+    return _quotients(_wide(x), _wide(s), q.order, scale_type(x.dtype, q.order))
+
+
+def _check_exact(q: Quantizer, bits: int) -> None:
+    """Refuse a rounding that needs more of a quotient than 53 bits."""
     if q.saturation is Saturation.wrap:
         raise InputError(
             "order = 'exact' divides to 53 bits, too few for a large number that wraps around; take another order"
@@ -307,20 +361,60 @@ def apply_scale(x: NDArray[Any], s: NDArray[Any], q: Quantizer, bits: int) -> ND
             f"order = 'exact' divides to 53 bits, too few to decide {q.mode} to {fmt.name} with {bits} bits beyond its own; "
             f"take fewer random bits, or another order"
         )
-    u = np.ascontiguousarray(wide, np.float64).view(np.uint64)
-    v = np.ascontiguousarray(np.broadcast_to(scale, x.shape), np.float64).view(np.uint64)
-    y = np.empty(x.shape, np.float64)
-    divide_all(u.reshape(-1), v.reshape(-1), y.view(np.uint64).reshape(-1))
-    return y
+
+
+def saturates(q: Quantizer) -> bool:
+    """Return whether nothing that comes out is infinite."""
+    return q.saturation in (Saturation.SatFinite, Saturation.saturate)
+
+
+@functools.lru_cache(maxsize=1024)
+def _safe_scale(fmt: Format, dtype: np.dtype[Any]) -> np.float64:
+    """Return a scale that takes no value of `fmt` beyond the largest number of `dtype`.
+
+    It is no Python float, which NumPy would round to the type of the scales that it is compared with.
+    """
+    return np.float64(math.nextafter(largest_number(dtype) / max(fmt.max, -fmt.min), 0.0))
+
+
+def overflows(s: NDArray[Any], q: Quantizer, dtype: np.dtype[Any]) -> bool:
+    """Return whether a finite value times a derived scale may be infinite in `dtype`: then the largest number is the result."""
+    derived = isinstance(q.scale, str) and q.scale != "none"
+    return derived and bool((s > _safe_scale(q.format, dtype)).any())
 
 
 @np.errstate(all="ignore")
-def remove_scale(y: NDArray[Any], s: NDArray[Any], q: Quantizer) -> None:
-    """Make fl(y s) of `y`; where the rounding saturates, the product does not overflow either."""
-    product = _wide(y)
-    np.multiply(product, _wide(s), out=product)
-    if q.saturation in (Saturation.SatFinite, Saturation.saturate):
-        limit = product.dtype.type(largest_number(y.dtype))
-        np.clip(product, -limit, limit, out=product)
-    if product is not y:
-        y[...] = product
+def remove_scale(y: NDArray[Any], s: NDArray[Any], q: Quantizer, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return fl(y s) in `dtype`, that of the input, for values `y` of the format, which are overwritten.
+
+    Where the rounding saturates, or the scale is derived, a finite value does not become infinite.
+    """
+    clamped: Any = saturates(q)
+    if not clamped and overflows(s, q, dtype):
+        clamped = np.isfinite(y)
+    if dtype.itemsize == 2:  # a float64 holds the product
+        product = np.multiply(y, s, dtype=np.float64)
+    else:
+        product = y.astype(dtype, copy=False)
+        np.multiply(product, s, out=product)
+    if clamped is not False:
+        limit = product.dtype.type(largest_number(dtype))
+        np.clip(product, -limit, limit, out=product, where=clamped)
+    return _narrowed(product, dtype) if dtype.itemsize == 2 else product
+
+
+def _narrowed(y: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return `y` rounded to nearest in a type of 16 bits, whose patterns are the codes of its format."""
+    codes = np.empty(y.shape, np.uint16)
+    loop, words = _narrowing(dtype)
+    loop(np.ascontiguousarray(y).view(np.uint64).reshape(-1), codes.reshape(-1), words)
+    return codes.view(dtype)
+
+
+@functools.cache
+def _narrowing(dtype: np.dtype[Any]) -> tuple[Any, NDArray[Any]]:
+    """Return the loop that rounds float64 to codes of a type of 16 bits, and its words."""
+    wide = np.dtype(np.float64)
+    p = parameters(number_format(dtype), Saturation.SatNone, wide, signed_nan=True, codes=True)
+    t = addends(Mode.RNE, wide)
+    return cpu.by_addends(p, t, codes=True), cpu.words_of(p, t)

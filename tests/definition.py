@@ -45,6 +45,11 @@ def fl(value: Fraction | float, kind: np.dtype) -> float:
     return reference.quantize(value, str(kind))
 
 
+def scale_kind(kind: np.dtype, order: str = "divide") -> np.dtype:
+    """Return the type of the scales and quotients of an array: float32 for 16 bits, but with the order "input" its own."""
+    return np.dtype(np.float32) if kind.itemsize == 2 and order != "input" else kind
+
+
 def width(kind: np.dtype) -> int:
     """Return how many random bits an element of a type takes: 64 where it has 64, else 32."""
     return 64 if kind == FLOAT64 else 32

@@ -237,13 +237,13 @@ def test_counts_with_any_scale(
     ):  # whose values it cannot hold
         found = json.loads(run(capsys, "x.npy", "-f", fmt, "-o", "y.npy", "--json", *argv, *more))
         assert found["counts"] == expected
-        assert s is None or np.array_equal(np.array(found["scale_value"], carrier), s if s.size > 1 else s.item())
+        assert s is None or np.array_equal(np.array(found["scale_value"], s.dtype), s if s.size > 1 else s.item())
     out = run(capsys, "x.npy", "-f", fmt, "-o", "y.npy", "--codes", *argv)
     if s is not None and s.size > 1:
         shape = " x ".join(map(str, s.shape))
         ends = re.search(rf"scale s +{s.size} of them \({shape}\), (\S+) \.\. ([^;]+);", out)
         assert ends
-        assert [carrier(end) for end in ends.groups()] == [s.min(), s.max()]
+        assert [s.dtype.type(end) for end in ends.groups()] == [s.min(), s.max()]
 
 
 def test_a_flushed_input_is_not_counted_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
@@ -334,7 +334,7 @@ OK = "x.npy -f e4m3 -o y.npy"
         ),
         (
             f"{OK} --scale 3 --order other",
-            "no order of operations is called 'other'; it is divide, reciprocal or exact",
+            "no order of operations is called 'other'; it is divide, reciprocal, exact or input",
         ),
         (f"{OK} --nan quiet", "nan = 'quiet'; it is canonical or signed"),
         (f"{OK} --pack", "--pack packs codes; give --codes too"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from alike import alike
+from definition import scale_kind
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import (
@@ -24,6 +25,7 @@ from strategies import (
     inputs,
     near_thresholds,
     ordinals,
+    patterns,
     posit,
     words,
 )
@@ -139,17 +141,17 @@ def test_rounding_of_posits() -> None:
 @pytest.mark.parametrize("precision", [FLOAT16, BFLOAT16, FLOAT32, FLOAT64], ids=str)
 @given(data=st.data())
 def test_orders_of_operations(precision: np.dtype, data: st.DataObject) -> None:
-    """What is rounded in place of x is the processor's x / s, or x times its 1 / s, or the true quotient."""
+    """The processor's x / s, or x times its 1 / s, is rounded in place of x, or the true quotient: float32 for 16 bits."""
     fmt = get_format(precision.name)
-    x, s = (data.draw(inputs(fmt, precision)) for _ in range(2))
-    s = abs(s)
-    assume(0 < float(s) < INF)
-    with np.errstate(all="ignore"):
-        divided, multiplied = (
-            x / s,
-            x * (precision.type(1) / s) if x else x,
-        )  # a zero stays one, also where 1 / s overflows
-    for order, expected in (("divide", divided), ("reciprocal", multiplied)):
+    x = data.draw(inputs(fmt, precision))
+    for order in ("divide", "reciprocal", "input"):
+        number = scale_kind(precision, order)
+        s = abs(data.draw(patterns(number)))
+        assume(0 < float(s) < INF)
+        with np.errstate(all="ignore"):
+            wide = np.asarray(x).astype(number)
+            # A zero stays one, also where 1 / s overflows.
+            expected = wide * (number.type(1) / s) if order == "reciprocal" and wide else wide / s
         assert alike(float(reference.scaled(float(x), float(s), order, fmt)), float(expected)), order  # type: ignore[arg-type]
     exact = reference.scaled(float(x), float(s), "exact", fmt)
     if math.isfinite(x) and x:
@@ -401,8 +403,12 @@ def test_senseless_arguments_are_refused() -> None:
         reference.encode(1.0, "e4m3", "Threshold", eps=1.0)
     with pytest.raises(InputError, match="no order of operations is called 'both'"):
         reference.scaled(1.0, 2.0, "both", "float32")
-    with pytest.raises(InputError, match=r"s = -2\.0 must be a positive finite number"):
+    with pytest.raises(InputError, match=r"s = -2\.0 must be a positive finite number, or 0"):
         reference.scaled(1.0, -2.0, "divide", "float32")
+    with pytest.raises(
+        InputError, match="no rule for scales is called 'none'; it is pow2, absmax, absmax_nearest or absmean"
+    ):
+        reference.derived_scale([1.0], "int8", "none", "float32")
     with pytest.raises(InputError, match=r"code = 1\.5 must be an integer"):
         get_format("e4m3").decode(1.5)
     with pytest.raises(InputError, match="makes no sense for int8"):

@@ -373,10 +373,12 @@ def test_every_field_tells_quantizers_apart(field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "scale", [0.5, 3, Fraction(1, 3), np.float32(0.25), np.float64(3), "none", "pow2", "absmax", "absmean"], ids=str
+    "scale",
+    [0.5, 3, Fraction(1, 3), np.float32(0.25), np.float64(3), "none", "pow2", "absmax", "absmean", "absmax_nearest"],
+    ids=str,
 )
 def test_scales(scale: Any) -> None:
-    """A scale is one of four names or a positive number of any kind."""
+    """A scale is one of five names or a positive number of any kind."""
     assert Quantizer("e4m3", scale=scale).scale == (scale if isinstance(scale, str) else float(scale))
 
 
@@ -407,7 +409,7 @@ def test_orders(order: Any) -> None:
         ({"mode": "Threshold"}, "Threshold needs eps, 0 <= eps < 1, as in Threshold(0.25)"),
         ({"mode": "RNE", "eps": 0.5}, "eps = 0.5 with RNE"),
         ({"mode": "Threshold", "eps": 0.5, "sr_bits": 3}, "sr_bits = 3 with THR"),
-        ({"scale": "absmin"}, "'absmin'; it is none, pow2, absmax or absmean, or a number"),
+        ({"scale": "absmin"}, "'absmin'; it is none, pow2, absmax, absmax_nearest or absmean, or a"),
         ({"scale": 0}, "scale = 0 "),
         ({"scale": -1.0}, "scale = -1.0"),
         ({"scale": float("nan")}, "scale = nan"),
@@ -422,8 +424,8 @@ def test_orders(order: Any) -> None:
         ({"per": (0, "token")}, "per = (0, 'token')"),
         ({"per": None}, "per = None"),
         ({"per": [0]}, "per = [0]"),
-        ({"order": "multiply"}, "'multiply'; it is divide, reciprocal or exact"),
-        ({"order": None}, "None; it is divide, reciprocal or exact"),
+        ({"order": "multiply"}, "'multiply'; it is divide, reciprocal, exact or input"),
+        ({"order": None}, "None; it is divide, reciprocal, exact or input"),
         ({"nan": "quiet"}, "nan = 'quiet'; it is canonical or signed"),
         ({"ftz_in": 1}, "ftz_in = 1 must be True or False"),
         ({"ftz_out": "yes"}, "ftz_out = 'yes' must be True or False"),

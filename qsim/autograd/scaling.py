@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qsim.errors import InputError, integer
-from qsim.rounding import Quantizer
+from qsim.errors import InputError, enumerate_names, integer
+from qsim.rounding import DERIVED, Quantizer
 from qsim.scales import derive_scale, flush_input
 
 __all__ = ["Delayed", "Frozen", "Memory"]
@@ -23,8 +23,8 @@ def _check(q: str | Quantizer) -> Quantizer:
     parsed = Quantizer.parse(q)
     if not isinstance(parsed.scale, str) or parsed.scale == "none" or parsed.per != "tensor":
         raise InputError(
-            f"a remembered scale is derived once a tensor, by absmax, pow2 or absmean; this rounding has scale {parsed.scale!r}"
-            f" per {parsed.per!r}"
+            f"a remembered scale is derived once a tensor, by {enumerate_names(DERIVED)}; this rounding has scale "
+            f"{parsed.scale!r} per {parsed.per!r}"
         )
     return parsed
 

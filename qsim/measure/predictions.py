@@ -16,7 +16,7 @@ from qsim.autograd.sites import paths
 from qsim.formats import Grid
 from qsim.measure.estimates import Estimate, sample_mean
 from qsim.nn import MLP
-from qsim.rounding import Quantizer
+from qsim.rounding import DERIVED, Quantizer
 from qsim.scales import derive_scale
 
 __all__ = ["ALL", "Known", "Prediction"]
@@ -245,9 +245,7 @@ class Chain:
 
     def bounds(self, sites: Mapping[str, Quantizer], divisor: float) -> dict[str, float]:
         """Return upper bounds on the same variances, without a draw."""
-        derived = any(
-            q.scale in {"absmax", "absmean", "pow2"} for site, q in sites.items() if site.endswith(".bwd_grad")
-        )
+        derived = any(q.scale in DERIVED for site, q in sites.items() if site.endswith(".bwd_grad"))
         if derived:
             return dict.fromkeys([*(f"{layer}.{part}" for layer in self.layers for part in ("w", "b")), ALL], math.inf)
         limits: list[tuple[float, float] | None] = []
