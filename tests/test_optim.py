@@ -240,6 +240,26 @@ def test_loss_scale_moves_by_its_rule():
         optim.LossScale(first=30)
 
 
+@pytest.mark.parametrize("interval", [1, 2, 3, 5])
+def test_loss_scale_counts_finite_steps_in_a_row(interval):
+    """The scale doubles after every `interval` finite steps since it last moved, and halves at any other."""
+    scale, exponent, row = optim.LossScale(3, interval, 0, 6), 3, 0
+    state = scale.init()
+    for finite in (np.random.default_rng(interval).random(200) < 0.8).tolist():
+        row = row + 1 if finite else 0
+        if not finite:
+            exponent = max(exponent - 1, 0)
+        elif row == interval:
+            exponent, row = min(exponent + 1, 6), 0
+        state = scale.update(state, finite=finite)
+        assert state == {"scale": exponent, "good": row}
+    static = optim.LossScale.static(3)
+    state = static.init()
+    for finite in (True, True, False, True):
+        state = static.update(state, finite=finite)
+    assert state == {"scale": 3, "good": 3}
+
+
 @pytest.mark.parametrize("exponent", [-126, -125, 125, 126])
 def test_loss_scale_moves_at_the_ends_of_float32(exponent):
     """At either end of the range the scale stays where it cannot move, and moves back by one."""

@@ -131,11 +131,12 @@ def clipped(updates: dict[str, np.ndarray], most: float, params: dict[str, np.nd
 def test_finite_gradients_are_clipped_to_finite_ones(name: str, most: float) -> None:
     """Each clipped element is u most / norm in the type of its parameter, within the roundings of norm, factor and product."""
     tree = TREES[name]
+    params = {leaf: np.ones_like(u) for leaf, u in tree.items()}
     norm = exact_norm(tree)
     if norm <= Fraction(most):
-        assert clipped(tree, most, tree) is tree
+        assert clipped(tree, most, params) is tree
         return
-    found = clipped(tree, most, tree)
+    found = clipped(tree, most, params)
     for leaf, u in tree.items():
         dtype = np.dtype(np.float32) if u.itemsize == 2 else u.dtype
         assert found[leaf].dtype == dtype
@@ -145,6 +146,17 @@ def test_finite_gradients_are_clipped_to_finite_ones(name: str, most: float) -> 
         for before, after in zip(u.flat, found[leaf].flat, strict=True):
             exact = Fraction(float(before)) * Fraction(most) / norm
             assert abs(Fraction(float(after)) - exact) <= relative * abs(exact) + smallest
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
+def test_ordinary_gradients_are_multiplied_by_the_rounded_factor(dtype: type) -> None:
+    """Where the factor is a normal number of the type, each update is fl(u fl(most / norm)), to the bit."""
+    updates = {"a": np.random.default_rng(0).normal(size=200).astype(dtype)}
+    number = np.float64 if dtype is np.float64 else np.float32
+    for most in (1.0, 1e-3, 2.0**-100):
+        expected = updates["a"].astype(number) * number(most / optim.global_norm(updates))
+        found = clipped(updates, most, {"a": np.ones(200, dtype)})["a"]
+        assert found.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
@@ -160,9 +172,11 @@ def test_wide_gradients_of_narrow_parameters_are_clipped_first(dtype: type) -> N
 def test_clipping_shows_infinities_and_nan(bad: float, dtype: type) -> None:
     """One infinity or NaN makes all updates NaN, and no warning is given."""
     updates = {"a": np.array([bad, 1.0], dtype), "b": np.array([0.0], dtype)}
-    found = clipped(updates, 1.0, updates)
+    found = clipped(updates, 1.0, {"a": np.ones(2, np.float32), "b": np.ones(1)})
     assert np.isnan(found["a"]).all()
     assert np.isnan(found["b"]).all()
+    assert found["a"].dtype == np.float32
+    assert found["b"].dtype == np.float64
 
 
 # --- Root mean squares -----------------------------------------------------------------------------------------------
@@ -190,6 +204,14 @@ def test_root_mean_squares_are_those_of_exact_arithmetic(x: np.ndarray) -> None:
     # Squares, sums, the quotient and the root.
     bound = Fraction(float(np.finfo(x.dtype).eps)) * (x.size + 4) * exact
     assert abs(Fraction(float(found)) - exact) <= bound + Fraction(float(np.finfo(x.dtype).smallest_subnormal)) / 2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_root_mean_squares_of_ordinary_elements_are_plain(dtype: type) -> None:
+    """Where squares are far from the ends of the type, the RMS is the root of their mean, each operation in the type."""
+    for exponent in (-30, 0, 30):
+        x = np.ldexp(np.random.default_rng(0).normal(size=333).astype(dtype), exponent)
+        assert root_mean_square(x) == np.sqrt(np.mean(np.square(x)))
 
 
 def test_root_mean_squares_of_what_has_none() -> None:

@@ -132,9 +132,13 @@ def test_words_of_a_factored_moment_are_two_draws():
 def test_gradients_take_words_that_no_micro_batch_takes():
     """A rounding of whole gradients takes the last draw of the site `grad_acc`, whose first are the micro-batches'."""
     g = np.random.default_rng(0).normal(size=50).astype(np.float32)
+    params = {"w": np.ones(50, np.float32)}
     link = optim.round_gradients("float8_e5m2:SR", seed=6)
-    rounded, _ = link.update({"w": g}, link.init({"w": g}), {"w": g})
-    assert (rounded["w"] == qsim.quantize(g, "float8_e5m2:SR", key=key(6, 0, 3, 0, draw=2**18 - 1))).all()
+    state = link.init(params)
+    for step in range(3):
+        rounded, state = link.update({"w": g}, state, params)
+        expected = qsim.quantize(g, "float8_e5m2:SR", key=key(6, 0, 3, step, draw=2**18 - 1))
+        assert (rounded["w"] == expected).all()
 
 
 def test_the_value_itself_is_handed_over():
