@@ -22,7 +22,6 @@ from torch.nn import functional
 
 import qsim
 from qsim import data, optim
-from qsim.autograd import tree_map
 from qsim.nn import Llama, WideResNet
 from twins import images, twin
 
@@ -65,11 +64,10 @@ class Wide:
         running: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
         def test() -> float:
-            lifted = tree_map(lambda a: a[None], params)
             wrong = 0
             for first in range(0, len(self.test), 250):
                 some = slice(first, first + 250)
-                scores = self.model.logits(lifted, self.test[None, some], running)[0]
+                scores = self.model.logits(params, self.test[some], running)
                 wrong += int((scores.argmax(1) != self.set.y_test[some]).sum())
             return 100 * wrong / len(self.test)
 
@@ -147,11 +145,9 @@ class Text:
         step = qsim.value_and_grad(self.model.loss)
 
         def test() -> float:
-            lifted = tree_map(lambda a: a[None], params)
             codes, following = self.held
             losses = [
-                float(self.model.loss(lifted, (codes[None, i : i + 16], following[None, i : i + 16]))[0])
-                for i in range(0, len(codes), 16)
+                self.model.loss(params, (codes[i : i + 16], following[i : i + 16])) for i in range(0, len(codes), 16)
             ]
             return float(np.mean(losses))
 

@@ -56,9 +56,8 @@ def cross_entropy(logits: Array, labels: Array) -> tuple[Array, Any]:
     which = labels.reshape(len(labels), samples)
     shifted = flat - flat.max(-1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    draws = max(len(log_p), len(which))
-    chosen = np.broadcast_to(which, (draws, samples))[..., None]
-    of_label = np.take_along_axis(np.broadcast_to(log_p, (draws, samples, classes)), chosen, -1)[..., 0]
+    draw: Any = np.arange(len(log_p))[:, None] if len(log_p) > 1 else 0
+    of_label = log_p[draw, np.arange(samples), which]
 
     def vjp(g: Array, _: tuple[bool, ...]) -> tuple[Array | None, ...]:
         onehot = which[..., None] == np.arange(classes)

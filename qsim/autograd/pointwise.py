@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -44,18 +45,18 @@ def silu(x: Array) -> tuple[Array, Any]:
 def _silu(x: Array) -> tuple[Array, Array]:
     """Return the logistic function of x, and x times that."""
     p = _logistic(x)
-    return p, _where_finite(x, x * p, np.where(x > 0, x, x.dtype.type(-0.0)))
+    return p, _with_limits(x, x * p, np.maximum)
 
 
 def _silu_slope(x: Array, p: Array) -> Array:
     """Return the derivative of `silu`; at infinity its limit, which is that of the logistic function."""
-    return _where_finite(x, p * (1 + x * (1 - p)), p)
+    return _with_limits(x, p * (1 + x * (1 - p)), lambda *_: p)
 
 
-def _where_finite(x: Array, y: Array, limit: Array) -> Array:
-    """Return `y`, but `limit` where x is infinite."""
+def _with_limits(x: Array, y: Array, limit: Callable[[Array, Any], Array]) -> Array:
+    """Return `y`, but limit(x, -0) where x is infinite."""
     infinite = np.isinf(x)
-    return np.where(infinite, limit, y) if infinite.any() else y
+    return np.where(infinite, limit(x, x.dtype.type(-0.0)), y) if infinite.any() else y
 
 
 @op
@@ -66,8 +67,11 @@ def gelu(x: Array) -> tuple[Array, Any]:
     """
     p = special.ndtr(x)
     density = x.dtype.type(1 / math.sqrt(2 * math.pi))
-    y = _where_finite(x, x * p, np.where(x > 0, x, x.dtype.type(-0.0)))
-    return y, lambda g, _: (g * _where_finite(x, p + x * density * np.exp(-x * x / 2), p),)
+
+    def slope() -> Array:
+        return _with_limits(x, p + x * density * np.exp(-x * x / 2), lambda *_: p)
+
+    return _with_limits(x, x * p, np.maximum), lambda g, _: (g * slope(),)
 
 
 @op

@@ -30,14 +30,14 @@ def _check(q: str | Quantizer) -> Quantizer:
 
 
 def _own_scale(x: NDArray[Any], q: Quantizer) -> tuple[float, bool]:
-    """Return the scale of `x`, the largest of its draws', and whether it is one to remember.
+    """Return the scale of `x`, and whether it is one to remember.
 
     A tensor of zeros has none to tell, nor has one that holds an infinity or NaN: its step overflowed.
     """
     s = derive_scale(x, q)
     assert s is not None  # `_check` refuses roundings without one
     seen = flush_input(x, q)
-    return float(s.max()), bool(seen.any() and np.isfinite(seen).all())
+    return float(s.item()), bool(seen.any() and np.isfinite(seen).all())
 
 
 def _remembered(memory: Memory, site: str) -> tuple[float, NDArray[np.float64]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import itertools
 import math
 import warnings
 import weakref
@@ -138,7 +139,7 @@ def op(
 
 def _constant(given: Any, name: str) -> Any:
     """Return an argument of an operation as an array of real numbers; `None` stays."""
-    if given is None or (type(given) is np.ndarray and given.dtype.char in "fdlLqQ" and given.dtype.isnative):
+    if given is None or _is_plain(given):
         return given
     if _TAPE.get(None) is not None:
         if isinstance(given, bool | int | float):
@@ -151,8 +152,15 @@ def _constant(given: Any, name: str) -> Any:
     return array
 
 
+def _is_plain(given: Any) -> bool:
+    """Return whether `given` is an array as operations want it; most are, and this is soon said."""
+    return type(given) is np.ndarray and given.dtype.char in "fdlLqQ" and given.dtype.isnative
+
+
 def _array(given: Any, what: str) -> Array:
     """Return `given` as an array, numbers of 16 bits as float32, which holds them; refuse what NumPy makes none of."""
+    if _is_plain(given):
+        return given  # type: ignore[no-any-return]
     if isinstance(given, np.ma.MaskedArray):
         raise InputError(f"{what} is a masked array; fill it or take its data, for a mask has no gradient")
     try:
@@ -263,7 +271,7 @@ def value(function: Callable[..., Any]) -> Callable[..., Any]:
         def forward() -> Any:
             token = _TAPE.set(Tape())
             try:
-                return function(_named(_lifted(params)), _lifted(data), *rest, **options)
+                return function(_named(lambda array: array[None], params), _lifted(data), *rest, **options)
             finally:
                 _TAPE.reset(token)
 
@@ -376,7 +384,7 @@ def _along(
         leaves.append(Var(array[None]))
         return leaves[-1]
 
-    lifted = _named(tree_map(lift, params))
+    lifted = _named(lift, params)
     data = batch if batch_per_draw else _lifted(batch)
     written = Tape()
     token = _TAPE.set(written)
@@ -498,13 +506,13 @@ def leaves_of(tree: Any) -> list[Any]:
 
 def _parameters(params: Any) -> Any:
     """Return parameters as arrays of float32 or float64; refuse what are none, by name."""
-    names = iter(paths(params))
+    number = itertools.count()
 
     def checked(leaf: Any) -> Array:
+        index = next(number)
         if type(leaf) is np.ndarray and leaf.dtype.char in "fd" and leaf.dtype.isnative:
-            next(names)
             return leaf
-        name = next(names)
+        name = paths(params)[index]
         what = f"parameter {name!r}" if name else "the parameter"
         array = _array(leaf, what)
         if array.dtype not in (np.float32, np.float64):
@@ -537,13 +545,13 @@ class _Named(dict[str, Any]):
         )
 
 
-def _named(tree: Any, prefix: str = "") -> Any:
-    """Return a tree whose dicts say what they hold."""
+def _named(lift: Callable[[Array], Any], tree: Any, prefix: str = "") -> Any:
+    """Return `tree_map` of a function of arrays, in whose dicts each knows what it holds."""
     if isinstance(tree, dict):
-        named = _Named({name: _named(branch, f"{prefix}{name}.") for name, branch in tree.items()})
+        named = _Named({name: _named(lift, branch, f"{prefix}{name}.") for name, branch in tree.items()})
         named.prefix = prefix
         return named
     if isinstance(tree, list | tuple):
-        branches = (_named(branch, f"{prefix}{number}.") for number, branch in enumerate(tree))
+        branches = (_named(lift, branch, f"{prefix}{number}.") for number, branch in enumerate(tree))
         return type(tree)(*branches) if hasattr(tree, "_fields") else type(tree)(branches)
-    return tree
+    return lift(tree)

@@ -87,19 +87,23 @@ def in_chunks(chunks: int, elements: int, work: Callable[[int], object]) -> None
     """Call work(k) for each of the `chunks` of an array of so many elements, on several threads if there are many of these.
 
     Meanwhile a BLAS runs on one thread: each of ours has products of its own, whose digits then depend on no number of threads.
+    Other threads do not warn of infinities and NaN.
     """
 
-    @np.errstate(all="ignore")  # infinities and NaN are results; NumPy's state is a thread's own
     def some(first: int, end: int) -> None:
         for k in range(first, end):
             work(k)
+
+    def quietly(first: int, end: int) -> None:
+        with np.errstate(all="ignore"):  # as here, for NumPy's state is a thread's own
+            some(first, end)
 
     parts = min(get_threads(), chunks) if elements >= MANY else 1
     with one_blas_thread():
         ends = [chunks * part // parts for part in range(parts + 1)]
         started: list[Future[object]] = []
         try:
-            started.extend(submit(some, begin, end) for begin, end in itertools.pairwise(ends[:-1]))
+            started.extend(submit(quietly, begin, end) for begin, end in itertools.pairwise(ends[:-1]))
             some(*ends[-2:])
         finally:
             wait(started)
