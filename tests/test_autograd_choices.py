@@ -186,12 +186,13 @@ def test_observe_then_freeze(steps: int) -> None:
     assert scales(Delayed(INT8, 3), [[0.1]], memory, steps) == [next_one]  # and on with observing
 
 
-def test_freeze_then_observe() -> None:
+@pytest.mark.parametrize("steps", [1, 2])
+def test_freeze_then_observe(steps: int) -> None:
     """Delayed after Frozen begins with the frozen scale as its history."""
     memory: Any = {}
-    first = scales(Frozen(INT8), [[2.0], [8.0]], memory)[0]
+    first = scales(Frozen(INT8), [[2.0], [8.0]][:steps], memory)[0]
     own = [float(qsim.derive_scale(np.float32([x]), INT8).max()) for x in (1.0, 4.0)]
-    assert scales(Delayed(INT8, 2), [[1.0], [4.0], [1.0], [1.0], [1.0]], memory, 2) == [
+    assert scales(Delayed(INT8, 2), [[1.0], [4.0], [1.0], [1.0], [1.0]], memory, steps) == [
         first,
         first,
         own[1],

@@ -167,6 +167,20 @@ def test_unrounded_threads_do_not_disturb_each_other() -> None:
             future.result()
 
 
+def test_threads_that_ended_hold_nothing() -> None:
+    """A pool whose workers begin by entering a context rounds in it, and is nobody's business once it is gone."""
+    with qsim.numerics(fwd_act="int4"):
+        expected = STEP(PARAMS, BATCH)[0]
+    context = qsim.numerics(fwd_act="int4")
+    with ThreadPoolExecutor(2, initializer=context.__enter__) as pool:
+        assert [future.result()[0] for future in [pool.submit(STEP, PARAMS, BATCH) for _ in range(4)]] == [expected] * 4
+        with pytest.raises(qsim.InputError, match=SAID):
+            STEP(PARAMS, BATCH)
+    STEP(PARAMS, BATCH)
+    with context:
+        assert STEP(PARAMS, BATCH)[0] == expected
+
+
 def test_a_context_that_ends_in_an_error_is_left() -> None:
     """After an error inside the block, and after one at its end, no thread is told of it."""
     with pytest.raises(qsim.InputError, match="labels"), qsim.numerics(fwd_act="e4m3"):

@@ -21,6 +21,9 @@ def test_an_mlp_starts_as_he_et_al_say():
     assert abs(w.var() * 200 - 1) < 5 * np.sqrt(2 / w.size)
     assert not params["layer0"]["b"].any()
     assert np.array_equal(w, again["layer0"]["w"])
+    narrow = model.init(np.random.default_rng(0), np.float32)["layer0"]
+    assert narrow["w"].dtype == narrow["b"].dtype == np.float32
+    assert np.array_equal(narrow["w"], w.astype(np.float32))
 
 
 def test_sites_are_numbered_five_a_layer_in_order():

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -385,6 +386,17 @@ def test_a_broken_study_is_refused_with_file_and_key(tmp_path, change, message):
         assert line <= first
     else:  # where it stands, or where a claim is named that is not there
         assert line == first or '"one-over-b"' in text.split("\n")[line - 1]
+
+
+def test_cells_in_threads_are_those_of_one_after_the_other():
+    """Cells that threads of one process compute at the same time, and the network's training, have the same bytes."""
+    cells = [
+        dataclasses.replace(SMALL, points=points, batches=32) for points in ("all", "bwd_act", "fwd_weight", "bwd_grad")
+    ]
+    expected = [compute(cell) for cell in cells]
+    point.cache_clear()
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(compute, cells)) == expected
 
 
 def test_a_study_says_how_weights_are_drawn(tmp_path, committed):

@@ -7,6 +7,9 @@ points of each layer round and how, and get many Monte-Carlo draws of the gradie
         loss, grads = qsim.value_and_grad(model.loss)(params, batch)      # grads["layer0"]["w"]: (256, out, in)
 
 Rounding is straight-through: its derivative is taken as 1; beyond the range too, or with clamp = "stop" as 0 there.
+
+The operations are functions of arrays whose first axis is that of draws. Called by themselves, outside `value_and_grad` and
+`value`, they also take arrays without it.
 """
 
 from __future__ import annotations

@@ -194,7 +194,8 @@ class Numerics:
         _ENTERED.set((*_ENTERED.get(), self))
         if self._says_something():
             with _LOCK:
-                _EVERYWHERE.append((self, threading.get_ident()))
+                _EVERYWHERE[:] = [entry for entry in _EVERYWHERE if entry[1].is_alive()]
+                _EVERYWHERE.append((self, threading.current_thread()))
         return self
 
     def __exit__(
@@ -202,9 +203,9 @@ class Numerics:
     ) -> None:
         before = _ENTERED.get()[:-1]
         _ENTERED.set(before)
-        here = threading.get_ident()
+        here = threading.current_thread()
         with _LOCK:
-            mine = [k for k, (context, thread) in enumerate(_EVERYWHERE) if context is self and thread == here]
+            mine = [k for k, (context, thread) in enumerate(_EVERYWHERE) if context is self and thread is here]
             if mine:
                 del _EVERYWHERE[mine[-1]]
         if error is not None or not self.numbers or any(context is self for context in before):
@@ -244,20 +245,19 @@ def _by_first_words(
 # --- What is in force ----------------------------------------------------------------------------------------
 
 _ENTERED: contextvars.ContextVar[tuple[Numerics, ...]] = contextvars.ContextVar("numerics", default=())
-_EVERYWHERE: list[tuple[Numerics, int]] = []
+_EVERYWHERE: list[tuple[Numerics, threading.Thread]] = []
 """The contexts that say something and are entered, in any thread, each with the thread that entered it."""
 _LOCK = threading.Lock()
 
 
-def _leave_parent() -> None:
-    """Forget, in a forked child, the threads that it does not have."""
+def _renew_lock() -> None:
+    """Take a lock, in a forked child, that no thread of the parent holds."""
     global _LOCK  # noqa: PLW0603 - one for the process
     _LOCK = threading.Lock()
-    _EVERYWHERE[:] = [(context, thread) for context, thread in _EVERYWHERE if thread == threading.get_ident()]
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_parent)
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def current() -> Numerics:
@@ -268,8 +268,8 @@ def current() -> Numerics:
     context = in_force()
     if context is not None:
         return context
-    here = threading.get_ident()
-    if any(thread != here for _, thread in tuple(_EVERYWHERE)):
+    here = threading.current_thread()
+    if any(thread is not here and thread.is_alive() for _, thread in tuple(_EVERYWHERE)):
         raise InputError(
             "numerics are in force in another thread and none in this one, where nothing would be rounded: let the thread "
             "run contextvars.copy_context().run(function, ...), a copy a call, or enter qsim.numerics() in it to round nothing"
@@ -309,7 +309,7 @@ def numerics(
     What is another estimator is a choice:
 
     `weight_draws`: one draw serves `fwd_weight` and `bwd_weight` ("shared"), as in Liu et al. 2025, where a weight is rounded
-    once a step; or each takes words of its own ("separate"). Bias and variance differ.
+    once a step: the words are those of `fwd_weight`, whether it rounds or not. Or each takes words of its own ("separate").
     `error_draws`: the data gradient and the weight gradient take one rounded error ("shared"), or one each ("separate").
     `sample_draws`: activations and errors take words for each sample, or all samples of a batch those of the first ("shared").
     `errors`: round them per sample, before the 1/b of the mean (the default), or after it ("mean"). PyTorch's errors have the
@@ -320,16 +320,17 @@ def numerics(
     `loss_scale`: errors are those of this multiple of the loss; gradients are divided by it. A power of two, in the range of
     the parameters' type.
 
-    `step`, `first_draw`, `rank` name random words, with the seed: the same words come for the same names, in this context or
-    another. So each step of training has a number, and so has each micro-batch of a step: it is a draw, `first_draw` its
-    number. Where a pass of `value_and_grad` takes the words of the one before it, for the same loss, whose value is another,
-    a warning says so (`qsim.autograd.SameWords`): of two passes of one context, and of two with an update of `qsim.optim`
-    between them, which are two steps. Nothing is said of a pass that is evaluated twice, of words that another context takes
-    again, as for two policies side by side, nor of passes with `draws`, which are measurements.
+    `seed`, `step`, `first_draw` and `rank` name the random words: the same names give the same words, in any context.
+    `step`: the number of the step of training.
     `draws`: how many Monte-Carlo draws; gradients then have a leading axis of that length. `None`: one, and no axis.
+    `first_draw`: the number of the first draw. The micro-batches of one step are draws of it: number them, or they share words.
     `rank`: the data-parallel worker whose words are taken; without it, words shared by all.
     `memory`: what `Delayed` and `Frozen` saw so far; the same dict is given at every step. They take one draw at a time.
-    A thread that starts inside the block does not inherit the context: see `current`.
+
+    `value_and_grad` warns (`qsim.autograd.SameWords`) where two passes of one context take the same words for losses that
+    differ, and where two passes do so with an update of `qsim.optim` between them. It does not warn of a pass that is
+    repeated, of two policies on the same words, and of passes with `draws`, which are measurements.
+    Threads do not inherit the context: see `current`.
     Raise `InputError` for a point that does not exist, and at the end of the block for a layer that was not met.
     """
     merged = {**(policy or {}), **points}

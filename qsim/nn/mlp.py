@@ -38,10 +38,10 @@ class MLP:
         """The names of the linear layers, from the input on."""
         return tuple(f"layer{i}" for i in range(len(self.widths) - 1))
 
-    def init(self, rng: np.random.Generator) -> dict[str, dict[str, Array]]:
-        """Return random float64 parameters: w normal with variance 2/n (He et al. 2015), b zero."""
+    def init(self, rng: np.random.Generator, dtype: Any = np.float64) -> dict[str, dict[str, Array]]:
+        """Return random parameters: w normal with variance 2/n (He et al. 2015), b zero."""
         return {
-            name: {"w": rng.standard_normal((m, n)) * np.sqrt(2 / n), "b": np.zeros(m)}
+            name: {"w": (rng.standard_normal((m, n)) * np.sqrt(2 / n)).astype(dtype), "b": np.zeros(m, dtype)}
             for name, n, m in zip(self.layers, self.widths[:-1], self.widths[1:], strict=True)
         }
 

@@ -161,7 +161,8 @@ def compute(cell: Cell) -> dict[str, Any]:
     for first in range(0, cell.batches, batches):
         ids = chosen[first : first + batches]
         x, y = at.x[ids], at.y[ids]
-        ref = _flatten(step(weights, (x, y))[1])
+        with Numerics({}):  # nothing rounds, whatever other threads of the process do
+            ref = _flatten(step(weights, (x, y))[1])
         total = np.zeros_like(ref)
         for done in range(0, cell.draws, draws):
             with _numerics(cell, seed, rounds, draws * len(ids), first * cell.draws + done) as numerics:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim import theory
-from qsim.autograd import numerics, value_and_grad
+from qsim.autograd import Numerics, value_and_grad
 from qsim.data import Dataset, digits
 from qsim.formats import Format, get_format
 from qsim.nn import MLP
@@ -100,7 +100,7 @@ def point(spec: ModelSpec) -> Point:
     step = value_and_grad(model.loss)
     for _ in range(spec.train_steps):
         chosen = rng.integers(0, len(x), spec.train_batch)
-        with numerics():  # nothing rounds, whatever other threads of the process do
+        with Numerics({}):  # nothing rounds, whatever other threads of the process do
             _, grads = step(params, (x[chosen], data.y[chosen]))
         for name in model.layers:
             for part in ("w", "b"):
