@@ -155,6 +155,42 @@ def test_many_draws_are_taken_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -
     assert np.array_equal(found[0][2], found[1][2])
 
 
+def test_an_error_in_a_part_of_the_draws_leaves_nothing_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where draws go along the tape in parts and one of them fails, the numerics are left as they were, and so is the tape."""
+    monkeypatch.setattr("qsim.autograd.tape.CACHE", 1)
+    params, x = {"w": normal(4, 3)}, normal(2, 3)
+    seen = []
+
+    def fails(p: Any, b: Any) -> Any:
+        seen.append(ag.current().first_draw)
+        y = ag.mean_squared_error(ag.linear(b, p["w"], name="l"), np.zeros((1, 2, 4)))
+        return y if len(seen) < 3 else ag.linear(y, y, name="m")
+
+    for run in (value_and_grad(fails), ag.value(fails)):
+        seen.clear()
+        context = qsim.numerics(fwd_act="e4m3:SR", draws=5)
+        with context:
+            with pytest.raises(qsim.InputError, match="m: inputs of shape") as caught:
+                run(params, x)
+            assert ag.current() is context
+        assert caught.traceback  # which holds the frames
+        assert seen == [0, 1, 2]
+        assert ag.context.in_force() is None
+        assert ag.relu([-1.0]).tolist() == [0]
+
+
+def test_value_on_a_tape_is_the_function() -> None:
+    """A loss may be made of functions that are evaluated by themselves elsewhere."""
+    forward = ag.value(lambda p, b: ag.linear(b, p["w"], name="l"))
+    params, x = {"w": normal(4, 3)}, normal(2, 3)
+
+    def loss(p: Any, b: Any) -> Any:
+        return ag.mean_squared_error(forward(p, b), np.ones((1, 2, 4)))
+
+    expected = (forward(params, x) - 1).T @ x / 2
+    np.testing.assert_allclose(value_and_grad(loss)(params, x)[1]["w"], expected, rtol=1e-14)
+
+
 def test_running_statistics_are_handed_on() -> None:
     """Known means and variances, one a channel, come after the images, by position or by name."""
     model, x, _ = MODELS["batch norm"]

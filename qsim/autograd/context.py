@@ -201,7 +201,9 @@ class Numerics:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        before = _ENTERED.get()[:-1]
+        entered = _ENTERED.get()
+        inner = next((k for k, context in enumerate(reversed(entered)) if context is self), len(entered) - 1)
+        before = entered[: len(entered) - 1 - inner]  # whatever was entered in the block is left with it
         _ENTERED.set(before)
         here = threading.current_thread()
         with _LOCK:

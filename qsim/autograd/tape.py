@@ -15,7 +15,7 @@ import itertools
 import math
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -240,8 +240,10 @@ def value_and_grad(
             )
         losses: list[Array] = []
         whole = [np.empty((draws, *a.shape), a.dtype) for a in leaves_of(params)]
-        for first, count, part in _in_parts(context, draws, together):
-            out, leaves = _along(loss, part, params, batch, batch_per_draw=False)
+        for first, count in _parts(draws, together):
+            with context.some_draws(first, count) as part:
+                out, leaves = _along(loss, part, params, batch, batch_per_draw=False)
+            context.take(part, count)
             losses.append(_repeated(out, count))
             for array, leaf in zip(whole, leaves, strict=True):
                 array[first : first + count] = _gradient(leaf, context.loss_scale)
@@ -261,6 +263,8 @@ def value(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def run(params: Any, data: Any, *rest: Any, **options: Any) -> Any:
+        if _TAPE.get(None) is not None:
+            return function(params, data, *rest, **options)
         context = current()
         if in_force() is None:
             with context:
@@ -277,11 +281,13 @@ def value(function: Callable[..., Any]) -> Callable[..., Any]:
 
         if draws is None or draws <= (together := _together(params, data)):
             return tree_map(lambda y: _alone(y, context), forward())
-        parts = [
-            tree_map(lambda y, count=count: _repeated(y, count), forward())
-            for _, count, _ in _in_parts(context, draws, together)
-        ]
-        return tree_map(lambda *arrays: np.concatenate(arrays), *parts)
+        found = []
+        for first, count in _parts(draws, together):
+            with context.some_draws(first, count) as part:
+                some = forward()
+            context.take(part, count)
+            found.append(tree_map(lambda y, part=part: _alone(y, part), some))
+        return tree_map(lambda *several: np.concatenate(several) if several[0] is not None else None, *found)
 
     return run
 
@@ -315,13 +321,9 @@ def evaluable(weight: str, axes: int) -> Callable[[Callable[..., Any]], Callable
     return decorated
 
 
-def _in_parts(context: Numerics, draws: int, together: int) -> Iterator[tuple[int, int, Numerics]]:
-    """Yield the number of the first draw, how many there are, and the context, of parts of all draws; each is in force."""
-    for first in range(0, draws, together):
-        count = min(together, draws - first)
-        with context.some_draws(first, count) as part:
-            yield first, count, part
-        context.take(part, count)
+def _parts(draws: int, together: int) -> list[tuple[int, int]]:
+    """Return the first draw of each part of all draws, and how many it has."""
+    return [(first, min(together, draws - first)) for first in range(0, draws, together)]
 
 
 def _together(params: Any, data: Any) -> int:

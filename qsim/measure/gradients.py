@@ -173,7 +173,12 @@ def gradient_statistics(
 
 def _float64(batch: Any) -> Any:
     """Return a batch with its real numbers in float64; labels and codes stay."""
-    return tree_map(lambda a: np.asarray(a, np.float64) if np.asarray(a).dtype.kind == "f" else np.asarray(a), batch)
+
+    def widened(leaf: Any) -> NDArray[Any]:
+        array = np.asarray(leaf)
+        return array.astype(np.float64) if array.dtype.kind == "f" or array.dtype.name == "bfloat16" else array
+
+    return tree_map(widened, batch)
 
 
 class Sums:
