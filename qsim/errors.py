@@ -4,24 +4,81 @@ from __future__ import annotations
 
 import difflib
 import operator
+import re
+import reprlib
 from collections.abc import Iterable
+from decimal import Context, Decimal
 from typing import Any
 
-__all__ = ["InputError", "integer", "nearest"]
+__all__ = ["InputError", "integer", "nearest", "shown"]
+
+LONG = re.compile(r"\d{61,}|'[^'\s]{201,}'|\"[^\"\s]{201,}\"")
+"""What no reader of a sentence reads: a number of hundreds of digits, a quoted word of hundreds of letters."""
+
+WIDEST = 4096
+"""Bits of an integer that is still taken for one: Python converts none of more than 4,300 digits to text."""
 
 
 class InputError(ValueError):
-    """Say in one sentence what was wrong, where, and what would be right; the command exits 2 with it."""
+    """Say in one sentence what was wrong, where, and what would be right; the command exits 2 with it.
+
+    Long numbers and long quoted words in the sentence are cut.
+    """
+
+    def __init__(self, sentence: object = "") -> None:
+        super().__init__(LONG.sub(lambda found: _cut(found[0]), str(sentence)))
+
+
+def _cut(word: str) -> str:
+    """Return the beginning of a word, closed by its quote if it has one, and how long it is."""
+    if word.isdigit():
+        return f"{word[:20]}... ({len(word)} digits)"
+    return f"{word[:61]}...{word[-1]} ({len(word) - 2} characters)"
+
+
+class _Short(reprlib.Repr):
+    """Write a value in a few dozen characters, on one line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 60
+        self.maxlist = self.maxtuple = self.maxdict = 6
+
+    def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002 - as the class it is of wants it
+        bits = x.bit_length()
+        if bits <= 200:
+            return repr(x)
+        digits = Context(prec=20, Emax=10**15, Emin=-(10**15))
+        return f"~{digits.multiply(Decimal(x >> (bits - 100)), digits.power(Decimal(2), bits - 100)):.3e}"
+
+    def repr_instance(self, x: Any, level: int) -> str:  # noqa: ARG002 - likewise
+        try:
+            text = " ".join(repr(x).split())
+        except ValueError:  # a number of too many digits within
+            return f"a {type(x).__name__}"
+        return text if len(text) <= self.maxother else f"{text[: self.maxother]}..."
+
+
+_SHORT = _Short()
+
+
+def shown(value: Any) -> str:
+    """Return what a sentence shows of a value: its `repr`, on one line, cut where it is long."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= 120 else f"{text[:120]}..."
 
 
 def integer(name: str, value: Any) -> int:
-    """Return an integer of Python or NumPy as Python's; refuse all else, truth values too."""
+    """Return an integer of Python or NumPy as Python's; refuse all else, truth values and thousands of digits too."""
     try:
-        if not isinstance(value, bool):
-            return operator.index(value)
+        number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:  # arrays have the method, whatever they hold
-        pass
-    raise InputError(f"{name} = {value!r} must be an integer")
+        number = None
+    if number is None:
+        raise InputError(f"{name} = {shown(value)} must be an integer")
+    if number.bit_length() > WIDEST:
+        raise InputError(f"{name} = {shown(number)} must be an integer of at most {WIDEST} bits")
+    return number
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:

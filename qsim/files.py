@@ -29,6 +29,12 @@ except ImportError:  # not a POSIX system: files of killed writers stay
 
 __all__ = ["hexadecimal", "read_npz", "read_toml", "read_toml_and_text", "remove_unfinished", "whole"]
 
+LARGEST_TOML = 3 << 20
+"""Bytes of a TOML file: those of the largest table of values, each of them with all its digits; it is read in a second."""
+
+LONGEST_KEY = 200
+"""Dots in a key: the time that `tomllib` takes to read one grows with their square."""
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Return what the TOML file `path` holds; raise `InputError` naming it if it cannot be read or is none.
@@ -41,16 +47,23 @@ def read_toml(path: Path) -> dict[str, Any]:
 def read_toml_and_text(path: Path) -> tuple[dict[str, Any], str]:
     """Return what `read_toml` does, and the text it was read from, for whoever needs to know on which line a thing stood."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(LARGEST_TOML + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError:  # a null character, or half of a surrogate pair
         raise InputError(f"{str(path)!r} cannot be the name of a file; give another") from None
+    if len(data) > LARGEST_TOML:
+        raise InputError(f"{path}: has more than {LARGEST_TOML >> 20} MiB; divide it into several files")
     try:
         text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+    _refuse_long_keys(path, text)
+    try:
         tables = tomllib.loads(text)
         repr(tables)  # fails for the same values as reading does, and then so would a sentence that names them
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not valid TOML: {error}") from None
     except ValueError:
         most = sys.get_int_max_str_digits()
@@ -62,6 +75,14 @@ def read_toml_and_text(path: Path) -> tuple[dict[str, Any], str]:
             f"{path}: has lists or tables nested too deeply to be read; a list of numbers is enough"
         ) from None
     return tables, text
+
+
+def _refuse_long_keys(path: Path, text: str) -> None:
+    """Refuse a key of hundreds of parts; the numbers of a list, and the sentences of a text, have a comma now and then."""
+    for number, line in enumerate(text.split("\n"), 1):
+        parts = re.split(r"[=,{\[]", line) if line.count(".") > LONGEST_KEY else []
+        if any(part.count(".") > LONGEST_KEY and ".." not in part for part in parts):
+            raise InputError(f"{path}, line {number}: has a key of more than {LONGEST_KEY} parts; a few are enough")
 
 
 def read_npz(path: Path, expected: str, *, compressed: bool = True) -> tuple[dict[str, Any], bytes]:

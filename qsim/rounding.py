@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from qsim.errors import InputError, enumerate_names, integer, nearest
+from qsim.errors import InputError, enumerate_names, integer, nearest, shown
 from qsim.formats import Format, get_format
 
 __all__ = ["ORDERS", "SHARED_RANK", "Key", "Mode", "Quantizer", "Saturation", "site_key", "stream"]
@@ -308,7 +308,7 @@ class Quantizer:
         if parsed is Mode.THR and eps is None:
             raise InputError("Threshold needs eps, 0 <= eps < 1, as in Threshold(0.25)")
         if parsed is not Mode.THR and eps is not None:
-            raise InputError(f"eps = {eps!r} with {parsed}: it belongs to the mode Threshold")
+            raise InputError(f"eps = {shown(eps)} with {parsed}: it belongs to the mode Threshold")
         eps = None if eps is None else check_eps(eps)
         if isinstance(scale, str):
             if scale not in SCALES:
@@ -316,7 +316,7 @@ class Quantizer:
         else:
             frozen = number(scale)
             if not 0 < frozen < math.inf:
-                raise InputError(f"scale = {scale!r} must be a positive finite number")
+                raise InputError(f"scale = {shown(scale)} must be a positive finite number")
             scale = frozen
         per = per if per in PERS else axes(per)
         if not isinstance(order, str) or order not in ORDERS:
@@ -325,7 +325,7 @@ class Quantizer:
             raise InputError(f"nan = {nan!r}; it is {enumerate_names(NANS)}")
         for flag, given in (("ftz_in", ftz_in), ("ftz_out", ftz_out)):
             if not isinstance(given, bool):
-                raise InputError(f"{flag} = {given!r} must be True or False")
+                raise InputError(f"{flag} = {shown(given)} must be True or False")
         for name, value in {
             "format": fmt, "mode": parsed, "sr_bits": sr_bits, "eps": eps, "scale": scale, "per": per, "order": order,
             "saturation": parse_saturation(saturation, fmt), "ftz_in": ftz_in, "ftz_out": ftz_out, "nan": nan,
@@ -376,9 +376,9 @@ def check_eps(eps: Any) -> float:
     """Return a threshold as a float; refuse what is no multiple of 2^-64 in [0, 1): 64-bit fractions decide no other."""
     threshold = number(eps)
     if not 0 <= threshold < 1:
-        raise InputError(f"eps = {eps!r} must be a number with 0 <= eps < 1; RDN is the rounding that never goes up")
+        raise InputError(f"eps = {shown(eps)} must be a number with 0 <= eps < 1; RDN is the rounding that never goes up")
     if threshold * 2.0**64 % 1:  # both operations are exact
-        raise InputError(f"eps = {eps!r} is no multiple of 2^-64; every number from 2^-12 on is, and so is 0")
+        raise InputError(f"eps = {shown(eps)} is no multiple of 2^-64; every number from 2^-12 on is, and so is 0")
     return threshold
 
 
@@ -411,5 +411,5 @@ def axes(per: Any) -> int | tuple[int, ...]:
     except InputError:
         several = ()
     if not several:
-        raise InputError(f"per = {per!r}; it is {enumerate_names(PERS)}, or the number of an axis, or several")
+        raise InputError(f"per = {shown(per)}; it is {enumerate_names(PERS)}, or the number of an axis, or several")
     return several if isinstance(per, tuple) else several[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import hashlib
 import importlib
 import json
 import os
@@ -194,14 +195,86 @@ def test_an_edited_source_does_not_get_into_a_process_that_begins_later(
     assert not workers()
 
 
-def test_a_record_that_was_changed_in_the_file_is_computed_again(tmp_path: Path) -> None:
-    """A record that does not fit its digest is not taken for the cell's."""
+def digest(record: str) -> str:
+    """Return what the store holds beside a record."""
+    return hashlib.sha256(record.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+FOREIGN: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "other digits": ("record = replace(record, 'mean', 'moan')", ()),
+    "another digest": ("digest = ?", ("0" * 64,)),
+    "a digest that is bytes": ("digest = CAST(digest AS BLOB)", ()),
+    "a digest that is a number": ("digest = 3.5", ()),
+    "bytes": ("record = CAST(record AS BLOB)", ()),
+    "a number": ("record = 7", ()),
+    "bytes with their digest": ("record = ?, digest = ?", (b"[1]", digest("[1]"))),
+    "a number with its digest": ("record = CAST(7 AS INTEGER), digest = ?", (digest("7"),)),
+    "no UTF-8": ("record = CAST(x'ff7b7d' AS TEXT)", ()),
+    "an empty text": ("record = ?, digest = ?", ("", digest(""))),
+    "no JSON": ("record = ?, digest = ?", ("{", digest("{"))),
+    "nested deeply": ("record = ?, digest = ?", ("[" * 99999, digest("[" * 99999))),
+    "no object": ("record = ?, digest = ?", ("[1, 2]", digest("[1, 2]"))),
+    "null": ("record = ?, digest = ?", ("null", digest("null"))),
+    "an empty object": ("record = ?, digest = ?", ("{}", digest("{}"))),
+    "another object": ("record = ?, digest = ?", ('{"a": 1}', digest('{"a": 1}'))),
+    "the record of another cell": (
+        "(record, digest) = (SELECT record, digest FROM cells WHERE label = 'cell 1')", ()
+    ),
+    "not flat": ("record = ?, digest = ?", (told := '{"number": 3, "sum.value": [1], "mean.value": 1}', digest(told))),
+    "NaN": ("record = ?, digest = ?", (told := '{"number": 3, "sum.value": NaN, "mean.value": 1}', digest(told))),
+    "infinity": ("record = ?, digest = ?", (told := '{"number": 3, "sum.value": 1e999, "mean.value": 1}', digest(told))),
+    "half a pair": ("record = ?, digest = ?", (told := '{"number": 3, "sum.value": "\\ud800"}', digest(told))),
+    "huge": ("record = zeroblob(20000000)", ()),
+    "a huge text": ("record = hex(zeroblob(10000000))", ()),
+    "seconds that are a text": ("seconds = 'long'", ()),
+    "seconds that are bytes": ("seconds = x'00'", ()),
+    "infinite seconds": ("seconds = 9e999", ()),
+    "negative seconds": ("seconds = -1", ()),
+    "a key that is bytes": ("key = CAST(key AS BLOB)", ()),
+    "a key that is no UTF-8": ("key = CAST(x'ff' AS TEXT)", ()),
+}  # fmt: skip
+"""What somebody else may have written into the row of cell 3."""
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_record_that_was_changed_in_the_file_is_computed_again(tmp_path: Path, what: str) -> None:
+    """A row that does not hold the cell's own record, whole, is not taken for it, and stops nothing; the others are."""
+    path, store = toystudy.written(tmp_path), tmp_path / "cells.sqlite"
+    states(path, store)
+    change, values = FOREIGN[what]
+    with contextlib.closing(sqlite3.connect(store)) as db:
+        assert db.execute(f"UPDATE cells SET {change} WHERE label = 'cell 3'", values).rowcount == 1  # noqa: S608
+        db.commit()
+    assert states(path, store) == {"kept": 5, "computed": 1}
+    assert states(path, store) == {"kept": 6}
+
+
+def test_a_row_of_nothing_is_computed_again(tmp_path: Path) -> None:
+    """Where another program made the table anew, without its constraints, NULL is no record, digest, key or time."""
     path, store = toystudy.written(tmp_path), tmp_path / "cells.sqlite"
     states(path, store)
     with contextlib.closing(sqlite3.connect(store)) as db:
-        db.execute("UPDATE cells SET record = replace(record, 'mean', 'moan') WHERE label = 'cell 3'")
+        db.execute("CREATE TABLE free AS SELECT * FROM cells")
+        db.execute("DROP TABLE cells")
+        db.execute("ALTER TABLE free RENAME TO cells")
+        for number, name in enumerate(("record", "digest", "key", "seconds")):
+            db.execute(f"UPDATE cells SET {name} = NULL WHERE label = 'cell {number}'")  # noqa: S608
         db.commit()
-    assert states(path, store) == {"kept": 5, "computed": 1}
+    assert states(path, store) == {"kept": 2, "computed": 4}
+
+
+@pytest.mark.parametrize("change", ["DROP TABLE cells", "ALTER TABLE cells RENAME COLUMN record TO row"])
+def test_a_store_without_its_table_is_damaged(
+    tmp_path: Path, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A store whose table is gone, or another, is refused as damaged, and not for want of room."""
+    path = toystudy.written(tmp_path)
+    argv = ["report", str(path), "-o", str(tmp_path), "--quiet", "--jobs", "1"]
+    assert main(argv) == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "cells.sqlite")) as db:
+        db.execute(change)
+    assert main(argv) == 2
+    assert "cells.sqlite is damaged, or no store of finished cells; move it away" in sentence(None, capsys)
 
 
 # --- Where cells are computed ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from qsim.errors import InputError, enumerate_names, nearest
+from qsim.errors import InputError, enumerate_names, nearest, shown
 from qsim.files import hexadecimal, read_toml
 from qsim.folders import folder
 from qsim.formats.build import (
@@ -21,7 +21,7 @@ from qsim.formats.build import (
     p3109_format,
     table_format,
 )
-from qsim.formats.format import SPECIALS, Format, Grid
+from qsim.formats.format import SPECIALS, WIDEST_TABLE, Format, Grid
 
 __all__ = ["catalogue", "get_format", "load_formats"]
 
@@ -44,6 +44,12 @@ OPTIONAL: Mapping[str, Mapping[str, Any]] = {
 }
 """The keys of an entry, by kind, with their types. A number may be written as a string in C99's hexadecimal notation."""
 
+LONGEST_NAME = 100
+"""Characters of a name: it stands in sentences, tables and the names of files."""
+
+MOST_ENTRIES = 1 << WIDEST_TABLE
+"""Of a list: a table of values has no more of them."""
+
 HEXADECIMAL = re.compile(r"[+-]?0x[0-9a-f]*\.?[0-9a-f]*(p[+-]?\d{1,5})?", re.IGNORECASE | re.ASCII)
 
 
@@ -61,22 +67,27 @@ def _entry(path: Path, number: int, entry: Any) -> Iterator[Format]:
     where = f"{path}: format {number}"
     if not isinstance(entry, dict):
         raise InputError(f"{where} is not a table of keys; write [[format]] above its keys")
-    if isinstance(entry.get("name"), str):
-        where += f" ({entry['name']})"
+    name = entry.get("name")
+    if isinstance(name, str):
+        if len(name) > LONGEST_NAME or not name.isprintable():
+            raise InputError(f"{where}: name = {shown(name)} must be at most {LONGEST_NAME} printable characters")
+        where += f" ({name})"
     kind = entry.get("kind")
     if not isinstance(kind, str) or kind not in NEEDED:
-        raise InputError(f"{where}: kind is {kind!r}; it must be {enumerate_names(map(repr, NEEDED))}")
+        raise InputError(f"{where}: kind is {shown(kind)}; it must be {enumerate_names(map(repr, NEEDED))}")
     types = {**COMMON, **NEEDED[kind], **OPTIONAL[kind]}
     fields = {}
     for key, value in entry.items():
         if key not in types:
-            raise InputError(f"{where}: unknown key {key!r}; did you mean {nearest(key, types)}?")
+            raise InputError(f"{where}: unknown key {shown(key)}; did you mean {nearest(key, types)}?")
         fields[key] = _typed(where, key, value, types[key])
     for key in (*COMMON, *NEEDED[kind]):
         if key not in fields:
             raise InputError(f"{where}: key {key!r} is missing")
     if not fields["name"]:
         raise InputError(f"{where}: name is empty; give it one")
+    if isinstance(widths := fields.get("bits"), tuple) and len(set(widths)) < len(widths):
+        raise InputError(f"{where}: bits = {shown(list(widths))} has a width twice; each makes a format of its own")
     del fields["kind"]
     try:
         yield from _formats(kind, fields)
@@ -89,7 +100,9 @@ def _typed(where: str, key: str, value: Any, expected: Any) -> Any:
     item = expected.__args__[0] if hasattr(expected, "__args__") else expected
     if item is not expected:
         if not isinstance(value, list) or not value:
-            raise InputError(f"{where}: {key} = {value!r} must be a list of {item.__name__} that is not empty")
+            raise InputError(f"{where}: {key} = {shown(value)} must be a list of {item.__name__} that is not empty")
+        if len(value) > MOST_ENTRIES:
+            raise InputError(f"{where}: {key} has {len(value)} entries, and a format has at most {MOST_ENTRIES} values")
         return tuple(_typed(where, key, one, item) for one in value)
     if expected is float and type(value) in (int, float, str):
         try:
@@ -97,13 +110,13 @@ def _typed(where: str, key: str, value: Any, expected: Any) -> Any:
         except (ValueError, OverflowError):
             hint = "; a string is hexadecimal, such as '0x1.8p-3'" if isinstance(value, str) else ""
             raise InputError(
-                f"{where}: {key} has {value!r}, which is no number that a float64 can hold{hint}"
+                f"{where}: {key} has {shown(value)}, which is no number that a float64 can hold{hint}"
             ) from None
         if isinstance(value, int) and int(number) != value:
-            raise InputError(f"{where}: {key} has {value!r}, which is no number that a float64 can hold")
+            raise InputError(f"{where}: {key} has {shown(value)}, which is no number that a float64 can hold")
         return number
     if type(value) is not expected:
-        raise InputError(f"{where}: {key} = {value!r} must be of type {expected.__name__}")
+        raise InputError(f"{where}: {key} = {shown(value)} must be of type {expected.__name__}")
     return value
 
 

@@ -190,9 +190,12 @@ def run(
     try:
         known = dict(store.kept(frozenset(keys))) if store else {}
         for i, key in enumerate(keys):
-            if key in known:
-                record, took = known[key]
-                records[i] = json.loads(record)
+            if key not in known:
+                continue
+            text, took = known[key]
+            record = _of_cell(text, cells[i])
+            if record is not None:
+                records[i] = record
                 watch.step(Step(label=cells[i].label, key=key, state="kept", cost=cells[i].cost, seconds=took))
         kept = len(records)
         order = sorted((i for i in range(len(cells)) if i not in records), key=lambda i: -cells[i].cost)
@@ -244,6 +247,23 @@ def _unless_edited(done: Done, kind: Kind, cell: Any, read: Mapping[str, str]) -
         return done
     words = f"{', '.join(names)} changed while it was computed; the same command computes it again"
     return Done(index=done.index, error=words, trace=words + "\n", seconds=done.seconds)
+
+
+def _of_cell(text: str, cell: Any) -> Record | None:
+    """Return the record that was kept for a cell; `None` where the text is no such record, and the cell is computed again.
+
+    It is a flat object of JSON, which holds fields of the cell, each with its value.
+    """
+    try:
+        record = json.loads(text)
+        json.dumps(record, ensure_ascii=False, allow_nan=False).encode()  # as the report will write it
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or any(isinstance(part, dict | list) for part in record.values()):
+        return None
+    fields = json.loads(json.dumps(dataclasses.asdict(cell)))
+    shared = fields.keys() & record.keys()
+    return record if shared and all(record[name] == fields[name] for name in shared) else None
 
 
 def _key(kind: str, cell: Any, read: Mapping[str, str], source: str) -> str:

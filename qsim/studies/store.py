@@ -29,6 +29,14 @@ TABLE = """CREATE TABLE cells (
     key TEXT PRIMARY KEY, label TEXT NOT NULL, record TEXT NOT NULL, seconds REAL NOT NULL, digest TEXT NOT NULL
 )"""
 
+LARGEST = 1 << 24
+"""Bytes of a record: one is a row of numbers, and what is larger was put there by somebody else."""
+
+KEPT = f"""SELECT key, record, seconds, digest FROM cells
+    WHERE typeof(key) = 'text' AND typeof(record) = 'text' AND typeof(digest) = 'text' AND typeof(seconds) = 'real'
+    AND seconds >= 0 AND seconds < 9e999 AND length(CAST(record AS BLOB)) <= {LARGEST}"""
+"""The rows that may be ours: another program that wrote to the table may have put anything there."""
+
 Kept = tuple[str, float]
 """A record as JSON, and the seconds that it took."""
 
@@ -43,6 +51,7 @@ class Store:
         """Open the file, made if missing; refuse one that another run holds, that is damaged or that is none of ours."""
         with self._in_a_sentence():
             self._db = sqlite3.connect(self.path, timeout=1.0, isolation_level=None)
+            self._db.text_factory = bytes  # a text may be none
             try:
                 self._open()
             except BaseException:
@@ -79,9 +88,11 @@ class Store:
     def kept(self, keys: Container[str]) -> Iterator[tuple[str, Kept]]:
         """Yield those of `keys` whose records are kept and whole, with the records."""
         with self._in_a_sentence():
-            for key, record, seconds, digest in self._db.execute("SELECT key, record, seconds, digest FROM cells"):
-                if key in keys and digest == _digest(record):
-                    yield key, (record, seconds)
+            for key, record, seconds, digest in self._db.execute(KEPT):
+                with contextlib.suppress(UnicodeDecodeError):
+                    name, text = key.decode(), record.decode()
+                    if name in keys and digest == _digest(text).encode():
+                        yield name, (text, seconds)
 
     def put(self, key: str, label: str, record: str, seconds: float) -> None:
         """Keep a record; it is on the disk when this returns."""
@@ -105,7 +116,7 @@ class Store:
                 raise InputError(
                     f"{self.path.parent}: another run is writing there; wait for its end, or name another folder with -o"
                 ) from None
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):  # as for a table that is gone
                 raise InputError(
                     f"{self.path} is damaged, or no store of finished cells; move it away to start again, or name "
                     "another folder with -o"
