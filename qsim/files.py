@@ -27,7 +27,7 @@ try:
 except ImportError:  # not a POSIX system: files of killed writers stay
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["hexadecimal", "read_npz", "read_toml", "read_toml_and_text", "remove_unfinished", "whole"]
+__all__ = ["hexadecimal", "read_npz", "read_text", "read_toml", "read_toml_and_text", "remove_unfinished", "whole"]
 
 LARGEST_TOML = 3 << 20
 """Bytes of a TOML file: those of the largest table of values, each of them with all its digits; it is read in a second."""
@@ -155,6 +155,23 @@ def _read_array(content: Any, size: int) -> Any:
     if content.read(1):  # at its end the checksum is held against what was read
         raise ValueError
     return data.view(dtype).reshape(shape, order="F" if header[2] == "True" else "C")
+
+
+def read_text(path: Path, most: int) -> str:
+    """Return the text of a file of at most `most` bytes; raise `InputError` naming it if it is none, or cannot be read."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise InputError(f"{path}: is no file")
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(data) > most:
+        raise InputError(f"{path}: has more than {most >> 20} MiB")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is no text in UTF-8") from None
 
 
 def hexadecimal(text: str) -> Fraction:

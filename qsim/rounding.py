@@ -376,7 +376,9 @@ def check_eps(eps: Any) -> float:
     """Return a threshold as a float; refuse what is no multiple of 2^-64 in [0, 1): 64-bit fractions decide no other."""
     threshold = number(eps)
     if not 0 <= threshold < 1:
-        raise InputError(f"eps = {shown(eps)} must be a number with 0 <= eps < 1; RDN is the rounding that never goes up")
+        raise InputError(
+            f"eps = {shown(eps)} must be a number with 0 <= eps < 1; RDN is the rounding that never goes up"
+        )
     if threshold * 2.0**64 % 1:  # both operations are exact
         raise InputError(f"eps = {shown(eps)} is no multiple of 2^-64; every number from 2^-12 on is, and so is 0")
     return threshold

@@ -367,6 +367,18 @@ def test_cells_are_a_table_for_other_programs(result: Result) -> None:
     assert float(rows[0][1]) == 0.1 + 0.2
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "=1,2", '="a"', "=", "-f.toml#x"])
+def test_a_table_holds_no_formula(result, text):
+    """A text that a spreadsheet would compute has an apostrophe before it, as an entry and as a name; no number has."""
+    import csv
+
+    cells = ({"arm": text, text: 1, "x.value": -0.5, "y": "a" + text, "z": -3, "n": None},)
+    content = report.render(dataclasses.replace(result, cells=cells))["cells.csv"].decode()
+    head, row = csv.reader(io.StringIO(content, newline=""))
+    assert head == ["arm", f"'{text}", "x.value", "y", "z", "n"]
+    assert row == [f"'{text}", "1", "-0.5", "a" + text, "-3", ""]
+
+
 def test_failed_cells_are_named_on_every_page(result: Result) -> None:
     """A cell that raised is on the pages and in the summary with its parameters, its error and its traceback file."""
     failure = Failure(

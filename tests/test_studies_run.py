@@ -264,9 +264,7 @@ def test_a_row_of_nothing_is_computed_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["DROP TABLE cells", "ALTER TABLE cells RENAME COLUMN record TO row"])
-def test_a_store_without_its_table_is_damaged(
-    tmp_path: Path, change: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_store_without_its_table_is_damaged(tmp_path: Path, change: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A store whose table is gone, or another, is refused as damaged, and not for want of room."""
     path = toystudy.written(tmp_path)
     argv = ["report", str(path), "-o", str(tmp_path), "--quiet", "--jobs", "1"]

@@ -8,13 +8,14 @@ import json
 import os
 import shlex
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from qsim.errors import InputError
+from qsim.errors import InputError, shown
 from qsim.interrupts import terminable
 from qsim.verdicts import Outcome
 
@@ -29,6 +30,11 @@ __all__ = ["add", "run"]
 REPORTS = Path("qsim-reports")
 STORE = "cells.sqlite"
 """Where finished cells are kept, in the folder of the report."""
+
+PAGES = ("report.html", "report.md", "cells.csv", "provenance.json", "result.json")
+"""What a report writes there, beside the files of `FOLDERS`."""
+
+FOLDERS = ("figures", "failures")
 
 MOST = 1024
 """The processes that may be asked for; each takes a hundred megabytes before it computes anything."""
@@ -120,8 +126,13 @@ def run(args: argparse.Namespace) -> int:
     if not args.output:
         import qsim.report
 
-        with told(REPORTS):
+        try:
             qsim.report.write_index(REPORTS)
+        except OSError as error:
+            print(
+                f"qsim: {REPORTS / 'index.html'}: cannot be written ({error.strerror}); the reports are",
+                file=sys.stderr,
+            )
     expected = all(as_expected(claim, quick=args.quick) for result in results for claim in result.claims)
     return 0 if expected and not any(result.failures for result in results) else 1
 
@@ -139,7 +150,11 @@ def run_all(studies: Sequence[Study], jobs: int, args: argparse.Namespace, began
         if isinstance(chosen, Dask):
             for study in studies:
                 needs(study, size, chosen.memory)
-        folders = [prepared(args.output or REPORTS / study.name) for study in studies]
+        folders = [args.output or REPORTS / study.name for study in studies]
+        for study, folder in zip(studies, folders, strict=True):
+            refuse_another(folder, study)
+        for folder in folders:
+            prepared(folder)
         for study, folder in zip(studies, folders, strict=True):
             results.append(report(study, folder, chosen, args, began))
             began = time.perf_counter()
@@ -175,12 +190,54 @@ def prepared(folder: Path) -> Path:
     """Make `folder` and see that it can be written before an hour of work goes into it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".qsim-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); name another folder with -o") from None
     return folder
+
+
+def refuse_another(folder: Path, study: Study) -> None:
+    """Refuse a folder in which the report would take the place of something else than an earlier report on this study."""
+    for name in (*PAGES, STORE, *FOLDERS):
+        path = folder / name
+        if os.path.lexists(path) and not (path.is_dir() if name in FOLDERS else path.is_file()):
+            kind = "folder" if name in FOLDERS else "file"
+            raise InputError(f"{path} is there and is no {kind}; move it away, or name another folder with -o")
+    there = next((folder / name for name in PAGES if (folder / name).exists()), None)
+    if there is None:
+        return
+    other, file = read_json(folder / "result.json").get("study"), read_json(folder / "provenance.json").get("file")
+    if not isinstance(other, str):
+        if not (folder / STORE).is_file():
+            raise InputError(f"{there} is there, and is no part of a report of qsim's; name another folder with -o")
+    elif other != study.name:
+        raise InputError(f"{folder} holds the report on the study {shown(other)}; name another folder with -o")
+    elif isinstance(file, str) and file != place_of(study, folder) and (folder / file).exists():
+        which = os.path.normpath(folder / file) if file else "the one that comes with qsim"
+        raise InputError(
+            f"{folder} holds the report on another study of that name, {which}; name another folder with -o"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a file holds; an empty one if it holds none or cannot be read."""
+    from qsim.files import read_text
+    from qsim.studies.result import LARGEST
+
+    try:
+        plain = json.loads(read_text(path, LARGEST))
+    except (ValueError, RecursionError, MemoryError):
+        return {}
+    return plain if isinstance(plain, dict) else {}
+
+
+def place_of(study: Study, folder: Path) -> str:
+    """Return where a study's file lies, as seen from the folder of its report; "" for one that comes with qsim."""
+    from qsim.studies import available
+
+    file, known = study.path.resolve(), available().get(study.name)
+    return "" if known and known.resolve() == file else os.path.relpath(file, folder.resolve())
 
 
 @contextlib.contextmanager
@@ -206,11 +263,12 @@ def report(study: Study, folder: Path, executor: Executor, args: argparse.Namesp
     """Run one study, write its report to `folder`, and print the verdicts."""
     import qsim.report
     import qsim.studies
+    from qsim.files import remove_unfinished
 
     watch = watcher(study.name, args)
     with qsim.studies.Store(folder / STORE) as store:
-        for part in folder.glob("**/.qsim-*"):  # of a run that was killed: this one alone is in the folder now
-            part.unlink(missing_ok=True)
+        for place in (folder, *(folder / name for name in FOLDERS)):
+            remove_unfinished(place)  # what a killed run left
         if args.fresh:
             store.clear()
         try:
@@ -226,7 +284,7 @@ def report(study: Study, folder: Path, executor: Executor, args: argparse.Namesp
             )
             raise
         with told(folder), explained(folder):
-            written = qsim.report.write(finished.result, folder, beside(study, finished, began, args.argv))
+            written = qsim.report.write(finished.result, folder, beside(study, folder, finished, began, args.argv))
     tell(study, finished, folder, written["report.html"], args)
     return finished.result
 
@@ -242,12 +300,15 @@ def watcher(name: str, args: argparse.Namespace) -> Tally:
     return Bars(name) if sys.stderr.isatty() else Lines(name)
 
 
-def beside(study: Study, finished: Finished, began: float, argv: Sequence[str]) -> Callable[[], Mapping[str, str]]:
+def beside(
+    study: Study, folder: Path, finished: Finished, began: float, argv: Sequence[str]
+) -> Callable[[], Mapping[str, str]]:
     """Return what makes the files beside a report that are of this run alone: where it came from, and what failed."""
     from qsim.studies.machine import provenance
 
     def files() -> Mapping[str, str]:
         facts = provenance(study, finished, shlex.join(["qsim", *argv]), time.perf_counter() - began)
+        facts["file"] = place_of(study, folder)
         return {**finished.traces, "provenance.json": json.dumps(facts, indent=1, allow_nan=False) + "\n"}
 
     return files
@@ -286,14 +347,21 @@ def told(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def explained(folder: Path) -> Iterator[None]:
     """Say in a sentence that the cells could not be made a report of, and leave the traceback: a fault of ours, not theirs."""
+    from qsim.files import whole
+    from qsim.report import is_trace
+    from qsim.studies.result import TRACE
+
     try:
         yield
     except (InputError, OSError):
         raise
     except Exception as error:  # noqa: BLE001 - a fault of ours must not take a week's cells with it
         trace = folder / "failures" / "report.txt"
+        if trace.exists() and not is_trace(trace):  # of somebody else
+            trace = trace.with_name("report-of-qsim.txt")
         trace.parent.mkdir(exist_ok=True)
-        trace.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
+        with whole(trace) as file:
+            file.write(f"{TRACE}\n\n{traceback.format_exc()}".encode(errors="backslashreplace"))
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
             f"{folder}: no report could be made ({reason}); the cells that finished are kept, and {trace} says more, which "
@@ -312,16 +380,12 @@ def compare(a: Path, b: Path, *, as_json: bool) -> int:
 
 def loaded(path: Path) -> Result:
     """Return the result in a folder, or in a file; raise `InputError` if there is none."""
-    from qsim.studies import Result
+    from qsim.studies.result import read_result
 
-    file = path / "result.json" if path.is_dir() else path
     try:
-        return Result.from_json(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); give the folder of a report") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{file} holds no result of a study ({reason}); give the folder of a report") from None
+        return read_result(path / "result.json" if path.is_dir() else path)
+    except InputError as error:
+        raise InputError(f"{error}; give the folder of a report") from None
 
 
 def index(folder: Path) -> int:

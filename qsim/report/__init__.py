@@ -18,9 +18,9 @@ from qsim.report import figures, html, markdown, text
 from qsim.report.difference import Difference, difference
 from qsim.report.index import write_index
 from qsim.report.text import summary
-from qsim.studies.result import Result
+from qsim.studies.result import FORMULA, TRACE, Result
 
-__all__ = ["Difference", "difference", "render", "summary", "write", "write_index"]
+__all__ = ["Difference", "difference", "is_trace", "render", "summary", "write", "write_index"]
 
 
 def render(result: Result) -> dict[str, bytes]:
@@ -42,15 +42,32 @@ def render(result: Result) -> dict[str, bytes]:
 def cells_csv(cells: Iterable[Mapping[str, Any]]) -> str:
     """Return the records as comma-separated values (RFC 4180): a column for each key, empty where a record has not the key.
 
-    Numbers have the digits that read back as the same float64.
+    Numbers have the digits that read back as the same float64. A text that a spreadsheet would take for a formula, since it
+    begins with = + - @, a tab or a carriage return, has an apostrophe before it (OWASP, "CSV Injection").
     """
     records = list(cells)
     names = list(dict.fromkeys(name for record in records for name in record))
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([record.get(name, "") for name in names] for record in records)
+    plain = csv.writer(text, lineterminator="\n")
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a carriage return alone brings no quotes
+    for row in (names, *([record.get(name, "") for name in names] for record in records)):
+        writer = quoted if any("\r" in str(entry) for entry in row) else plain
+        writer.writerow(map(_no_formula, row))
     return text.getvalue()
+
+
+def _no_formula(entry: Any) -> Any:
+    return f"'{entry}" if isinstance(entry, str) and entry.startswith(FORMULA) else entry
+
+
+def is_trace(path: Path) -> bool:
+    """Return whether a file is a traceback that a report wrote: other people have texts in a folder called `failures` too."""
+    head = TRACE.encode() + b"\n"
+    with contextlib.suppress(OSError):
+        if path.is_file():  # a pipe would be waited for
+            with path.open("rb") as file:
+                return file.read(len(head)) == head
+    return False
 
 
 def nothing() -> Mapping[str, str]:
@@ -65,7 +82,7 @@ def write(
 
     `others()`, asked once all is rendered, gives further files as name to content. Every file appears whole or not at all,
     and none before all are on disk; `result.json` comes last, so that a folder that holds it holds the rest. Tracebacks of
-    an earlier run go. Raises `OSError` if that fails.
+    an earlier run go, and nothing else does. Raises `OSError` if that fails.
     """
     files = render(result)
     files = {**{name: content.encode() for name, content in others().items()}, **files}
@@ -77,6 +94,7 @@ def write(
             file.write(content)
             file.flush()  # on disk before any takes its place
     for old in Path(folder).glob("failures/*.txt"):
-        if old.relative_to(folder).as_posix() not in files:
-            old.unlink()
+        if old.relative_to(folder).as_posix() not in files and is_trace(old):
+            with contextlib.suppress(OSError):
+                old.unlink()
     return {name: Path(folder, name) for name in files}

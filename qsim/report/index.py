@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from qsim.errors import InputError
 from qsim.files import whole
 from qsim.report import html, text
-from qsim.studies.result import Result
+from qsim.studies.result import Result, read_result
 
 __all__ = ["write_index"]
 
@@ -27,18 +28,18 @@ class Row:
 def write_index(folder: str | os.PathLike[str]) -> Path:
     """Write `index.html` over the reports in the folders of `folder`, by name, and return its path.
 
-    A folder without a `result.json` that this version reads is passed over. Raises `OSError` if that fails.
+    A folder without a `result.json` that this version and this user can read is passed over. Raises `OSError` if that fails.
     """
     rows = []
-    for path in sorted(Path(folder).glob("*/result.json")):
+    for report in sorted(Path(folder).iterdir()):
         try:
-            result = Result.from_json(path.read_text(encoding="utf-8"))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            result = read_result(report / "result.json")
+        except InputError:
             continue
         found = [text.standing(claim) for claim in result.claims]
-        link = f"{quote(path.parent.name)}/report.html"
+        link = f"{quote(os.fsencode(report.name))}/report.html"
         rows.append(Row(link, result, {name: found.count(name) for name in text.STANDINGS}))
     target = Path(folder, "index.html")
     with whole(target) as file:
-        file.write(html.index(rows).encode())
+        file.write(html.index(rows).encode(errors="backslashreplace"))  # JSON may hold half of a surrogate pair
     return target

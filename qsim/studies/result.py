@@ -11,14 +11,28 @@ import json
 import types
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from qsim.errors import InputError
+from qsim.files import read_text
 from qsim.verdicts import Outcome
 
-__all__ = ["Claim", "Failure", "Figure", "Panel", "Result", "Series", "Table", "json_lines"]
+__all__ = [
+    "FORMULA", "TRACE", "Claim", "Failure", "Figure", "Panel", "Result", "Series", "Table", "json_lines", "read_result",
+]  # fmt: skip
 
 SCHEMA = 2
 """Raised whenever a reader of an older `result.json` would misread a newer one."""
+
+LARGEST = 1 << 26
+"""Bytes of a result that is read."""
+
+TRACE = "qsim report: what failed, and where"
+"""The first line of every file of `failures/`, by which it is told from those of other people."""
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a text begins that a spreadsheet takes for a formula (OWASP, "CSV Injection")."""
 
 Cell = str | int | float | None
 """One entry of a table: `None` is "no such number here"."""
@@ -202,6 +216,16 @@ class Result:
             found = plain.get("schema") if isinstance(plain, dict) else None
             raise ValueError(f"result.json has schema {found!r}; this version of qsim reads schema {SCHEMA}")
         return typing.cast("Result", _load(cls, plain))
+
+
+def read_result(path: Path) -> Result:
+    """Return the result in a `result.json`; raise `InputError` naming the file for whatever is wrong with it."""
+    text = read_text(path, LARGEST)
+    try:
+        return Result.from_json(text)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} holds no result of a study ({reason})") from None
 
 
 WIDTH = 120

@@ -16,7 +16,7 @@ from qsim.kernels.threads import one_blas_thread
 from qsim.studies import machine
 from qsim.studies.executors import Done, Executor, Here, find_libraries
 from qsim.studies.executors import failed as failed_by
-from qsim.studies.result import Claim, Failure, Result
+from qsim.studies.result import TRACE, Claim, Failure, Result
 from qsim.studies.source import Source, source_of
 from qsim.studies.store import Store
 from qsim.studies.study import KINDS, Study
@@ -223,7 +223,7 @@ def run(
     return Finished(
         result=dataclasses.replace(result, failures=tuple(failures)),
         traces={
-            failure.trace: f"{failure.label}\n{json.dumps(failure.parameters, indent=1)}\n\n{failed[i].trace}"
+            failure.trace: f"{TRACE}\n{failure.label}\n{json.dumps(failure.parameters, indent=1)}\n\n{failed[i].trace}"
             for i, failure in zip(sorted(failed), failures, strict=True)
         },
         source=source,

@@ -34,7 +34,7 @@ LARGEST = 1 << 24
 
 KEPT = f"""SELECT key, record, seconds, digest FROM cells
     WHERE typeof(key) = 'text' AND typeof(record) = 'text' AND typeof(digest) = 'text' AND typeof(seconds) = 'real'
-    AND seconds >= 0 AND seconds < 9e999 AND length(CAST(record AS BLOB)) <= {LARGEST}"""
+    AND seconds >= 0 AND seconds < 9e999 AND length(CAST(record AS BLOB)) <= {LARGEST}"""  # noqa: S608 - of a number
 """The rows that may be ours: another program that wrote to the table may have put anything there."""
 
 Kept = tuple[str, float]
@@ -116,7 +116,11 @@ class Store:
                 raise InputError(
                     f"{self.path.parent}: another run is writing there; wait for its end, or name another folder with -o"
                 ) from None
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):  # as for a table that is gone
+            if code in (
+                sqlite3.SQLITE_CORRUPT,
+                sqlite3.SQLITE_NOTADB,
+                sqlite3.SQLITE_ERROR,
+            ):  # as for a table that is gone
                 raise InputError(
                     f"{self.path} is damaged, or no store of finished cells; move it away to start again, or name "
                     "another folder with -o"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qsim.errors import InputError, enumerate_names, nearest
+from qsim.errors import InputError, enumerate_names, nearest, shown
 from qsim.files import read_toml_and_text
 from qsim.folders import folder
 from qsim.studies.lines import Place, lines_of
@@ -52,10 +53,17 @@ def find(name: str) -> Study:
     if name in known:
         return load(known[name], name)
     path = Path(name)
-    inside = bool(name) and path.is_dir()  # an empty name, as of a shell's variable that is not set, is not this folder
+    # By os.path, for a Path raises where the name is too long. An empty name, as of a shell's variable that is not set, is not
+    # this folder.
+    inside = bool(name) and os.path.isdir(path)  # noqa: PTH112
     path = path / "study.toml" if inside else path
-    if path.is_file():
-        return load(path, path.resolve().parent.name if path.name == "study.toml" else path.stem)
+    if os.path.isfile(path):  # noqa: PTH113
+        called = path.resolve().parent.name or "study" if path.name == "study.toml" else path.stem
+        try:
+            called.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{name!r} is no name in UTF-8, after which a report could be called; rename it") from None
+        return load(path, called)
     also = ", and that folder holds no study.toml" if inside else ", nor is that a file" if path.suffix else ""
     raise InputError(f"no study is called {name!r}{also}; did you mean {nearest(name, known)}?")
 
@@ -70,7 +78,7 @@ def load(path: Path, name: str) -> Study:
         if not isinstance(header[key], str) or not header[key].strip():
             raise place.refuse(f"key {key!r} is missing or not a text", key)
     if header["kind"] not in KINDS:
-        raise place.refuse(f"kind is {header['kind']!r}; it must be {enumerate_names(map(repr, KINDS))}", "kind")
+        raise place.refuse(f"kind is {shown(header['kind'])}; it must be {enumerate_names(map(repr, KINDS))}", "kind")
     text = {key: " ".join(value.split()) for key, value in header.items()}
     return Study(name=name, path=path, tables=tables, place=place, **text)
 
@@ -81,11 +89,11 @@ def expect(place: Place, table: Any, keys: Mapping[str, type | tuple[type, ...]]
         raise place.refuse("it is missing or not a table")
     for key, value in table.items():
         if key not in keys:
-            raise place.refuse(f"unknown key {key!r}; did you mean {nearest(key, keys)}?", key)
+            raise place.refuse(f"unknown key {shown(key)}; did you mean {nearest(key, keys)}?", key)
         kinds = keys[key] if isinstance(keys[key], tuple) else (keys[key],)
         if type(value) not in kinds:  # type: ignore[operator]
             names = enumerate_names(k.__name__ for k in kinds)  # type: ignore[union-attr]
-            raise place.refuse(f"{key} = {value!r} must be of type {names}", key)
+            raise place.refuse(f"{key} = {shown(value)} must be of type {names}", key)
     for key in keys:
         if key not in table:
             raise place.refuse(f"key {key!r} is missing")

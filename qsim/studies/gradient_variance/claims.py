@@ -17,7 +17,7 @@ from qsim.formats import get_format
 from qsim.measure import Estimate, Family, Interval, floor_fit, judge, log_slope, pool, quotient
 from qsim.rounding import Mode
 from qsim.studies.gradient_variance.cell import ALL, LAST, estimate, variance_of
-from qsim.studies.gradient_variance.plan import Plan
+from qsim.studies.gradient_variance.plan import BOTH, FAULT, PER_SAMPLE, Plan, compared
 from qsim.studies.gradient_variance.point import Point
 from qsim.studies.result import Claim
 from qsim.verdicts import Outcome
@@ -25,9 +25,6 @@ from qsim.verdicts import Outcome
 __all__ = ["Check", "Judged", "decide", "families", "noise", "noisy", "predicted_noise", "series", "slope"]
 
 Record = dict[str, Any]
-BOTH = f"{LAST}bwd_act+bwd_grad"
-PER_SAMPLE = ("bwd_act", "bwd_grad", "bwd_act+bwd_grad", f"{LAST}bwd_grad", BOTH)
-"""The point sets whose roundings are drawn anew for each sample, and that do not touch the forward pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +143,7 @@ def exact_variance(records: Sequence[Record], at: Point, margin: Mapping[str, An
 def one_over_b(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
     """Check the slope of log variance against log batch, for roundings drawn anew for each sample."""
     for label, group in families(records, PER_SAMPLE, mode="SR"):
-        if group[0]["arm"] in (*margin["arms"], "fault") and len(group) > 1:
+        if group[0]["arm"] in (*margin["arms"], FAULT) and len(group) > 1:
             yield Check(label=label, estimate=slope(group), low=margin["slope"][0], high=margin["slope"][1])
 
 
@@ -224,8 +221,7 @@ def bit_ratio(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) ->
 def pairs(records: Sequence[Record], margin: Mapping[str, Any]) -> Iterator[tuple[str, list[Record], list[Record]]]:
     """Return, for each pair of the margin, a label and the last layer's records at k-1 and at k bits."""
     for arm, more, fewer in margin["pairs"]:
-        points = f"{LAST}bwd_grad" if arm == "underflow" else BOTH
-        groups = [series(records, arm=arm, format=name, points=points, mode="SR") for name in (fewer, more)]
+        groups = [series(records, arm=arm, format=name, points=compared(arm), mode="SR") for name in (fewer, more)]
         if all(groups):
             yield f"{more} to {fewer} ({arm})", groups[0], groups[1]
 
@@ -357,21 +353,8 @@ def decide(plan: Plan, records: Sequence[Record], at: Point) -> tuple[list[Claim
     claims = []
     for key, (name, fault, checks) in work.items():
         judged[key] = [Judged(c, i := family.interval(c.estimate), c.judge(i)) for c in checks]
-        idle = [] if fault else untested(plan, plan.margins[name])
-        claims.append(_claim(key, name, fault, judged[key], plan.margins[name], family, idle))
+        claims.append(_claim(key, name, fault, judged[key], plan.margins[name], family))
     return claims, judged, family
-
-
-def untested(plan: Plan, margin: Mapping[str, Any]) -> list[str]:
-    """Return the arms, formats and pairs of a margin that no cell is of: a slip of the pen, or a grid that was cut."""
-    sound = [cell for cell in plan.cells if not cell.fault]
-    arms, formats = {cell.arm for cell in sound}, {(cell.arm, cell.format) for cell in sound}
-    nearest = {cell.format for cell in sound if cell.mode == "RNE"}
-    return [
-        *(f"arm {arm}" for arm in margin.get("arms", ()) if arm not in arms),
-        *(name for name in margin.get("formats", ()) if name not in nearest),
-        *(f"{a} to {b} ({arm})" for arm, a, b in margin.get("pairs", ()) if not {(arm, a), (arm, b)} <= formats),
-    ]
 
 
 def _claim(
@@ -381,7 +364,6 @@ def _claim(
     judged: Sequence[Judged],
     margin: Mapping[str, Any],
     family: Family,
-    idle: Sequence[str],
 ) -> Claim:
     words = STATEMENTS[name]
     outcomes = [j.outcome for j in judged]
@@ -404,8 +386,7 @@ def _claim(
         expected=Outcome.REFUTED if fault else Outcome.HELD,
         outcome=outcome,
         covered=f"{len(judged)} intervals{counted}, simultaneous with all {family.size} that claims rest on, at a "
-        f"false-alarm rate of {family.rate:g}"
-        + (f"; without {', '.join(idle)}, of which there is no cell" if idle else ""),
+        f"false-alarm rate of {family.rate:g}",
         evidence=evidence,
         figure="" if fault else words.figure,
         table="" if fault else words.table,

@@ -13,7 +13,6 @@ from qsim.measure import Estimate, Family, Interval, quotient
 from qsim.rounding import Mode
 from qsim.studies.gradient_variance.cell import ALL, LAST, estimate
 from qsim.studies.gradient_variance.claims import (
-    BOTH,
     Judged,
     bias,
     families,
@@ -25,7 +24,7 @@ from qsim.studies.gradient_variance.claims import (
     series,
     slope,
 )
-from qsim.studies.gradient_variance.plan import Plan
+from qsim.studies.gradient_variance.plan import BOTH, Plan
 from qsim.studies.gradient_variance.point import Point
 from qsim.studies.result import Cell, Claim, Figure, Panel, Result, Series, Table
 from qsim.studies.study import Study
