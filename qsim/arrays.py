@@ -55,7 +55,7 @@ from qsim.scales import (
     zeros_for,
 )
 
-__all__ = ["Counts", "decode", "encode", "inside_draws", "quantize", "quantize_draws", "random_words"]
+__all__ = ["Counts", "decode", "encode", "inside_draws", "quantize", "quantize_draws", "random_words", "round_piece"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,30 @@ def encode(
     codes = np.empty(array.shape, dtype) if out is None else _plain(out, array, dtype)
     _round(array, codes, how, plan, key, rbits, fresh=out is None, codes=True)
     return codes if out is None else out
+
+
+def round_piece(
+    x: NDArray[Any],
+    s: NDArray[Any] | None,
+    begin: int,
+    q: Quantizer,
+    *,
+    n: int | None = None,
+    key: Key | None = None,
+    rbits: ArrayLike | None = None,
+    codes: bool = False,
+) -> NDArray[Any]:
+    """Return the values or codes of a piece `x` of an array, as `quantize` or `encode` return them for the whole of it.
+
+    `s` is the scale of the whole where it lies over the piece, `begin` the number of its first element there, `n` the number of
+    random bits if one was stated, `rbits` the words of the piece.
+    """
+    how = How(q, q.sr_bits if n is None else n, q.eps, None)
+    plan = plan_of(how, x.dtype, codes=codes)
+    out = np.empty(x.shape, code_dtype(q.format) if codes else x.dtype)
+    place = None if key is None else Key(key.seed, key.stream, key.offset + begin)
+    _round(x, out, how, plan, place, rbits, fresh=True, codes=codes, derived=s)
+    return out
 
 
 def decode(
@@ -477,8 +501,12 @@ def _round(
     *,
     fresh: bool,
     codes: bool = False,
+    derived: NDArray[Any] | None = None,
 ) -> None:
-    """Round `array`, divided by its scale, into `out`; refuse random words that are not as the mode wants them, and NaN."""
+    """Round `array`, divided by its scale, into `out`; refuse random words that are not as the mode wants them, and NaN.
+
+    A scale that was `derived` from more than the array is not derived anew.
+    """
     q, n = how.q, how.n
     if key is not None and not isinstance(key, Key):
         raise InputError(f"key must be a qsim.Key, such as qsim.Key(seed=0), not {key!r}")
@@ -515,7 +543,7 @@ def _round(
         if s is None:
             s = how.scales.setdefault(array.dtype, given_scale(q.scale, array, q.order).reshape(()))
     elif q.scale != "none":
-        s = derive_scale(array, q)
+        s = derive_scale(array, q) if derived is None else derived
     if not fresh:  # what is read in pieces must not change as `out` is written
         s, given = (extra.copy() if extra is not None and _may_share(extra, out) else extra for extra in (s, given))
     round_array(array, out, how, plan, s, key, given, codes=codes, overlap=overlap)

@@ -23,6 +23,7 @@ from qsim.kernels import cpu
 from qsim.kernels.division import divide_all
 from qsim.kernels.parameters import addends, parameters
 from qsim.kernels.threads import in_parts
+from qsim.pieces import Pieces, Place
 from qsim.rounding import Mode, Order, Per, Quantizer, Saturation
 
 __all__ = [
@@ -46,6 +47,9 @@ PIECE = 1 << 16
 """Elements that are looked at in one go where no loop of ours does it."""
 
 SINGLE = np.dtype(np.float32)
+
+READ = 1 << 20
+"""Elements that are read from a file in one go."""
 
 INPUTS = ("float16", "bfloat16", "float32", "float64")
 """The types that bring numbers in, each named as its format."""
@@ -116,7 +120,7 @@ def rows_of(s: NDArray[Any], shape: tuple[int, ...]) -> int | None:
 
 
 @np.errstate(all="ignore")  # infinities, NaN and underflows are looked at here
-def derive_scale(x: NDArray[Any], q: Quantizer, lead: int = 0) -> NDArray[Any] | None:
+def derive_scale(x: NDArray[Any] | Pieces, q: Quantizer, lead: int = 0) -> NDArray[Any] | None:
     """Return the scale of `x`, of a shape that broadcasts against it; `None` for no scaling.
 
     It is float32 for float16, bfloat16 and float32, float64 for float64, and of the type of x with the order "input". With M
@@ -129,7 +133,11 @@ def derive_scale(x: NDArray[Any], q: Quantizer, lead: int = 0) -> NDArray[Any] |
     `quantize` returns. Raise `InputError` for an `x` that cannot be rounded, and for a frozen scale that its type rounds to
     zero or infinity.
     """
-    if not isinstance(q, Quantizer) or not isinstance(x, np.ndarray | np.generic) or x.dtype.name not in INPUTS:
+    if (
+        not isinstance(q, Quantizer)
+        or not isinstance(x, np.ndarray | np.generic | Pieces)
+        or x.dtype.name not in INPUTS
+    ):
         raise InputError("derive_scale takes an array of float16, bfloat16, float32 or float64, and a qsim.Quantizer")
     if q.scale == "none":
         return None
@@ -176,17 +184,16 @@ def _limits(fmt: Format, own: np.dtype[Any]) -> tuple[Any, ...]:
     return number, limit, number(normal.smallest_normal), number(normal.max)
 
 
-Place = tuple[slice, ...]
-
-
-def _pieces(x: NDArray[Any], axes: tuple[int, ...]) -> Iterator[tuple[Place, Place]]:
+def _pieces(
+    x: NDArray[Any] | Pieces, axes: tuple[int, ...], within: Place | None = None, most: int = 0
+) -> Iterator[tuple[Place, Place]]:
     """Yield where pieces of `x` lie that a cache holds, halves of halves, and where what is found along `axes` belongs."""
-    everywhere = tuple(slice(0, size) for size in x.shape)
+    everywhere = tuple(slice(0, size) for size in x.shape) if within is None else within
     waiting = [everywhere] if x.size else []
     while waiting:
         place = waiting.pop()
         sizes = [part.stop - part.start for part in place]
-        if math.prod(sizes) <= PIECE:
+        if math.prod(sizes) <= (most or PIECE):
             yield place, tuple(slice(0, 1) if axis in axes else part for axis, part in enumerate(place))
             continue
         axis = sizes.index(max(sizes))
@@ -195,7 +202,7 @@ def _pieces(x: NDArray[Any], axes: tuple[int, ...]) -> Iterator[tuple[Place, Pla
         waiting.extend((*place[:axis], part, *place[axis + 1 :]) for part in halves)
 
 
-def _largest(x: NDArray[Any], axes: tuple[int, ...], q: Quantizer) -> NDArray[Any]:
+def _largest(x: NDArray[Any] | Pieces, axes: tuple[int, ...], q: Quantizer) -> NDArray[Any]:
     """Return the largest finite magnitude along `axes`, which stay with length 1; 0 where there is none.
 
     Any patterns will do that ascend with magnitudes: those of float16 and bfloat16 are as good as those of float32.
@@ -205,6 +212,10 @@ def _largest(x: NDArray[Any], axes: tuple[int, ...], q: Quantizer) -> NDArray[An
     sign = 1 << (8 * x.dtype.itemsize - 1)
     shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
     found = np.zeros(shape, word)
+    if isinstance(x, Pieces):
+        for place, to in _pieces(x, axes, most=READ):
+            found[to] = np.maximum(found[to], _largest(x[place], axes, q).view(word))
+        return found.view(x.dtype)
     rows = rows_of(found, x.shape)
     if rows and x.flags.c_contiguous and x.size:
         u, flat = x.view(word).reshape(rows, -1), found.reshape(-1)
@@ -233,7 +244,9 @@ def is_real(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "fiu" or (dtype.kind == "V" and dtype.names is None and np.can_cast(dtype, np.float64))
 
 
-def given_scale(scale: ArrayLike, x: NDArray[Any], order: Order, lead: int = 0, *, zeros: bool = False) -> NDArray[Any]:
+def given_scale(
+    scale: ArrayLike, x: NDArray[Any] | Pieces, order: Order, lead: int = 0, *, zeros: bool = False
+) -> NDArray[Any]:
     """Return a frozen scale in the type of quotients of `x`, with `lead` axes before its own; `zeros`: it may be 0.
 
     Refuse what is not positive there.
@@ -265,7 +278,7 @@ def zeros_for(x: NDArray[Any], s: NDArray[Any]) -> tuple[NDArray[Any], NDArray[A
     return np.where(zero & ~np.isnan(x), np.copysign(x.dtype.type(0), x), x), np.where(zero, s.dtype.type(1), s), zero
 
 
-def _mean(x: NDArray[Any], axes: tuple[int, ...], q: Quantizer, own: np.dtype[Any]) -> NDArray[Any]:
+def _mean(x: NDArray[Any] | Pieces, axes: tuple[int, ...], q: Quantizer, own: np.dtype[Any]) -> NDArray[Any]:
     """Return the mean along `axes` of the finite magnitudes of `x`, rounded once, to the type `own`.
 
     n terms added in float64, in any order, and divided are off by less than (n + 4) 2^-53 of the result. Where the numbers at
@@ -281,8 +294,8 @@ def _mean(x: NDArray[Any], axes: tuple[int, ...], q: Quantizer, own: np.dtype[An
     near, slack = total / counts, (math.prod(x.shape[axis] for axis in axes) + 4) * 2.0**-53
     means, below, above = (_once(ends, own) for ends in (near, near * (1 - slack), near * (1 + slack)))
     for at in map(tuple, np.argwhere((below != above) | ~np.isfinite(near)).tolist()):
-        some = x[tuple(slice(None) if axis in axes else slice(k, k + 1) for axis, k in enumerate(at))]
-        whole = sum((_sum(_finite(some[place], q)[0].reshape(-1)) for place, _ in _pieces(some, axes)), Fraction(0))
+        some = tuple(slice(0, x.shape[axis]) if axis in axes else slice(k, k + 1) for axis, k in enumerate(at))
+        whole = sum((_sum(_finite(x[place], q)[0].reshape(-1)) for place, _ in _pieces(x, axes, some)), Fraction(0))
         means[at] = _nearest(whole / int(counts[at]), number_format(own))
     return means
 

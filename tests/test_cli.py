@@ -232,3 +232,23 @@ def test_a_full_disk_is_reported() -> None:
     with Path("/dev/full").open("w") as full:
         done = process("-m", "qsim", "formats", stdout=full)
     assert (done.returncode, done.stderr) == (2, "qsim: No space left on device\n")
+
+
+def test_a_sentence_is_one_line_and_commands_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names with line feeds and escape sequences, and those that are no UTF-8, are shown by their codes."""
+    for name, shown in (("a\nb", r"a\nb"), ("\x1b[31mred", r"\x1b[31mred"), (os.fsdecode(b"\xff"), r"\udcff")):
+        assert main(["quantize", str(tmp_path / f"{name}.npy"), "-f", "e4m3", "-o", "y.npy"]) == 2
+        assert capsys.readouterr().err == f"qsim: {tmp_path}/{shown}.npy: No such file or directory\n"
+
+
+def test_too_little_memory_is_said_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where memory ends, whatever the command, there is no traceback."""
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("qsim.cli.show.run", full)
+    assert main(["show", "e4m3"]) == 2
+    assert capsys.readouterr().err.startswith("qsim: there is not enough memory;")

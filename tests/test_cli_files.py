@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import qsim
-from qsim.cli import files, main
+from qsim.cli import files, main, quantize
 from qsim.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -129,6 +129,46 @@ def test_nothing_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert Path("y.txt").read_bytes() == b""
 
 
+@pytest.mark.parametrize(
+    ("text", "options", "zeros", "underflowed", "on_grid"),
+    [
+        ("1e-400\n0\n-1e-400\n5e-324\n", [], 2, 3, 1),
+        ("0x1p-2000\n0x0p9\n-0x.0001p-1074\n0x0.0p0\n", [], 2, 2, 2),
+        ("0e-999999999 0.000e400 -0 .0 0.\n", [], 0, 0, 5),
+        ("1e-999999999\n", [], 1, 1, 0),
+        ("1e-46 1e-40 0\n", ["--dtype", "float32"], 1, 2, 1),
+        ("1e-46 1e-40 0\n", [], 0, 2, 1),
+        ("1e-400, 1, 2\n3, 1e-400, 0\n", ["--scale", "absmax", "--codes"], 2, 2, 2),
+        ("1e-400\n1\n", ["-r", "SR", "--seed", "1"], 1, 1, 1),
+        ("1e-400\n1\n", ["-r", "RUP"], 1, 1, 1),
+    ],
+)
+def test_a_number_that_is_read_as_zero_is_counted_as_underflow(
+    text: str, options: list[str], zeros: int, underflowed: int, on_grid: int,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A text's number below the smallest of its type is no zero that was on the grid; the summary says how many there are."""
+    Path("x.txt").write_text(text, encoding="utf-8")
+    argv = ["x.txt", "-f", "e4m3", "-o", "y.npy", *options]
+    for large in (files.LARGE, 0):  # in one piece, and in pieces of two
+        monkeypatch.setattr(files, "LARGE", large)
+        monkeypatch.setattr(quantize, "LARGE", large)
+        monkeypatch.setattr(files, "PIECE", 2)
+        told = json.loads(run(capsys, *argv, "--json"))
+        assert told.get("read_as_zero", 0) == zeros
+        assert (told["counts"]["underflowed"], told["counts"]["on_grid"]) == (underflowed, on_grid)
+        of = "float32" if "float32" in options else "float64"
+        line = f"read as zero        {zeros} that are smaller than the numbers of {of}\n"
+        assert (line in run(capsys, *argv)) == bool(zeros)
+
+
+def test_a_format_without_zero_has_no_underflow(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where 0 becomes another value, a number that is read as 0 neither underflowed nor was on the grid."""
+    Path("x.txt").write_text("1e-400\n1\n", encoding="utf-8")
+    told = json.loads(run(capsys, "x.txt", "-f", "e8m0", "-o", "y.npy", "--json"))
+    assert (told["counts"]["underflowed"], told["counts"]["on_grid"], told["read_as_zero"]) == (0, 1, 1)
+
+
 # --- What is refused -------------------------------------------------------------------------------------------------
 
 
@@ -137,8 +177,12 @@ def test_nothing_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("1\n2\n1.2.3\n", "x.txt, line 3: '1.2.3' is not a number; write decimals, hex"),
         ("1\n\n\n1_000\n", "line 4: '1_000' is not"),
-        ("a,b\n1,2\n", "line 1: 'a' is not"),
-        ("# one\n1\n", "line 1: '#' is not"),
+        ("a,b\n1,2\n", "line 1: 'a' is not a number; a line of names or a comment is not read, so take it out"),
+        ('\n"x"\ty\n1,2\n', "line 2: '\"x\"' is not a number; a line of names or a comment is not read"),
+        ("_id\n1\n", "line 1: '_id' is not a number; a line of names"),
+        ("# one\n1\n", "line 1: '#' is not a number; a line of names or a comment"),
+        ("a,2\n1,2\n", "line 1: 'a' is not a number; write decimals, hex"),
+        ("1,2\na,b\n", "line 2: 'a' is not a number; write decimals, hex"),
         ("1;2\n", "'1;2' is not"),
         ("0x3f800000\n", "'0x3f800000' is not a number; write decimals, hexadecimal floats such as 0x1.8p-3"),
         ("\u0661\n", "is not a number"),

@@ -18,6 +18,7 @@ from command import quantize_refused as refused
 import qsim
 from qsim import reference
 from qsim.arrays import quantize_draws
+from qsim.cli import main
 from qsim.rounding import Key, Quantizer
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -124,6 +125,45 @@ def test_packed_codes(fmt: str, order: str, capsys: pytest.CaptureFixture[str]) 
     if order == "little":
         run(capsys, "x.npy", "-f", fmt, "--scale", "absmax", "-o", "z.npy", "--codes", "--pack")
         assert same_bits(np.load("z.npy"), packed)
+
+
+@pytest.mark.parametrize("name", ["s.npy", "s.csv"])
+@pytest.mark.parametrize(
+    "options",
+    [["--scale", "absmax"], ["--scale", "absmax", "--per", "channel"], ["--scale", "absmean", "--per", "1"],
+     ["--scale", "pow2", "--per", "token"], ["--scale", "0.37"]],
+    ids=" ".join,
+)  # fmt: skip
+@pytest.mark.parametrize("carrier", [np.float32, np.float64])
+def test_codes_and_scales_are_the_values(
+    carrier: type, options: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --scales the scales are written with all their digits, so that decode(codes) * s is the array of values."""
+    x = np.random.default_rng(0).standard_normal((4, 5)).astype(carrier)
+    np.save("x.npy", x)
+    run(capsys, "x.npy", "-f", "int4", *options, "-o", "y.npy")
+    out = run(capsys, "x.npy", "-f", "int4", *options, "--codes", "--pack", "-o", "c.npy", "--scales", name)
+    s = np.load(name) if name == "s.npy" else np.loadtxt(name, carrier, delimiter=",", ndmin=2)
+    if name == "s.npy":
+        assert s.dtype == carrier
+        assert s.ndim == 2
+        assert f"{' ' * 20}s.npy: scales ({' x '.join(map(str, s.shape))}), {s.dtype}\n" in out
+    if "--per" in options and options[-1] != "1":  # a text of one column has a line a number
+        s = s.reshape(4, 1)
+    codes = qsim.unpack(np.load("c.npy"), "int4", 5)
+    assert same_bits(qsim.decode(codes, "int4", carrier) * s.astype(carrier), np.load("y.npy"))
+    told = json.loads(run(capsys, "x.npy", "-f", "int4", *options, "-o", "c.npy", "--scales", name, "--json"))
+    assert told["scales"] == name
+
+
+def test_scales_may_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    """--scales - is text on standard output, and the summary then on standard error."""
+    np.save("x.npy", np.array([[7.0, 1], [14, 2]], np.float32))
+    argv = ["quantize", "x.npy", "-f", "int4", "--scale", "absmax", "--per", "channel", "-o", "y.npy", "--scales", "-"]
+    assert main(argv) == 0
+    out, err = capsys.readouterr()
+    assert len(out.split()) == 2
+    assert "-: scales (2 x 1), float32" in err
 
 
 @pytest.mark.parametrize("name", ["r.npy", "r.txt", "r.csv"])
@@ -355,6 +395,25 @@ OK = "x.npy -f e4m3 -o y.npy"
         ("cube.npy -f e4m3 -o y.txt", "y.txt cannot take an array of shape (1, 2, 4), for text has rows"),
         ("cube.npy -f e4m3 -o -", "standard output cannot take an array of shape"),
         ("single.npy -f e11m2 -o y.npy", "float32 cannot hold the values of"),
+        (f"{OK} --scales s.npy", "--scales takes the scales; give --scale too"),
+        (f"{OK} --scale absmax --scales y.npy", "y.npy cannot take both the result and the scales; name another"),
+        (f"{OK} --scale absmax --scales ./y.npy", "./y.npy cannot take both the result and the scales; name another"),
+        ("x.npy -f e4m3 -o - --scale absmax --scales -", "- cannot take both the result and the scales"),
+        (f"{OK} --scale absmax --scales s.dat", "s.dat: a file of numbers is called .npy, .txt or .csv"),
+        (f"{OK} --scale absmax --scales no/s.npy", "no/s.npy: cannot be written, for there is no folder"),
+        ("cube.npy -f e4m3 -o y.npy --scale absmax --scales s.txt", "s.txt cannot take an array of shape (1, 1, 1)"),
+        (f"{OK} --seed 0x{'f' * 5000}", "RNE takes no random words"),
+        (f"{OK} -r SR --seed 0x{'f' * 5000}", "seed of a Key = ~3.980e+6020 must be an integer of at most 4096 bits"),
+        (f"{OK} -r SR --seed {'9' * 400}", "not 99999999999999999999... (400 digits)"),
+        (f"{OK} -r SR --seed 1 --offset 0x{'f' * 5000}", "offset of a Key = ~3.980e+6020 must be"),
+        (f"{OK} -r SRA --seed 1 --sr-bits 0x{'f' * 5000}", "sr_bits = ~3.980e+6020 must be an integer of at most"),
+        (f"{OK} -r SRA --seed 1 --sr-bits {'9' * 400}", "sr_bits = 99999999999999999999... (400 digits)"),
+        (f"{OK} --scale pow2 --per {'9' * 400}", "names the axis 99999999999999999999... (400 digits)"),
+        (f"{OK} --scale pow2 --per {'9' * 5000}", "per = '999999999999999999999999999...9999999999"),
+        (f"{OK} --scale {'9' * 400}", "scale = inf must be a positive finite number"),
+        (f"{OK} --eps {'9' * 5000}", "eps = inf with RNE"),
+        (f"x.npy -f {'n' * 5000} -o y.npy", "no format is called 'nnnnn"),
+        (f"{OK} -r {'n' * 5000}", "(5000 characters)"),
     ],
 )
 def test_bad_usage_is_refused(line: str, fragment: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -365,4 +424,6 @@ def test_bad_usage_is_refused(line: str, fragment: str, capsys: pytest.CaptureFi
     np.save("zero.npy", X[0, 0])
     Path("folder.npy").mkdir()
     Path("r.txt").write_text("1\n", encoding="utf-8")
-    assert fragment in refused(capsys, *line.split())
+    sentence = refused(capsys, *line.split())
+    assert fragment in sentence
+    assert len(sentence) < 700

@@ -18,7 +18,7 @@ import toystudy
 from command import ENVIRONMENT
 
 from qsim.cli import main
-from qsim.files import PART, whole
+from qsim.files import UNFINISHED, whole
 from qsim.studies.result import LARGEST, TRACE
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -107,7 +107,7 @@ def test_parts_go_whose_writers_are_gone(folder: str) -> None:
     dead = subprocess.run([sys.executable, "-c", kill, f"{folder}/x"], env=ENVIRONMENT, check=False)
     assert dead.returncode == -signal.SIGKILL
     (left,) = Path(folder).iterdir()
-    assert PART.fullmatch(left.name)
+    assert UNFINISHED.fullmatch(left.name)
     wait = f"{begin}print(flush=True); input()"
     alive = subprocess.Popen(
         [sys.executable, "-c", wait, f"{folder}/y"], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -117,7 +117,7 @@ def test_parts_go_whose_writers_are_gone(folder: str) -> None:
         alive.stdout.readline()
         with whole(Path(folder, "z")) as here:
             assert report(path, "-o", "runs") == 0
-            parts = [path.name for path in Path(folder).iterdir() if PART.fullmatch(path.name)]
+            parts = [path.name for path in Path(folder).iterdir() if UNFINISHED.fullmatch(path.name)]
             assert len(parts) == 2
             assert left.name not in parts
             here.write(b"mine")
@@ -127,7 +127,7 @@ def test_parts_go_whose_writers_are_gone(folder: str) -> None:
         alive.wait()
     assert Path(folder, "y").exists()
     assert Path(folder, "z").read_bytes() == b"mine"
-    assert not [path for path in Path(folder).iterdir() if PART.fullmatch(path.name)]
+    assert not [path for path in Path(folder).iterdir() if UNFINISHED.fullmatch(path.name)]
 
 
 # --- What is refused -------------------------------------------------------------------------------------------------

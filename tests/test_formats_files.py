@@ -185,6 +185,28 @@ BAD = {
     "too many brackets": (entry(GOOD, aliases="[" * 3000), ["nested too deeply"]),
     "too many tables": (entry({"kind." + "a." * 5000 + "a": "1"}), []),  # how deep is too deep is Python's
     "broken TOML": ("[[format]\n", ["not valid TOML", "line 1"]),
+    "400 digits": (entry(GOOD, bias="9" * 400), ["bias 99999999999999999999... (400 digits) is beyond"]),
+    "400 digits of a value": (entry(TABLE, values=f"[{'9' * 400}]"), ["values has ~1.000e+400, which is no number"]),
+    "a list where a text is": (
+        entry(GOOD, specials=f"[{'1, ' * 5000}]"),
+        ["specials = [1, 1, 1, 1, 1, 1, ...] must be"],
+    ),
+    "a long key": (entry(GOOD, **{"k" * 5000: "1"}), ["unknown key 'kkkkk", "did you mean"]),
+    "a long name": (entry(GOOD, name=f'"{"n" * 101}"'), ["name = 'nnnnn", "must be at most 100 printable characters"]),
+    "a name of two lines": (entry(GOOD, name=r'"a\nb"'), [r"name = 'a\nb' must be at most 100 printable"]),
+    "a key of many parts": ("x." * 300 + "y = 1\n", ["line 1 has a key of more than 200 parts"]),
+    "a key of many parts within": (
+        "a = [{b = 1, " + "x." * 300 + "y = 1}]\n",
+        ["line 1 has a key of more than 200 parts"],
+    ),
+    "a key of many parts with blanks": ("x . " * 3000 + "y = 1\n", ["line 1 has a key of more than 2000 parts"]),
+    "a quoted key of many parts": ("\n" + '"x".' * 300 + "y = 1\n", ["line 2 has a key of more than 200 parts"]),
+    "too many values": (
+        entry(TABLE, values=f"[{'1, ' * 70_000}]"),
+        ["values has 70000 entries, and a format has at most 65536"],
+    ),
+    "too many widths": (entry(WIDTHS, bits=f"[{'8, ' * 99}]"), ["bits has 99 widths; there are 32"]),
+    "too many bytes": ("# " + "x" * (3 << 20), ["has more than 3 MiB; divide it into several files"]),
 }
 
 
@@ -197,6 +219,7 @@ def test_wrong_entries_are_refused(text: str, fragments: list[str], tmp_path: Pa
             ask()
         message = str(caught.value)
         assert message.startswith(f"{path}: ")
+        assert len(message) < 500 + len(str(path))
         assert "\n" not in message
         for fragment in fragments:
             assert fragment in message
@@ -333,3 +356,13 @@ def test_paths_with_toml_in_a_folder(own: Path) -> None:
     folder.mkdir()
     path = write(folder / "own.toml", own.read_text(encoding="utf-8"))
     assert get_format(f"{path}#a").name == "a"
+
+
+def test_the_largest_table_of_values_fits_a_file(tmp_path: Path) -> None:
+    """A table of 2^16 values with all their digits, and its codes, is read; so is a text of many sentences in one line."""
+    values = ", ".join(f'"{(1 + k / 2**52).hex()}"' for k in range(1 << 16))
+    codes = ", ".join(map(str, range(1 << 16)))
+    path = write(
+        tmp_path / "f.toml", entry(TABLE, values=f"[{values}]", codes=f"[{codes}]", source='"' + "Yes. " * 300 + '"')
+    )
+    assert get_format(f"{path}#t").bits == 16

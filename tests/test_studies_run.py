@@ -419,7 +419,7 @@ def test_quiet_says_nothing_and_lines_say_how_far_it_is(tmp_path: Path, capsys: 
     """--quiet prints nothing at all; else there are plain lines on standard error. What a killed run left behind goes."""
     path = toystudy.written(tmp_path)
     (tmp_path / "out" / "figures").mkdir(parents=True)
-    left = [tmp_path / "out" / ".qsim-1.part", tmp_path / "out" / "figures" / ".qsim-2.part"]
+    left = [tmp_path / "out" / ".qsim-0123456789abcdef.part", tmp_path / "out" / "figures" / f".qsim-{2:016x}.part"]
     for part in left:  # of a run that was killed
         part.touch()
     assert main(["report", str(path), "-o", str(tmp_path / "out"), "--jobs", "1", "--quiet"]) == 0

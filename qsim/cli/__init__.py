@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_output()
         return 141  # likewise SIGPIPE: `qsim formats | head -1` is no error
+    except MemoryError:
+        return _refuse("there is not enough memory; give it less to do, or raise the limit (ulimit -v)")
     except OSError as error:
         _drop_output()
         return _refuse(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
@@ -114,7 +116,9 @@ def _occupy(number: int) -> None:
 
 
 def _refuse(sentence: str) -> int:
-    print(f"qsim: {sentence}", file=sys.stderr)
+    # A name may hold what would begin a new line, or command the terminal.
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence)
+    print(f"qsim: {shown}", file=sys.stderr)
     return 2
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
+import copy
 import io
+import itertools
 import math
 import os
 import re
@@ -13,6 +16,7 @@ import tempfile
 import textwrap
 import tokenize
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from fractions import Fraction
@@ -25,8 +29,11 @@ from numpy.typing import NDArray
 import qsim.files
 from qsim.cli.text import number
 from qsim.errors import InputError
+from qsim.pieces import Pieces, Place
 
-__all__ = ["check_output", "converted", "pieces", "read_floats", "read_words", "scratch", "whole", "write", "writing"]
+__all__ = [
+    "LARGE", "Stored", "check_output", "pieces", "read_floats", "read_words", "same_file", "whole", "write", "writing",
+]  # fmt: skip
 
 SEPARATORS = {".txt": " ", ".csv": ","}
 """The suffixes of text, and what is written between the numbers of a row; either may separate them when read."""
@@ -36,6 +43,8 @@ STDIN, STDOUT = "standard input", "standard output"
 DECIMAL = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?|nan)", re.ASCII | re.IGNORECASE)
 # C99 also has hexadecimal floats without the exponent, but those are as likely somebody's bit patterns.
 HEXADECIMAL = re.compile(r"[+-]?0x([\da-f]+\.?[\da-f]*|\.[\da-f]+)p[+-]?\d{1,9}", re.ASCII | re.IGNORECASE)
+NAME = re.compile(r"[^\W\d]|[#\"'%;]|//")
+"""How a name of a column begins, or a comment."""
 WORD = re.compile(r"\d{1,99}|0x[\da-f]{1,99}", re.ASCII | re.IGNORECASE)
 
 DAMAGED = (ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError)
@@ -47,56 +56,163 @@ Parse = Callable[[str], Any]
 # --- Reading ---------------------------------------------------------------------------------------------------------
 
 
-Make = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
-"""Makes an array that is not filled: `np.empty`, or one of `scratch`."""
+class Stored(Pieces):
+    """An array in a .npy file, pieces of which are read: it may be larger than memory, and than the address space.
+
+    `stored` is the type of its elements in the file, `dtype` that in which they are read, and `given` that of a result.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Open a file and read its header; raise `InputError` if it is none, or shorter than it promises."""
+        self.path = path
+        self.file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed with this object
+        weakref.finalize(self, self.file.close)
+        try:
+            with warnings.catch_warnings(action="ignore"):  # the sentence below says it, or it is about Python 2
+                major = np.lib.format.read_magic(self.file)[0]
+                header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+                self.shape, self.fortran, self.stored = header(self.file)
+            if not all(type(size) is int and size >= 0 for size in self.shape):
+                raise ValueError(f"its shape is {self.shape}")
+        except DAMAGED as error:
+            reason = "its header is damaged"
+            if isinstance(error, ValueError):  # its first line; those that may follow say how to trust a file
+                reason = textwrap.shorten(str(error).partition("\n")[0].rstrip("."), 100, placeholder=" ...")
+            raise self._damaged(reason) from None
+        if self.stored.hasobject:
+            raise InputError(f"{path} holds Python objects, which are not read; save an array of numbers")
+        self.begin = self.file.tell()
+        self.given, self.dtype = self.stored, self.stored.newbyteorder("=")
+        self.ndim, self.size = len(self.shape), math.prod(self.shape)
+        there = os.fstat(self.file.fileno()).st_size - self.begin
+        if there < self.size * self.stored.itemsize:
+            raise self._damaged("it ends before the last of its elements")
+
+    def _damaged(self, reason: str) -> InputError:
+        return InputError(f"{self.path} cannot be read as .npy ({reason}); write it with numpy.save")
+
+    def __getitem__(self, place: Place) -> NDArray[Any]:
+        """Return the elements at a slice of each axis, in the type that this is taken to have."""
+        spans = tuple(slice(*part.indices(size)) for part, size in zip(place, self.shape, strict=True))
+        turned = slice(None, None, -1 if self.fortran else 1)  # as a file that has the axes in the opposite order
+        found = self._block(self.shape[turned], spans[turned], 0)
+        found = found.T if self.fortran else found
+        with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+            return np.ascontiguousarray(found, self.dtype).reshape(found.shape)
+
+    def _block(self, shape: tuple[int, ...], spans: tuple[slice, ...], first: int) -> NDArray[Any]:
+        """Return the elements at `spans` of an array of a shape, in C order, whose first element is number `first`.
+
+        They are read with what lies between them where that is little, else a slice of the first axis at a time.
+        """
+        sizes = tuple(len(range(part.start, part.stop)) for part in spans)
+        if not math.prod(sizes):
+            return np.empty(sizes, self.stored)
+        steps = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+        begin = first + sum(part.start * step for part, step in zip(spans, steps, strict=True))
+        count = 1 + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
+        if count > max(4 * PIECE, math.prod(sizes)):
+            found = np.empty(sizes, self.stored)
+            for row in range(sizes[0]):
+                found[row] = self._block(shape[1:], spans[1:], first + (spans[0].start + row) * steps[0])
+            return found
+        flat = self._read(begin, count)
+        strides = [step * self.stored.itemsize for step in steps]
+        return np.lib.stride_tricks.as_strided(flat, sizes, strides, writeable=False)
+
+    def _read(self, first: int, count: int) -> NDArray[Any]:
+        """Return `count` elements as they follow each other in the file."""
+        found = np.empty(count, self.stored)
+        self.file.seek(self.begin + first * self.stored.itemsize)
+        view = memoryview(found.view(np.uint8).data)
+        while view:
+            done = self.file.readinto(view)
+            if not done:
+                raise self._damaged("it was cut while it was read")
+            view = view[done:]
+        return found
+
+    def in_c_order(self, output: str) -> Stored:
+        """Return the array as one in C order, whose rows follow each other, in a file without a name beside that of the result.
+
+        In Fortran order a row is all over the file, and would be read with the whole of it.
+        """
+        if not self.fortran or self.ndim < 2:
+            return self
+        turned = copy.copy(self)
+        turned.fortran, turned.begin = False, 0
+        with _said(output):
+            folder = None if output == "-" else _followed(output).parent
+            turned.file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed with the object
+            weakref.finalize(turned, turned.file.close)
+            steps = [math.prod(self.shape[axis + 1 :]) * self.stored.itemsize for axis in range(self.ndim)]
+            for box in boxes(self.shape):
+                block = self._block(self.shape[::-1], box[::-1], 0).T
+                # Axes from `split` on are in one piece there.
+                split = max(axis for axis in range(self.ndim) if axis == 0 or block.shape[axis] < self.shape[axis])
+                for at in np.ndindex(block.shape[:split]):
+                    where = [span.start + k for span, k in zip(box, (*at, *[0] * self.ndim), strict=False)]
+                    turned.file.seek(sum(k * step for k, step in zip(where, steps, strict=True)))
+                    _put(turned.file, block[at])
+        return turned
 
 
-def read_floats(path: str, dtype: str | None = None, make: Make = np.empty) -> NDArray[Any]:
+def boxes(shape: tuple[int, ...]) -> Iterator[Place]:
+    """Yield where boxes of at most 4 `PIECE` elements lie that make up an array, long in the first axis and in the last."""
+    room = 4 * PIECE
+    sizes = [1] * len(shape)
+    sizes[0] = min(shape[0], max(math.isqrt(room), room // max(shape[-1], 1)))
+    for axis in reversed(range(1, len(shape))):
+        sizes[axis] = max(min(shape[axis], room // math.prod(sizes)), 1)
+    for begins in itertools.product(*map(range, [0] * len(shape), shape, sizes)):
+        yield tuple(slice(begin, min(begin + size, end)) for begin, size, end in zip(begins, sizes, shape, strict=True))
+
+
+def _put(file: BinaryIO, part: NDArray[Any]) -> None:
+    """Write the elements of an array, all of them: a file without a buffer takes as many as it likes at a time."""
+    view = memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def read_floats(path: str, dtype: str | None = None, lost: list[int] | None = None) -> NDArray[Any] | Stored:
     """Return the numbers of the file `path`, or of standard input for "-".
 
     Text is read as `dtype` ("float64" if it is `None`), each number rounded once, to nearest even: shape (rows,) where
-    every line has one number, (rows, columns) otherwise. A `.npy` is mapped, not read, and `dtype` may widen it
-    into an array that `make` makes. Raise `InputError` for what cannot be read, with the line
-    of a text.
+    every line has one number, (rows, columns) otherwise. The places of those that are not 0 and were rounded to it are
+    added to `lost`. A `.npy` is read a piece at a time, and `dtype` may widen it. Raise `InputError` for what cannot be
+    read, with the line of a text.
     """
     if _is_text(path):
         if dtype == "float32":
-            return _read_text(path, _float32, np.float32)
-        return _read_text(path, _float64, np.float64)
-    array = _map(path)
+            return _read_text(path, _float32, np.dtype(np.float32), [] if lost is None else lost)
+        return _read_text(path, _float64, np.dtype(np.float64), [] if lost is None else lost)
+    array = Stored(path)
     if array.dtype.kind == "V" and not array.dtype.names:
         raise InputError(
             f"{path} holds raw bytes ({array.dtype}), as an array of an ml_dtypes type is stored; "
             "save x.astype('float32') instead, which has the same values"
         )
-    native = array.dtype.newbyteorder("=")
-    if native not in ("float16", "float32", "float64"):
-        raise InputError(f"{path} holds {array.dtype}; convert it to float16, float32 or float64 first")
-    wanted = np.dtype(dtype or native)
-    if not np.can_cast(native, wanted):
-        raise InputError(f"{path} holds {array.dtype}, which --dtype {dtype} would round once more; leave --dtype out")
-    return array if wanted == native else converted(array, wanted, make)
+    if array.dtype not in ("float16", "float32", "float64"):
+        raise InputError(f"{path} holds {array.stored}; convert it to float16, float32 or float64 first")
+    wanted = np.dtype(dtype or array.dtype)
+    if not np.can_cast(array.dtype, wanted):
+        raise InputError(f"{path} holds {array.stored}, which --dtype {dtype} would round once more; leave --dtype out")
+    if wanted != array.dtype:
+        array.given = array.dtype = wanted
+    return array
 
 
-def converted(array: NDArray[Any], dtype: np.dtype[Any], make: Make) -> NDArray[Any]:
-    """Return `array` in another type or order of bytes, a piece at a time, in an array that `make` makes."""
-    into = make(array.shape, dtype)
-    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
-        for place in pieces(array.shape):
-            into[place] = array[place]
-    return into
-
-
-def read_words(path: str, bits: int) -> NDArray[Any]:
+def read_words(path: str, bits: int) -> NDArray[Any] | Stored:
     """Return the random words of `bits` bits in the file `path`: integers, in a text decimal or 0x hexadecimal."""
     if _is_text(path):
-        return _read_text(path, lambda token: _word(token, bits), np.uint64)
-    array = _map(path)
+        return _read_text(path, lambda token: _word(token, bits), np.dtype(np.uint64), [])
+    array = Stored(path)
     if array.dtype.kind not in "iu":
-        raise InputError(f"{path} holds {array.dtype}; random words are integers")
+        raise InputError(f"{path} holds {array.stored}; random words are integers")
     begin = 0
     for place in pieces(array.shape):
-        part = np.asarray(array[place]).reshape(-1)
+        part = array[place].reshape(-1)
         wrong = np.flatnonzero((part < 0) | (part > (1 << bits) - 1))
         if wrong.size:
             raise InputError(f"{path}, index {begin + wrong[0]}: {part[wrong[0]]} is not in 0 .. {(1 << bits) - 1}")
@@ -113,20 +229,7 @@ def _is_text(path: str) -> bool:
     return suffix != ".npy"
 
 
-def _map(path: str) -> NDArray[Any]:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # the sentence below says it, or it is about Python 2
-            return np.asarray(np.lib.format.open_memmap(path, mode="r"))
-    except DAMAGED as error:
-        reason = "its header is damaged"
-        if isinstance(error, ValueError):  # its first line; those that may follow say how to trust a file
-            reason = textwrap.shorten(str(error).partition("\n")[0].rstrip("."), 100, placeholder=" ...")
-        if "Python objects" in reason:
-            raise InputError(f"{path} holds Python objects, which are not read; save an array of numbers") from None
-        raise InputError(f"{path} cannot be read as .npy ({reason}); write it with numpy.save") from None
-
-
-def _read_text(path: str, parse: Parse, dtype: type[np.generic]) -> NDArray[Any]:
+def _read_text(path: str, parse: Parse, dtype: np.dtype[Any], lost: list[int]) -> NDArray[Any]:
     # What is no UTF-8 shows up as a token that is no number, with its line.
     how: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "backslashreplace"}
     if path == "-":
@@ -134,14 +237,14 @@ def _read_text(path: str, parse: Parse, dtype: type[np.generic]) -> NDArray[Any]
             raise InputError(f"{STDIN} is closed; name a file, or use </dev/null if there is nothing to read")
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(**how)
-        return _rows(sys.stdin, STDIN, parse, dtype)
+        return _rows(sys.stdin, STDIN, parse, dtype, lost)
     with Path(path).open(**how) as lines:
-        return _rows(lines, path, parse, dtype)
+        return _rows(lines, path, parse, dtype, lost)
 
 
-def _rows(lines: Iterable[str], name: str, parse: Parse, dtype: type[np.generic]) -> NDArray[Any]:
-    """Return the numbers of `lines`; blank lines do not count."""
-    numbers: list[Any] = []
+def _rows(lines: Iterable[str], name: str, parse: Parse, dtype: np.dtype[Any], lost: list[int]) -> NDArray[Any]:
+    """Return the numbers of `lines`; blank lines do not count. Which of them became 0 is added to `lost`."""
+    numbers: array.array[Any] = array.array("d" if dtype.kind == "f" else "Q")
     columns = 0
     for at, line in enumerate(lines, 1):
         if not line.strip():
@@ -152,13 +255,26 @@ def _rows(lines: Iterable[str], name: str, parse: Parse, dtype: type[np.generic]
                 f"{name}, line {at}: a row of {len(tokens)} numbers, where those above have {columns}; "
                 "rows are of one length"
             )
-        columns = len(tokens)
         try:
-            numbers += map(parse, tokens)
+            found = list(map(parse, tokens))
         except InputError as error:
+            if not columns and all(NAME.match(token) for token in tokens):
+                raise InputError(
+                    f"{name}, line {at}: {_not_a_number(tokens[0])}; a line of names or a comment is not read, so take it out"
+                ) from None
             raise InputError(f"{name}, line {at}: {error}") from None
-    array = np.array(numbers, dtype)
-    return array.reshape(-1, columns) if columns > 1 else array
+        columns = len(tokens)
+        if 0 in found:
+            lost += [len(numbers) + k for k, token in enumerate(tokens) if not found[k] and not _is_zero(token)]
+        numbers.extend(found)
+    read = np.asarray(numbers).astype(dtype, copy=False)
+    return read.reshape(-1, columns) if columns > 1 else read
+
+
+def _is_zero(token: str) -> bool:
+    """Return whether a token stands for 0, and is not merely rounded to it."""
+    digits = token.lower()
+    return not re.search("[1-9a-f]", digits.partition("x")[2].partition("p")[0] or digits.partition("e")[0])
 
 
 def _float64(token: str) -> float:
@@ -233,6 +349,11 @@ def check_output(path: str) -> None:
         raise InputError(f"{path}: cannot be written, for there is no folder {parent}; make it first")
 
 
+def same_file(a: str, b: str) -> bool:
+    """Return whether two paths of results lead to one file, or both are standard output."""
+    return a == b or ("-" not in (a, b) and _followed(a) == _followed(b))
+
+
 def _followed(path: str | Path) -> Path:
     """Return where `path` leads through links; refuse one that leads back to itself."""
     target = Path(os.path.realpath(path))
@@ -241,74 +362,77 @@ def _followed(path: str | Path) -> Path:
     return target
 
 
-MAPPED = 1 << 24
-"""Bytes from which on an array that is made lies in a file, mapped: it may be larger than memory."""
+LARGE = 1 << 24
+"""Bytes from which on an array is read, rounded and written a piece at a time: it may be larger than memory."""
 
 
 @contextlib.contextmanager
-def writing(path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
-    """Hold an array to be filled, which is written to `path` after the body, whole or not at all.
+def writing(path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Any]:
+    """Hold what takes an array, which is written to `path`, whole or not at all: out[place] = ..., pieces in C order.
 
-    "-" is text on standard output. A large array of a `.npy` lies in the file itself. Text has a line a row, or a line a
-    number for fewer than two axes, in decimals that read back exactly. Raise `InputError` for an array of more axes, and for a
-    file that cannot be written.
+    "-" is text on standard output. Text has a line a row, or a line a number for fewer than two axes, in decimals that read
+    back exactly. Raise `InputError` for an array of more axes, and for a file that cannot be written.
     """
     separator = " " if path == "-" else SEPARATORS.get(Path(path).suffix.lower())
-    nbytes = math.prod(shape) * dtype.itemsize
-    if separator is None and nbytes > MAPPED:
+    if separator is not None and len(shape) > 2:
+        where = STDOUT if path == "-" else path
+        raise InputError(f"{where} cannot take an array of shape {shape}, for text has rows; write .npy")
+    if path != "-" and math.prod(shape) * dtype.itemsize > LARGE:
         with whole(path) as file:
-            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            array = _mapped(file, shape, dtype)
-            yield np.asarray(array)
-            array.flush()
+            yield Appended(file, shape, dtype) if separator is None else Lines(file, shape, dtype, separator)
         return
     small = np.empty(shape, dtype)
     yield small
-    text = None if separator is None else _text(path, small, separator)
     if path == "-":
-        print(text, end="")
+        lines = io.BytesIO()
+        Lines(lines, shape, dtype, " ")[...] = small
+        print(lines.getvalue().decode(), end="")
         return
     with whole(path) as file:
-        if text is None:
+        if separator is None:
             np.save(file, small, allow_pickle=False)
         else:
-            file.write(text.encode())
+            Lines(file, shape, dtype, separator)[...] = small
+
+
+class Appended:
+    """Take the pieces of an array, in C order, into a .npy file."""
+
+    def __init__(self, file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.file, self.shape, self.dtype = file, shape, dtype
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        if hasattr(os, "posix_fallocate"):  # a disk without room is noticed before anything is computed
+            file.flush()
+            os.posix_fallocate(file.fileno(), file.tell(), math.prod(shape) * dtype.itemsize)
+
+    def __setitem__(self, _: object, piece: NDArray[Any]) -> None:
+        _put(self.file, piece.astype(self.dtype, copy=False))
+
+
+class Lines:
+    """Take the pieces of an array of at most two axes, in C order, into a text."""
+
+    def __init__(self, file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any], separator: str) -> None:
+        self.file, self.shape, self.dtype, self.separator = file, shape, dtype, separator
+        self.columns, self.at = shape[1] if len(shape) == 2 else 1, 0
+
+    def __setitem__(self, _: object, piece: NDArray[Any]) -> None:
+        # tolist() makes float64 of float32, and its digits are read back alike as either.
+        words = list(map(number, piece.reshape(-1).tolist()))
+        rows, done = [], 0
+        while done < len(words):
+            row = words[done : done + self.columns - self.at]
+            done += len(row)
+            self.at = (self.at + len(row)) % self.columns
+            rows.append(self.separator.join(row) + (self.separator if self.at else "\n"))
+        self.file.write("".join(rows).encode())
 
 
 def write(path: str, array: NDArray[Any]) -> None:
     """Write `array` to `path`, as `writing` does."""
     with writing(path, array.shape, array.dtype) as out:
         out[...] = array
-
-
-@contextlib.contextmanager
-def scratch(path: str) -> Iterator[Make]:
-    """Hold what makes arrays that are needed for a while; large ones lie in files without a name in the folder of `path`."""
-    folder = None if path == "-" else _followed(path).parent
-
-    def make(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        if math.prod(shape) * dtype.itemsize <= MAPPED:
-            return np.empty(shape, dtype)
-        with _said(path):
-            file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - the stack closes it
-            files.callback(file.close)
-            return np.asarray(_mapped(file, shape, dtype))
-
-    with contextlib.ExitStack() as files:
-        yield make
-
-
-def _mapped(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    """Return an array in a file, from where this stands, on disk that is there: a full one would end a process that maps it."""
-    begin, nbytes = file.tell(), math.prod(shape) * dtype.itemsize
-    file.flush()
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.fileno(), begin, nbytes)
-    else:
-        file.writelines(bytes(min(MAPPED, nbytes - at)) for at in range(0, nbytes, MAPPED))
-        file.flush()
-    return np.memmap(file, dtype, "r+", begin, shape)
 
 
 PIECE = 1 << 18
@@ -349,12 +473,3 @@ def _said(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another file with -o") from None
-
-
-def _text(path: str, array: NDArray[Any], separator: str) -> str:
-    if array.ndim > 2:
-        where = STDOUT if path == "-" else path
-        raise InputError(f"{where} cannot take an array of shape {array.shape}, for text has rows; write .npy")
-    # tolist() makes float64 of float32, and its digits are read back alike as either.
-    rows = array.tolist() if array.ndim == 2 else [[value] for value in array.reshape(-1).tolist()]
-    return "".join(separator.join(map(number, row)) + "\n" for row in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import qsim
-from qsim.cli.files import check_output, converted, pieces, read_floats, read_words, scratch, writing
+from qsim.cli.files import LARGE, Stored, check_output, pieces, read_floats, read_words, same_file, writing
 from qsim.cli.show import HELP, entries
 from qsim.cli.text import as_json, number
 from qsim.errors import InputError
@@ -93,6 +94,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="with --codes: bytes, the codes of each row (last axis) without gaps, from the least (little) or most "
         "significant bit on",
     )  # fmt: skip
+    parser.add_argument("--scales", metavar="FILE", help="write the scales s too: decode(codes) * s is the result")
     parser.add_argument("--json", action="store_true", help="print the summary as a JSON object")
     parser.set_defaults(run=run)
 
@@ -107,41 +109,126 @@ def run(args: argparse.Namespace) -> int:
     if args.pack and not args.codes:
         raise InputError("--pack packs codes; give --codes too")
     check_output(args.output)
-    from qsim.rounder import code_dtype  # which brings the kernels, that a refusal does without
+    if args.scales is not None:
+        if q.scale == "none":
+            raise InputError("--scales takes the scales; give --scale too")
+        check_output(args.scales)
+        if same_file(args.scales, args.output):
+            raise InputError(
+                f"{args.scales} cannot take both the result and the scales; name another file with --scales"
+            )
+    try:
+        return convert(args, q, n, key, given)
+    except MemoryError:
+        raise InputError(
+            f"{args.input}: there is not enough memory for it; a .npy is read in pieces, so make one of a text, or raise the "
+            "limit (ulimit -v)"
+        ) from None
 
-    with scratch(args.output) as make:
-        given_x = read_floats(args.input, args.dtype, make)
-        swapped = not given_x.dtype.isnative
-        x = converted(given_x, given_x.dtype.newbyteorder("="), make) if swapped else given_x
-        words: dict[str, Any] = {} if key is None else {"key": key}
-        if args.rbits is not None:
-            words["rbits"] = read_words(args.rbits, n or 0)
-        with writing(args.output, *form(given_x, q, codes=args.codes, packed=bool(args.pack))) as written:
-            out = written if written.dtype.isnative else make(written.shape, x.dtype)
-            codes = None
-            if not args.codes:
-                qsim.quantize(x, q.format, **given, **words, out=out)
-            if args.codes or q.scale != "none":
-                codes = out if args.codes and not args.pack else make(x.shape, code_dtype(q.format))
-                qsim.encode(x, q.format, **given, **words, out=codes)
+
+def convert(args: argparse.Namespace, q: Quantizer, n: int | None, key: Key | None, given: Mapping[str, Any]) -> int:
+    """Round the numbers of a file into another, those of a large one a piece at a time."""
+    from qsim.arrays import Counts, round_piece  # which bring the kernels, that a refusal does without
+    from qsim.rounder import check_words
+    from qsim.scales import derive_scale
+
+    lost: list[int] = []
+    x: Any = read_floats(args.input, args.dtype, lost)
+    kind = x.given if isinstance(x, Stored) else x.dtype
+    words = None if args.rbits is None else read_words(args.rbits, n or 0)
+    if words is not None:
+        refuse_words(words, x)
+    places: list[tuple[slice, ...]] = [tuple(slice(0, size) for size in x.shape)]
+    if whole := x.size * x.dtype.itemsize <= LARGE:
+        x = x[places[0]]
+    else:
+        places = list(pieces(x.shape))
+        if key is not None:
+            check_words(key, x.size)
+        x, words = (array.in_c_order(args.output) if isinstance(array, Stored) else array for array in (x, words))
+    s, total, begin, zeros = derive_scale(x, q), Counts(), 0, np.array(lost, np.int64)
+    with contextlib.ExitStack() as files:
+        written = files.enter_context(writing(args.output, *form(x, kind, q, codes=args.codes, packed=bool(args.pack))))
+        if args.scales is not None and s is not None:
+            files.enter_context(writing(args.scales, s.shape, s.dtype))[...] = s
+        for place in places:
+            part = x[place]
+            own = None if s is None else s[over(s.shape, place)]
+            random: dict[str, Any] = {} if key is None else {"key": key}
+            if words is not None:
+                random["rbits"] = words[over(words.shape, place)]
+            if whole:
+                values, codes = round_whole(part, q, given, random, coded=args.codes)
+            else:
+                refuse_nan(part, q, place)
+                values, codes = (
+                    round_piece(part, own, begin, q, n=n, codes=coded, **random) if wanted else None
+                    for coded, wanted in ((False, not args.codes), (True, args.codes or s is not None))
+                )
+            tiny = None
+            if lost:
+                tiny = np.zeros(part.shape, np.bool_)
+                tiny.flat[zeros[slice(*np.searchsorted(zeros, [begin, begin + part.size]))] - begin] = True
+            found = values if codes is None else codes
+            total += count(part, own, q, found, tiny, coded=codes is not None)
             if args.pack and codes is not None:
-                pack(codes, q, args.pack, out)
-            s, counts = count(x, q, out if codes is None else codes, coded=codes is not None)
-            if out is not written:
-                for place in pieces(x.shape):
-                    written[place] = out[place]
-            shaped, dtype = list(written.shape), str(written.dtype)
+                found = qsim.pack(codes, q.format, order=args.pack)  # a piece of a row begins with a whole byte
+                first = place[-1].start * q.format.bits // 8
+                written[*place[:-1], first : first + found.shape[-1]] = found
+            else:
+                written[place] = codes if args.codes else values
+            begin += part.size
     facts = {
-        "input": args.input, "dtype": str(given_x.dtype), "shape": list(x.shape), "elements": x.size,
-        **q.describe(), "random_bits": random_bits(q.mode, n, x),
+        "input": args.input, "dtype": str(kind), "shape": list(x.shape), "elements": x.size,
+        **q.describe(), "random_bits": random_bits(q.mode, n, x.dtype),
         "key": dataclasses.asdict(key) if key else None, "rbits": args.rbits,
         "scale_value": None if s is None else s.item() if s.size == 1 else s.tolist(),
-        "counts": dataclasses.asdict(counts),
+        "counts": dataclasses.asdict(total), **({"read_as_zero": len(lost)} if lost else {}),
         "output": args.output, "holds": "codes" if args.codes else "values", "packed": args.pack,
-        "output_dtype": dtype, "output_shape": shaped,
+        "output_dtype": str(written.dtype), "output_shape": list(written.shape),
+        **({} if args.scales is None else {"scales": args.scales}),
     }  # fmt: skip
-    print(as_json(facts) if args.json else summary(facts, q, s), file=sys.stderr if args.output == "-" else None)
+    told = as_json(facts) if args.json else summary(facts, q, s)
+    print(told, file=sys.stderr if "-" in (args.output, args.scales) else None)
     return 0
+
+
+def round_whole(
+    x: NDArray[Any], q: Quantizer, given: Mapping[str, Any], words: Mapping[str, Any], *, coded: bool
+) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+    """Return values, unless codes alone are wanted, and codes, if they or the counts of a scaled array need them."""
+    from qsim.rounder import code_dtype
+
+    values = codes = None
+    if not coded:
+        values = np.empty(x.shape, x.dtype)
+        qsim.quantize(x, q.format, **given, **words, out=values)
+    if coded or q.scale != "none":
+        codes = np.empty(x.shape, code_dtype(q.format))
+        qsim.encode(x, q.format, **given, **words, out=codes)
+    return values, codes
+
+
+def over(shape: tuple[int, ...], place: tuple[slice, ...]) -> tuple[slice, ...]:
+    """Return where in an array of this shape, which is broadcast to that of another, the piece of that one lies at `place`."""
+    last = place[len(place) - len(shape) :]
+    return tuple(slice(0, 1) if size == 1 else part for size, part in zip(shape, last, strict=True))
+
+
+def refuse_words(words: Any, x: Any) -> None:
+    """Refuse words that do not broadcast to the shape of `x`."""
+    with contextlib.suppress(ValueError):
+        if np.broadcast_shapes(words.shape, x.shape) == x.shape:
+            return
+    raise InputError(f"rbits of shape {words.shape} do not broadcast to the shape {x.shape} of x")
+
+
+def refuse_nan(part: NDArray[Any], q: Quantizer, place: tuple[slice, ...]) -> None:
+    """Refuse a NaN in a piece where the format says that it is an error, by its place in the whole."""
+    if q.format.nan_to == "error" and np.isnan(part).any():
+        first = np.unravel_index(int(np.argmax(np.isnan(part))), part.shape)
+        at = ", ".join(str(axis.start + k) for axis, k in zip(place, first, strict=True))
+        raise InputError(f"x[{at}] is NaN, which has no place in {q.format}")
 
 
 def quantizer(fmt: str, given: Mapping[str, Any]) -> tuple[Quantizer, int | None]:
@@ -177,42 +264,37 @@ def checked_key(args: argparse.Namespace, mode: Mode, n: int | None) -> Key | No
     return None
 
 
-def random_bits(mode: Mode, n: int | None, x: NDArray[Any]) -> int | None:
+def random_bits(mode: Mode, n: int | None, dtype: np.dtype[Any]) -> int | None:
     """Return the number of random bits an element: as many as the input has, and 32 at least, unless the options say it."""
     if not mode.stochastic:
         return None
-    return 8 * max(x.dtype.itemsize, 4) if n is None else n
+    return 8 * max(dtype.itemsize, 4) if n is None else n
 
 
-def form(x: NDArray[Any], q: Quantizer, *, codes: bool, packed: bool) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def form(
+    x: Any, kind: np.dtype[Any], q: Quantizer, *, codes: bool, packed: bool
+) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Return the shape and type of the result."""
     from qsim.rounder import code_dtype
 
     if not codes:
-        return x.shape, x.dtype
+        return x.shape, kind
     if not packed or not x.ndim:  # of a single number there is no row to pack, and packing says so
         return x.shape, code_dtype(q.format)
     return (*x.shape[:-1], -(-x.shape[-1] * q.format.bits // 8)), np.dtype(np.uint8)
 
 
-def pack(codes: NDArray[Any], q: Quantizer, order: Any, out: NDArray[Any]) -> None:
-    """Pack the codes of each row into `out`, a piece at a time: pieces of a row begin with a whole byte."""
-    for place in pieces(codes.shape):
-        packed = qsim.pack(codes[place], q.format, order=order)
-        begin = place[-1].start * q.format.bits // 8
-        out[(*place[:-1], slice(begin, begin + packed.shape[-1]))] = packed
-
-
 @np.errstate(over="ignore", invalid="ignore")  # infinities and NaNs are results like any other
-def count(x: NDArray[Any], q: Quantizer, found: NDArray[Any], *, coded: bool) -> tuple[NDArray[Any] | None, Counts]:
-    """Return the scale s, if there is one, and the counts of the rounding of x / s, computed as for it, to `found`.
+def count(
+    x: NDArray[Any], s: NDArray[Any] | None, q: Quantizer, found: Any, tiny: NDArray[np.bool_] | None, *, coded: bool
+) -> Counts:
+    """Return the counts of the rounding of x / s, computed as for it, to `found`, which are values, or codes.
 
-    `found` are values, or codes. Both arrays are looked at in pieces, for they may be larger than memory.
+    `tiny` are zeros that were numbers before they were read. A large array is looked at in pieces.
     """
     from qsim.arrays import Counts, quantize
-    from qsim.scales import apply_scale, derive_scale
+    from qsim.scales import apply_scale
 
-    s = derive_scale(x, q)
     scales = None if s is None else np.broadcast_to(s, x.shape)
     total = Counts()
     for place in pieces(x.shape):
@@ -226,7 +308,8 @@ def count(x: NDArray[Any], q: Quantizer, found: NDArray[Any], *, coded: bool) ->
             y = apply_scale(y, scales[place], q, 0)  # what it refuses, the rounding refused before
         y = y.astype(np.float64)
         finite = np.isfinite(part)
-        underflowed = finite & (part != 0) & (values == 0)
+        some = part != 0 if tiny is None else (part != 0) | tiny[place]
+        underflowed = finite & some & (values == 0)
         total += Counts(
             elements=part.size,
             saturated=int(np.count_nonzero(finite & ((y > q.format.max) | (y < q.format.min)))),
@@ -234,12 +317,14 @@ def count(x: NDArray[Any], q: Quantizer, found: NDArray[Any], *, coded: bool) ->
             nan=int(np.count_nonzero(np.isnan(part))),
             on_grid=int(np.count_nonzero(finite & (y == values) & ~underflowed)),
         )
-    return s, total
+    return total
 
 
 def summary(facts: Mapping[str, Any], q: Quantizer, s: NDArray[Any] | None) -> str:
     """Return what was in force, and what came of it, for reading."""
     lines = [("read", f"{facts['input']}: {facts['elements']} elements ({shape(facts['shape'])}), {facts['dtype']}")]
+    if facts.get("read_as_zero"):
+        lines.append(("read as zero", f"{facts['read_as_zero']} that are smaller than the numbers of {facts['dtype']}"))
     lines.append(("rounding", str(q)))
     if facts["random_bits"] is not None:
         words = "seed {seed}, stream {stream}, offset {offset}"
@@ -257,7 +342,10 @@ def summary(facts: Mapping[str, Any], q: Quantizer, s: NDArray[Any] | None) -> s
         ("on the grid", f"{counts['on_grid']} already"),
     ]
     packed = f" packed to {shape(facts['output_shape'])}, {facts['packed']} order" if facts["packed"] else ""
-    return entries([*lines, ("written", f"{facts['output']}: {facts['holds']}{packed}, {facts['output_dtype']}")])
+    lines.append(("written", f"{facts['output']}: {facts['holds']}{packed}, {facts['output_dtype']}"))
+    if s is not None and "scales" in facts:
+        lines.append(("", f"{facts['scales']}: scales ({shape(s.shape)}), {s.dtype}"))
+    return entries(lines)
 
 
 def shape(sizes: Sequence[int]) -> str:

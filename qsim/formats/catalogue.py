@@ -47,6 +47,9 @@ OPTIONAL: Mapping[str, Mapping[str, Any]] = {
 LONGEST_NAME = 100
 """Characters of a name: it stands in sentences, tables and the names of files."""
 
+MOST_WIDTHS = 32
+"""Of a family; a width that is there twice is refused by the name that it would make twice."""
+
 MOST_ENTRIES = 1 << WIDEST_TABLE
 """Of a list: a table of values has no more of them."""
 
@@ -86,8 +89,8 @@ def _entry(path: Path, number: int, entry: Any) -> Iterator[Format]:
             raise InputError(f"{where}: key {key!r} is missing")
     if not fields["name"]:
         raise InputError(f"{where}: name is empty; give it one")
-    if isinstance(widths := fields.get("bits"), tuple) and len(set(widths)) < len(widths):
-        raise InputError(f"{where}: bits = {shown(list(widths))} has a width twice; each makes a format of its own")
+    if isinstance(widths := fields.get("bits"), tuple) and len(widths) > MOST_WIDTHS:
+        raise InputError(f"{where}: bits has {len(widths)} widths; there are {MOST_WIDTHS}, and each makes a format")
     del fields["kind"]
     try:
         yield from _formats(kind, fields)
