@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import random
 import re
 import stat
 import sys
@@ -375,3 +376,47 @@ def test_a_killed_process_leaves_no_result() -> None:
         assert (done.returncode, done.stdout) == (-9, "")
     assert not Path("new.npy").exists()
     assert Path("old.npy").read_bytes() == b"old"
+    assert [path for path in Path().iterdir() if path.name.startswith(".qsim-")]
+    theirs = [".qsim-notes", ".qsim-0123456789abcdef.part.txt", "deep/.qsim-0123456789abcdef.part"]
+    Path("deep").mkdir()
+    for name in theirs:
+        Path(name).write_text("mine")
+    done = process("-m", "qsim", "quantize", "x.npy", "-f", "e4m3", "-o", "new.npy")
+    assert done.returncode == 0
+    found = {str(path) for path in Path().rglob("*") if path.is_file()}
+    assert found == {"x.npy", "old.npy", "new.npy", *theirs}
+
+
+MURDER = """
+import os, random, signal, sys, time
+from qsim.cli import files, main, quantize
+chance = random.Random(int(sys.argv[1]))
+files.LARGE = quantize.LARGE = 0
+files.PIECE = 1000
+argv = ['quantize', 'x.npy', '-f', 'int4', '--scale', 'absmax', '--codes', '-o', 'y.npy', '--scales', 's.npy']
+assert main(argv) == 0
+killed = 0
+while killed < 15:
+    pid = os.fork()
+    if not pid:
+        os._exit(main(argv))
+    time.sleep(chance.uniform(0, 0.1))
+    os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    killed += os.WIFSIGNALED(status)
+    parts = [name for name in os.listdir() if name.startswith('.')]
+    assert len(parts) <= 2, parts
+"""
+
+
+def test_kills_leave_nothing_that_stays() -> None:
+    """However often it is killed, there are whole results, and of unfinished files the last at most, until the next run."""
+    np.save("x.npy", np.random.default_rng(0).standard_normal((100, 400)))
+    seed = random.randrange(1 << 30)  # noqa: S311 - the moments of the kills
+    done = process("-c", MURDER, str(seed), timeout=120)
+    assert done.returncode == 0, (seed, done.stderr)
+    x, s = np.load("x.npy"), np.load("s.npy")
+    assert same_bits(s, qsim.derive_scale(x, qsim.Quantizer("int4", scale="absmax")))
+    assert same_bits(np.load("y.npy"), qsim.encode(x, "int4", scale="absmax"))
+    assert main(["quantize", "x.npy", "-f", "e4m3", "-o", "z.npy"]) == 0
+    assert {path.name for path in Path().iterdir()} == {"x.npy", "y.npy", "s.npy", "z.npy"}, seed
