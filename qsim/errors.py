@@ -12,8 +12,8 @@ from typing import Any
 
 __all__ = ["InputError", "integer", "nearest", "shown"]
 
-LONG = re.compile(r"\d{61,}|'[^'\s]{201,}'|\"[^\"\s]{201,}\"")
-"""What no reader of a sentence reads: a number of hundreds of digits, a quoted word of hundreds of letters."""
+LONG = re.compile(r"\d{61,}|'[^'\s]{201,}'|\"[^\"\s]{201,}\"|[^\s/\\:;,]{256,}")
+"""What no reader of a sentence reads: a number of hundreds of digits, a word of hundreds of letters that is no file's name."""
 
 WIDEST = 4096
 """Bits of an integer that is still taken for one: Python converts none of more than 4,300 digits to text."""
@@ -33,7 +33,9 @@ def _cut(word: str) -> str:
     """Return the beginning of a word, closed by its quote if it has one, and how long it is."""
     if word.isdigit():
         return f"{word[:20]}... ({len(word)} digits)"
-    return f"{word[:61]}...{word[-1]} ({len(word) - 2} characters)"
+    if word[0] == word[-1] and word[0] in "'\"":
+        return f"{word[:61]}...{word[-1]} ({len(word) - 2} characters)"
+    return f"{word[:60]}... ({len(word)} characters)"
 
 
 class _Short(reprlib.Repr):

@@ -62,6 +62,7 @@ def test_a_sentence_cuts_what_nobody_reads() -> None:
         f"{path}: {'9' * 20}... (61 digits) and {'9' * 60} of '{'n' * 60}...' (201 characters) or '{'n' * 200}': 'no word' "
         f"{'of this ' * 99}'sort'"
     )
+    assert str(InputError(f"a/{'n' * 256}.npy: gone")) == f"a/{'n' * 60}... (260 characters): gone"
     assert str(pickle.loads(pickle.dumps(error))) == str(copy.copy(error)) == str(error)  # noqa: S301 - our own
     assert error.args == (str(error),)
 

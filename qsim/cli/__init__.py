@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse("there is not enough memory; give it less to do, or raise the limit (ulimit -v)")
     except OSError as error:
         _drop_output()
-        return _refuse(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+        reason = error.strerror or str(error)
+        return _refuse(str(InputError(f"{error.filename}: {reason}" if error.filename else reason)))
     return code
 
 
