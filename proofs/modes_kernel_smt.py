@@ -23,6 +23,7 @@ THEOREM = Theorem(
 FORMATS = ("float8_e4m3fn", "float8_e5m2", "e4m0fn", "int4", "uint4", "Binary6p3ue", "float8_e4m3fnuz", "float6_e2m3fn")
 DETERMINISTIC = tuple(mode for mode in Mode if not mode.stochastic and mode is not Mode.THR)
 RANDOM = ((Mode.SRA, 8), (Mode.SRB, 0), (Mode.SRB, 8), (Mode.SRC, 0), (Mode.SRC, 8), (Mode.SRC, 31), (Mode.SRE, 8))
+SIGNED = ((Mode.RNE, 0, "signed"), (Mode.RNE, 0, "signed_overflow"))
 
 
 def prove_one(fmt, saturation, mode, n=0, nan="canonical"):
@@ -31,7 +32,7 @@ def prove_one(fmt, saturation, mode, n=0, nan="canonical"):
 
     from qsim.prove import smt
 
-    both, reader = pair(fmt, saturation, FLOAT32, mode, signed_nan=nan == "signed"), smt.Reader()
+    both, reader = pair(fmt, saturation, FLOAT32, mode, nan=nan), smt.Reader()
     u, w = z3.BitVecs("u w", 32)
     r = z3.LShR(w, smt.word(32 - n, 32))
     even, odd, sticky, away = spec.added(core, reader, mode, n, w, z3.UGE(u, smt.word(1 << 31, 32)))
@@ -42,7 +43,7 @@ def prove_one(fmt, saturation, mode, n=0, nan="canonical"):
         got = evaluate(core, at(u), at(even), at(odd), both, None if sticky is None else at(sticky))
         drawn = {"sr_bits": n, "rbits": at(r)} if mode.stochastic else {}
         drawn |= {"eps": at(w) / 2**32} if mode is Mode.THR else {}
-        drawn |= {"nan": nan} if nan == "signed" else {}
+        drawn |= {"nan": nan} if nan != "canonical" else {}
         return spec.contrast(at(u), got, fmt, mode, saturation, **drawn)
 
     return smt.decide(
@@ -58,11 +59,11 @@ def prove(*, quick=False):
         for fmt in map(get_format, names)
         for rule in saturations(fmt)[: 1 if quick else None]
         if rule is not Saturation.wrap  # which comes after the kernel
-        for choice in (*((mode,) for mode in (*DETERMINISTIC, Mode.THR)), *RANDOM, (Mode.RNE, 0, "signed"))
+        for choice in (*((mode,) for mode in (*DETERMINISTIC, Mode.THR)), *RANDOM, *SIGNED)
     ]
     words = (
         f"{len(DETERMINISTIC)} deterministic modes, Threshold with all eps, {len(RANDOM)} stochastic ones with all words, "
-        f"signed NaN"
+        f"NaNs of every sign"
     )
     tail = " (a quick run)" if quick else ""
     return all_held(

@@ -99,7 +99,7 @@ def quantize(
     order: Order = "divide",
     ftz_in: bool = False,
     ftz_out: bool = False,
-    nan: str = "canonical",
+    nan: str | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Return the values that the elements of `x` round to, with the shape and dtype of `x`.
@@ -140,7 +140,7 @@ def encode(
     order: Order = "divide",
     ftz_in: bool = False,
     ftz_out: bool = False,
-    nan: str = "canonical",
+    nan: str | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Return the codes that the elements of `x` (divided by the scale) round to, in the smallest unsigned type.
@@ -356,7 +356,7 @@ def _spelled(
     sr_bits = None if sr_bits is None else integer("sr_bits", sr_bits)
     unscaled = isinstance(scale, str) and scale == "none"
     if isinstance(fmt, Quantizer):
-        usual = unscaled and (per, order, ftz_in, ftz_out, nan) == ("tensor", "divide", False, False, "canonical")
+        usual = unscaled and (per, order, ftz_in, ftz_out, nan) == ("tensor", "divide", False, False, None)
         if mode is not None or saturation is not None or eps is not None or not usual:
             raise InputError("a Quantizer says mode, scale, saturation and all else; give a format to choose them here")
         if fmt.sr_bits is not None and sr_bits not in (None, fmt.sr_bits):

@@ -13,7 +13,17 @@ from fractions import Fraction
 
 from qsim.errors import InputError, enumerate_names, integer
 from qsim.formats import Format, get_format
-from qsim.rounding import DERIVED, NANS, ORDERS, Mode, Order, Saturation, check_eps, parse_mode, parse_saturation
+from qsim.rounding import (
+    DERIVED,
+    ORDERS,
+    Mode,
+    Order,
+    Saturation,
+    check_eps,
+    parse_mode,
+    parse_nan,
+    parse_saturation,
+)
 
 __all__ = [
     "arithmetic",
@@ -83,18 +93,20 @@ def encode(
     eps: float = 0.0,
     saturation: str | Saturation | None = None,
     ftz_out: bool = False,
-    nan: str = "canonical",
+    nan: str | None = None,
 ) -> int:
     """Return the code that `x` rounds to; x may be any rational, an infinity, a NaN or a signed zero.
 
     `rbits` is the random word, 0 <= rbits < 2^sr_bits, for the stochastic modes, `eps` the threshold of Threshold.
     Rounding comes first, on a line that goes on above the largest value; range comes second. What the format cannot hold
-    follows its data: NaN by `nan_to`, 0 by `zero_to`, an infinity by `saturation`, -0 (and a negative value that rounds to
-    zero) becomes +0 without -0. `ftz_out` makes a zero of a subnormal result; with `nan` = "signed" a NaN keeps its sign,
-    if the format's NaNs have one.
+    follows its data: NaN by `nan_to`, 0 by `zero_to`, an infinity by `saturation`, a negative number and an unsigned format by
+    `saturation` and `negative_to`; -0 (and a negative value that rounds to zero) becomes +0 without -0. Where there is no
+    zero, what has a minus sign is negative, however small, -0 too, and what is positive is at least the smallest value.
+    `ftz_out` makes a zero of a subnormal result; `nan` says which NaNs have the sign of the input, as in `Quantizer`, if the
+    format's NaNs have one.
     """
-    fmt, mode = get_format(fmt), parse_mode(mode)
-    rule = parse_saturation(saturation, fmt)
+    fmt = get_format(fmt)
+    mode, rule, nan = parse_mode(mode, fmt), parse_saturation(saturation, fmt), parse_nan(nan, fmt)
     if not isinstance(x, float | int | Fraction):
         x = float(x)  # a NumPy scalar, exactly
     if mode is Mode.SR and not sr_bits:
@@ -105,15 +117,16 @@ def encode(
     if sr_bits < 0 or not 0 <= rbits < 1 << sr_bits:
         raise InputError(f"rbits = {rbits} is no word of sr_bits = {sr_bits} bits")
     eps = check_eps(eps)
-    if nan not in NANS:
-        raise InputError(f"nan = {nan!r}; it is {enumerate_names(NANS)}")
+    if fmt.negative_to == "magnitude":
+        x = math.fabs(x) if isinstance(x, float) else Fraction(abs(x))
     negative = math.copysign(1.0, x) < 0 if isinstance(x, float) else x < 0
+    negative_nan = negative and nan != "canonical"
     if isinstance(x, float) and math.isnan(x):
-        return _nan(fmt, negative=negative and nan == "signed")
+        return _nan(fmt, negative=negative, signed=nan == "signed")
     if isinstance(x, float) and math.isinf(x):
-        return _infinity(fmt, rule, negative=negative, negative_nan=negative and nan == "signed")
+        return _infinity(fmt, rule, negative=negative, negative_nan=negative_nan)
     exact = Fraction(x)
-    if not exact and not fmt.has_zero:
+    if not exact and not fmt.has_zero and (fmt.signed or not negative):
         return _zero(fmt)
     ordinal, nu = fmt.split(exact)
     if away(mode, nu, fmt.is_odd(ordinal), negative, sr_bits, rbits, eps):
@@ -123,12 +136,12 @@ def encode(
     if -fmt.bottom <= ordinal <= fmt.top:
         ordinal = 0 if ftz_out and fmt.is_subnormal(ordinal) else ordinal
         return fmt.code(ordinal, negative_zero=negative and not ordinal)
-    if not ordinal and fmt.bottom < 0:  # a grid without zero: below its smallest value
-        return _zero(fmt)
+    if not ordinal and fmt.bottom < 0 and not negative:  # a grid without zero: between it and the smallest value
+        return fmt.code(-fmt.bottom)
     below = ordinal < -fmt.bottom
-    if rule in CLAMPING or mode.inward(negative=below):
+    if rule in CLAMPING or mode.inward(fmt, negative=below):
         return fmt.code(-fmt.bottom if below else fmt.top)
-    return _beyond(fmt, rule, below=below, negative_nan=negative and nan == "signed")
+    return _beyond(fmt, rule, below=below, negative_nan=negative_nan)
 
 
 def _beyond(fmt: Format, rule: Saturation, *, below: bool, negative_nan: bool) -> int:
@@ -137,6 +150,8 @@ def _beyond(fmt: Format, rule: Saturation, *, below: bool, negative_nan: bool) -
         return fmt.code(-fmt.bottom)
     if rule is Saturation.OvfNaN or (below and not fmt.signed):
         return fmt.code_of_nan(negative=negative_nan)
+    if not fmt.has_inf:  # SatNone as p3109-4.0 has it
+        return fmt.code(-fmt.bottom if below else fmt.top)
     return fmt.code_of_inf(negative=below)
 
 
@@ -148,15 +163,21 @@ def _infinity(fmt: Format, rule: Saturation, *, negative: bool, negative_nan: bo
     return fmt.code(-fmt.bottom if negative else fmt.top)
 
 
-def _nan(fmt: Format, *, negative: bool) -> int:
-    """Return the code that a NaN becomes."""
+def _nan(fmt: Format, *, negative: bool, signed: bool) -> int:
+    """Return the code that a NaN, `negative` or not, becomes; `signed`: a NaN result keeps its sign."""
     match fmt.nan_to:
         case "nan":
-            return fmt.code_of_nan(negative=negative)
+            return fmt.code_of_nan(negative=negative and signed)
         case "error":
             raise InputError(f"a NaN has no place in {fmt.name}, whose nan_to is error")
+        case "max":
+            return fmt.code(fmt.top)
+        case "min":
+            return fmt.code(-fmt.bottom)
+        case "opposite_zero":
+            return fmt.code(0, negative_zero=not negative)
         case _:
-            return fmt.code(fmt.top if fmt.nan_to == "max" else fmt.ordinal(0.0))
+            return fmt.code(fmt.ordinal(0.0), negative_zero=fmt.nan_to == "neg_zero")
 
 
 def _zero(fmt: Format) -> int:
@@ -176,7 +197,7 @@ def quantize(
     eps: float = 0.0,
     saturation: str | Saturation | None = None,
     ftz_out: bool = False,
-    nan: str = "canonical",
+    nan: str | None = None,
 ) -> float:
     """Return the value that `x` rounds to: the decoded `encode`."""
     fmt = get_format(fmt)

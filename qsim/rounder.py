@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qsim.errors import InputError
-from qsim.formats import Format, Grid, Table
+from qsim.formats import WIDEST_TABLE, Format, Grid, Table
 from qsim.kernels import cpu, table
 from qsim.kernels.core import Parameters
-from qsim.kernels.parameters import CARRIERS, Carrier, addends, parameters, stochastic
+from qsim.kernels.parameters import CARRIERS, Carrier, addends, needs_stand_in, parameters, stand_in, stochastic
 from qsim.kernels.threads import MANY, in_parts
 from qsim.rounding import Key, Mode, Quantizer, Saturation
 from qsim.scales import (
@@ -77,7 +77,8 @@ class Plan:
 
     `loop` rounds patterns of the `carrier`, `drawn` draws their random words as well, `rows` those of each row, and `scaled`
     takes a scale a row; `words` is what they must know. `codes`: codes come out. `simple`: nothing is to be done to the input
-    before, nor to the result after. `each_eps`: the loop takes a threshold for each element, beside `words`.
+    before, nor to the result after. `stands_in`: other patterns stand in for some that the loops do not know. `each_eps`: the
+    loop takes a threshold for each element, beside `words`.
     """
 
     carrier: Carrier
@@ -86,6 +87,7 @@ class Plan:
     n: int
     codes: bool
     simple: bool
+    stands_in: bool
     each_eps: bool
     loop: Callable[..., None]
     words: NDArray[Any]
@@ -123,6 +125,17 @@ def can_hold(number: Grid, fmt: Format) -> bool:
     return fmt.lsb >= number.lsb and digits <= number.precision
 
 
+def listed(fmt: Format) -> bool:
+    """Return whether a format that the core does not round to may be rounded to by a list of its values.
+
+    Tables are, grids with a gap, and grids of up to 16 bits that reach below the normal numbers of float64, or to its end.
+    """
+    if not isinstance(fmt, Grid) or fmt.gap:
+        return True
+    narrow = fmt.bits <= WIDEST_TABLE and fmt.has_zero and not fmt.even
+    return narrow and can_hold(number_format(FLOAT64.dtype), fmt)
+
+
 @functools.lru_cache(maxsize=256)
 def _codes(fmt: Format) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """Return the values in ascending order, and their codes, of a format that the core does not encode."""
@@ -156,19 +169,20 @@ def _plan(how: How, dtype: np.dtype[Any], *, codes: bool, back: bool) -> Plan:
     between = q.mode in (Mode.SRB, Mode.SRC) and n == FLOAT32.width  # a bit below the last is looked at
     carrier = FLOAT32 if narrow and not between else FLOAT64
     direct = carrier.holds(fmt)
-    if not direct and isinstance(fmt, Grid) and not fmt.gap:
+    if not direct and not listed(fmt):
         raise InputError(f"{fmt} has values beyond float64, or fewer exact bits there; qsim.reference rounds to it")
     plain = q.saturation is not Saturation.wrap and not q.ftz_out
     coded = codes and direct and plain
     each_eps = each_eps or (q.mode is Mode.THR and not direct)
     loops = _grid_loops(q, carrier, n, width, coded, each_eps) if direct else _table_loops(q, n)
-    simple = plain and not q.ftz_in and dtype == carrier.dtype and codes == coded
-    return Plan(carrier, width, n, coded, simple, each_eps, *loops)
+    stands_in = needs_stand_in(fmt)
+    simple = plain and not q.ftz_in and not stands_in and dtype == carrier.dtype and codes == coded
+    return Plan(carrier, width, n, coded, simple, stands_in, each_eps, *loops)
 
 
 def _grid_loops(q: Quantizer, carrier: Carrier, n: int, width: int, codes: bool, each_eps: bool) -> tuple[Any, ...]:
     """Return the loop, its words, and the loops that draw words, for one row and for several, and that take scales."""
-    p = parameters(q.format, rule_of(q), carrier.dtype, q.mode, signed_nan=q.nan == "signed", codes=codes)
+    p = parameters(q.format, rule_of(q), carrier.dtype, q.mode, nan=q.nan, codes=codes)
     if q.mode.stochastic:
         source = stochastic(q.mode, n, carrier.dtype)
         loop, words = cpu.by_words(p, source, codes=codes), cpu.words_of(p, source)
@@ -186,14 +200,14 @@ def _grid_loops(q: Quantizer, carrier: Carrier, n: int, width: int, codes: bool,
 
 def _table_loops(q: Quantizer, n: int) -> tuple[Any, ...]:
     """Return the loop over float64 that rounds to a list of values, or across a gap."""
-    fmt, signed_nan, none = q.format, q.nan == "signed", np.empty(0, np.uint64)
-    line = table.line(fmt, rule_of(q), q.mode, signed_nan=signed_nan)
+    fmt, none = q.format, np.empty(0, np.uint64)
+    line = table.line(fmt, rule_of(q), q.mode, nan=q.nan)
     if q.mode.stochastic:
         source = np.array(stochastic(q.mode, n, FLOAT64.dtype))
         return (lambda x, r, y, lift, _: table.round_by_words(x, r << np.uint64(lift), y, source, line)), none
     if q.mode is Mode.THR:
         return (lambda x, eps, y, _: table.round_by_eps(x, eps, y, line)), none
-    runs = table.steps(fmt, rule_of(q), q.mode, signed_nan=signed_nan)
+    runs = table.steps(fmt, rule_of(q), q.mode, nan=q.nan)
     return (lambda x, y, _: table.round_by_steps(x, y, runs)), none
 
 
@@ -278,6 +292,12 @@ def _plain_words(given: NDArray[Any], x: NDArray[Any], plan: Plan, q: Quantizer)
 def _patterns(y: NDArray[Any], plan: Plan) -> NDArray[Any]:
     """Return floats as their patterns; codes as they are."""
     return y.view(plan.words.dtype) if y.dtype is plan.carrier.dtype or y.dtype == plan.carrier.dtype else y
+
+
+def _entering(x: NDArray[Any], fmt: Format, plan: Plan) -> NDArray[Any]:
+    """Return what the loops take in place of these floats of the carrier: patterns."""
+    patterns = _patterns(x, plan)
+    return stand_in(patterns, fmt, plan.carrier.dtype) if plan.stands_in else patterns
 
 
 def _straight(u: NDArray[Any], v: NDArray[Any], plan: Plan, key: Key | None, begin: int) -> None:
@@ -385,7 +405,7 @@ def _piece(
         scaled = apply_scale(scaled, s, q, plan.n)
     u = np.ascontiguousarray(scaled, carrier.dtype)
     out = y if plan.codes or y.dtype == carrier.dtype else np.empty(x.size, carrier.dtype)
-    patterns, results = _patterns(u, plan), _patterns(out, plan)
+    patterns, results = _entering(u, q.format, plan), _patterns(out, plan)
     if given is not None and q.mode.stochastic:
         plan.loop(patterns, given.astype(carrier.word, copy=False), results, plan.lift, plan.words)
     elif given is not None:
@@ -461,9 +481,9 @@ def _encoded(y: NDArray[Any], q: Quantizer, carrier: Carrier) -> NDArray[Any]:
     fmt, codes = q.format, np.empty(y.shape, code_dtype(q.format))
     if carrier.holds(fmt):  # any mode takes a value to itself
         rule = Saturation.saturate if q.saturation is Saturation.wrap else rule_of(q)
-        p = parameters(fmt, rule, carrier.dtype, Mode.RTZ, signed_nan=q.nan == "signed", codes=True)
+        p = parameters(fmt, rule, carrier.dtype, Mode.RTZ, nan=q.nan, codes=True)
         if fmt.has_nan:  # a NaN is a result here, an overflow's perhaps, and no input that `nan_to` speaks of
-            nans = (fmt.code_of_nan(negative=negative) for negative in (False, q.nan == "signed" and fmt.has_neg_zero))
+            nans = (fmt.code_of_nan(negative=negative) for negative in (False, q.nan != "canonical"))
             p = p._replace(
                 **{name: carrier.word(code) for name, code in zip(("nan_pos", "nan_neg"), nans, strict=True)}
             )
@@ -488,7 +508,7 @@ def _round_draws(
     rows: NDArray[Any], y: NDArray[Any], how: How, plan: Plan, seed: int, streams: NDArray[np.uint64], offset: int
 ) -> None:
     """Round each row (or the only one) into a row of `y`; a stochastic mode's row k takes the words of `streams[k]`."""
-    q, u, v = how.q, _patterns(rows, plan), _patterns(y, plan)
+    q, u, v = how.q, _entering(rows, how.q.format, plan), _patterns(y, plan)
     if plan.rows is not None:
         plan.rows(u, v, seed, streams, *_place(offset, plan.width), plan.words)
     elif q.mode.stochastic:
@@ -510,7 +530,7 @@ def round_and_count(
 
     A long draw is done in parts, each of which takes its words where it stands, and is counted while a cache holds it.
     """
-    u, v, ends = _patterns(rows, plan), _patterns(y, plan), _ends(how.q, plan.carrier)
+    u, v, ends = _entering(rows, how.q.format, plan), _patterns(y, plan), _ends(how.q, plan.carrier)
     plain = how.q.saturation is not Saturation.wrap and not how.q.ftz_out
     alone = plan.rows is not None or not (how.q.mode.stochastic or plan.each_eps)
     if len(v) > 1 or not plain or not alone:

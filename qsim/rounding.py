@@ -10,23 +10,26 @@ import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast, get_args
 
 from qsim.errors import InputError, enumerate_names, integer, nearest, shown
 from qsim.formats import Format, get_format
+from qsim.formats.format import Nans
 
-__all__ = ["ORDERS", "SHARED_RANK", "Key", "Mode", "Quantizer", "Saturation", "site_key", "stream"]
+__all__ = ["NANS", "ORDERS", "SHARED_RANK", "Key", "Mode", "Quantizer", "Saturation", "site_key", "stream"]
 
 
 class Mode(enum.Enum):
     """A rounding mode: the canonical name is the value, the alias in common use is the member's name.
 
     nu is the discarded fraction of the interval, R a word of N random bits. The stochastic modes A, B, C are those of
-    the IEEE P3109 interim report 4.0, section 4.7.4; the others, where no source is named, of IEEE 754-2019, 4.3.
+    the IEEE P3109 interim report 4.0, section 4.7.4, on which its revisions agree; the others, where no source is named, of
+    IEEE 754-2019, 4.3.
     """
 
     RNE = "NearestTiesToEven"
-    """To the nearest value; of two equally near ones to that with the even code."""
+    """To the nearest value; of two equally near ones to that with the even code. A format whose `ties` is "away", a variant
+    of E8M0, takes RNA for it."""
     RNA = "NearestTiesToAway"
     """To the nearest value; of two equally near ones to that of larger magnitude."""
     RNZ = "NearestTiesToZero"
@@ -64,11 +67,15 @@ class Mode(enum.Enum):
         #: Whether the mode takes a random word.
         self.stochastic = name.startswith("Stochastic")
 
-    def inward(self, *, negative: bool) -> bool:
-        """Whether an overflow of this sign becomes the finite extremum, since the mode never rounds beyond it.
+    def inward(self, fmt: Format, *, negative: bool) -> bool:
+        """Whether under SatNone and OvfNaN a finite overflow of this sign becomes the extremum of `fmt`.
 
-        To-odd rounding is not among these in IEEE P3109 interim report 4.0, 4.7.5 (in Berkeley SoftFloat it is).
+        It does in the modes that never round beyond it. To-odd rounding is one of these in IEEE P3109 interim report 4.0,
+        4.7.5, for unsigned formats with infinity, whose largest value has an odd code; not in the formal model of July
+        2026, which dropped that row. In Berkeley SoftFloat it is one for all formats.
         """
+        if self is Mode.RTO:
+            return fmt.revision == "p3109-4.0" and fmt.has_inf and not fmt.signed and not negative
         return self in (Mode.RTZ, Mode.RUP if negative else Mode.RDN)
 
     def __str__(self) -> str:
@@ -86,9 +93,11 @@ SPELLINGS: Mapping[str, Mode] = {
 
 
 class Saturation(enum.Enum):
-    """What happens, after rounding, to a value beyond the range (IEEE P3109 interim report 4.0, 4.7.5; OCP OFP8).
+    """What happens, after rounding, to a value beyond the range (IEEE P3109; OCP OFP8).
 
-    Where it says "clamped", the result is the nearest finite value: 0 for a negative one and an unsigned format.
+    Where it says "clamped", the result is the nearest finite value: 0 for a negative one and an unsigned format. The first
+    three are those of P3109. Its revisions (`revision` of a format) differ in SatNone: `p3109-2026-07`, the working group's
+    formal model of July 2026 and the default, and `p3109-4.0`, interim report 4.0 of 26 June 2026, section 4.7.5.
     """
 
     SatFinite = "SatFinite"
@@ -97,10 +106,11 @@ class Saturation(enum.Enum):
     """Finite values are clamped, infinities stay (formats with infinity; without, P3109's SatPropagate is SatFinite)."""
     SatNone = "SatNone"
     """Overflow becomes infinity (formats with infinity), or the extremum where the mode rounds toward it; a negative value
-    and an unsigned format: `negative_to` of the format."""
+    and an unsigned format: `negative_to` of the format. Without infinity it stands for OvfNaN, as in p3109-2026-07; in a
+    format of p3109-4.0 overflow and infinities become the extremum there, but of an unsigned format a negative value what
+    `negative_to` says, and overflow does likewise in ToOdd where there is an infinity and no sign."""
     OvfNaN = "OvfNaN"
-    """Overflow and infinities become NaN (OCP E4M3, non-saturating; P3109's SatNone of a format without infinity), or
-    overflow the extremum, as with SatNone."""
+    """Overflow and infinities become NaN (OCP E4M3, non-saturating), or overflow the extremum, as with SatNone."""
     saturate = "saturate"
     """Integers and fixed point: everything out of range is clamped, infinities included."""
     wrap = "wrap"
@@ -110,34 +120,40 @@ class Saturation(enum.Enum):
         return self.value
 
 
-def parse_mode(mode: str | Mode) -> Mode:
-    """Return the mode spelled `mode` (canonical name or alias)."""
+def parse_mode(mode: str | Mode, fmt: Format | None = None) -> Mode:
+    """Return the mode spelled `mode` (canonical name or alias), as it is for `fmt`: see its `ties`."""
     if isinstance(mode, Mode):
-        return mode
-    if not isinstance(mode, str) or mode not in SPELLINGS:
+        parsed = mode
+    elif isinstance(mode, str) and mode in SPELLINGS:
+        parsed = SPELLINGS[mode]
+    else:
         raise InputError(f"no rounding mode is called {mode!r}; did you mean {nearest(str(mode), SPELLINGS)}?")
-    return SPELLINGS[mode]
+    return Mode.RNA if parsed is Mode.RNE and fmt is not None and fmt.ties == "away" else parsed
 
 
 def saturations(fmt: Format) -> tuple[Saturation, ...]:
     """Return the saturation rules that make sense for `fmt`, its default first."""
+    rules: tuple[Saturation, ...]
     if fmt.kind in ("integer", "fixed"):
         symmetric = fmt.bottom == fmt.top  # leaves out a code that wrapping around would reach
-        return (Saturation.saturate,) if symmetric else (Saturation.saturate, Saturation.wrap)
-    if fmt.has_inf:
-        return (Saturation.SatNone, Saturation.SatFinite, Saturation.SatPropagate)
-    return (Saturation.SatFinite, Saturation.OvfNaN) if fmt.has_nan else (Saturation.SatFinite,)
+        rules = (Saturation.saturate,) if symmetric else (Saturation.saturate, Saturation.wrap)
+    elif fmt.has_inf:
+        rules = (Saturation.SatNone, Saturation.SatFinite, Saturation.SatPropagate)
+    else:
+        own = (Saturation.SatNone,) if fmt.revision == "p3109-4.0" else ()
+        rules = (Saturation.SatFinite, *own, Saturation.OvfNaN) if fmt.has_nan else (Saturation.SatFinite,)
+    return tuple(sorted(rules, key=lambda rule: rule.value != fmt.saturation)) if fmt.saturation else rules
 
 
 WITHOUT_INFINITY = {"SatNone": Saturation.OvfNaN, "SatPropagate": Saturation.SatFinite}
-"""What P3109 means by these rules for a format that has a NaN and no infinity."""
+"""What these rules stand for in a format that has a NaN and no infinity, unless it takes them itself."""
 
 
 def parse_saturation(saturation: str | Saturation | None, fmt: Format) -> Saturation:
     """Return the saturation rule spelled `saturation`, or the default of `fmt` for `None`; refuse senseless pairs."""
     allowed = saturations(fmt)
     if saturation is None:
-        return allowed[0]
+        saturation = fmt.saturation or allowed[0]
     for rule in allowed:
         if saturation in (rule, rule.value):
             return rule
@@ -146,6 +162,15 @@ def parse_saturation(saturation: str | Saturation | None, fmt: Format) -> Satura
     known = isinstance(saturation, Saturation) or str(saturation) in {rule.value for rule in Saturation}
     problem = f"{saturation} makes no sense for {fmt.name}" if known else f"no saturation is called {saturation!r}"
     raise InputError(f"{problem}; {fmt.name} takes {enumerate_names(rule.value for rule in allowed)}")
+
+
+def parse_nan(nan: str | None, fmt: Format) -> Nans:
+    """Return which NaN results have: `nan`, one of `NANS`, or that of `fmt` for `None`."""
+    if nan is None:
+        return fmt.nan
+    if not isinstance(nan, str) or nan not in NANS:
+        raise InputError(f"nan = {nan!r}; it is {enumerate_names(NANS)}")
+    return cast("Nans", nan)
 
 
 # --- Random words --------------------------------------------------------------------------------------------
@@ -243,7 +268,7 @@ ORDERS: Mapping[str, str] = {
 s is a float32, and fl rounds to float32, for inputs of up to 32 bits, and float64 for float64; "input" is another order for
 float16 and bfloat16 alone.
 """
-NANS = ("canonical", "signed")
+NANS = get_args(Nans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +290,8 @@ class Quantizer:
     elements share a scale: those of the "tensor", of a "sample" (index of axis 0), of a "channel" (axis 0 too, where a weight
     has its outputs), of a "token" (all axes but the last), or those of one index of the axis or axes it names. `ftz_in` takes a
     subnormal number of the input's type for a zero, `ftz_out` makes one of a subnormal result; a NaN result is "canonical", or
-    "signed": it has the sign of the input.
+    "signed": it has the sign of the input; or "signed_overflow": a NaN that an overflow or an infinity becomes has it, and no
+    other (CUDA's FP8 conversions from float). What is not said, saturation and NaN, is as the format's entry has it.
     `Quantizer.parse("FORMAT:MODE")` is the short form, with N or eps in brackets: "e4m3:SRA(8)".
     """
 
@@ -279,7 +305,7 @@ class Quantizer:
     saturation: Saturation | None = None
     ftz_in: bool = False
     ftz_out: bool = False
-    nan: Literal["canonical", "signed"] = "canonical"
+    nan: Nans = "canonical"
 
     def __init__(
         self,
@@ -294,10 +320,11 @@ class Quantizer:
         saturation: str | Saturation | None = None,
         ftz_in: bool = False,
         ftz_out: bool = False,
-        nan: Literal["canonical", "signed"] = "canonical",
+        nan: Nans | None = None,
     ) -> None:
         # A plain dataclass __init__ could not take names for formats and modes and hold what they name.
-        fmt, parsed = get_format(format), parse_mode(mode)
+        fmt = get_format(format)
+        parsed, nan = parse_mode(mode, fmt), parse_nan(nan, fmt)
         sr_bits = None if sr_bits is None else integer("sr_bits", sr_bits)
         if sr_bits is not None and (parsed not in LIMITED or not 0 <= sr_bits <= 64):
             raise InputError(
@@ -321,8 +348,6 @@ class Quantizer:
         per = per if per in PERS else axes(per)
         if not isinstance(order, str) or order not in ORDERS:
             raise InputError(f"no order of operations is called {order!r}; it is {enumerate_names(ORDERS)}")
-        if not isinstance(nan, str) or nan not in NANS:
-            raise InputError(f"nan = {nan!r}; it is {enumerate_names(NANS)}")
         for flag, given in (("ftz_in", ftz_in), ("ftz_out", ftz_out)):
             if not isinstance(given, bool):
                 raise InputError(f"{flag} = {shown(given)} must be True or False")
@@ -349,7 +374,7 @@ class Quantizer:
             words += [f"order {self.order}"] if self.order != "divide" else []
         words.append(str(self.saturation))
         words += [name for name in ("ftz_in", "ftz_out") if getattr(self, name)]
-        words += ["signed NaN"] if self.nan == "signed" else []
+        words += [f"{self.nan.replace('_', ' ')} NaN"] if self.nan != "canonical" else []
         return ", ".join(words)
 
     def describe(self) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class Place(NamedTuple):
 
 def place(fmt: Format, x: np.ndarray) -> Place:
     """Return where the numbers `x`, float64, lie; NaN and infinities lie at zero."""
+    x = entering(fmt, x)
     finite = np.where(np.isfinite(x), x, 0.0)
     if isinstance(fmt, Table) or fmt.gap:
         ordinal, word, more = _place_on_line(fmt, finite)
@@ -46,6 +47,11 @@ def place(fmt: Format, x: np.ndarray) -> Place:
         ordinal, word, more = _place_on_grid(fmt, finite)
     negative = np.signbit(x)
     return Place(ordinal, word, more, _odd(fmt, ordinal), negative)
+
+
+def entering(fmt: Format, x: np.ndarray) -> np.ndarray:
+    """Return the numbers, or their magnitudes where the format's entry says that these are converted."""
+    return np.abs(x) if fmt.negative_to == "magnitude" else x
 
 
 def _place_on_grid(fmt: Grid, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -218,12 +224,18 @@ def beyond(
 ) -> int:
     """Return the code of a rounded number beyond the range, or of an infinity.
 
-    The rows of wSaturate of IEEE P3109, interim report 4.0, section 4.7.5, the first that fits, with a row for formats whose
-    entry says that a negative number becomes the smallest value, and OvfNaN for the rows of finite formats.
+    The rows of wSaturate of the formal model of IEEE P3109 of July 2026 (ieee-p3109 7b6f5ba), the first that fits, with a row
+    for formats whose entry says that a negative number becomes the smallest value, and OvfNaN for the rows of finite formats;
+    and two rows of interim report 4.0, section 4.7.5, for formats of that revision.
     """
     extremum = fmt.code(-fmt.bottom if below else fmt.top)
     holds_infinity = fmt.has_inf and (fmt.signed or not below)
     inward = {Mode.RTZ, Mode.RUP} if below else {Mode.RTZ, Mode.RDN}
+    if fmt.revision == "p3109-4.0" and rule is Saturation.SatNone:
+        if mode is Mode.RTO and not fmt.signed and fmt.has_inf and not below and not infinite:
+            return extremum
+        if not fmt.has_inf and (fmt.signed or not below):
+            return extremum
     match rule:
         case Saturation.SatFinite | Saturation.saturate | Saturation.wrap:
             return extremum
@@ -238,11 +250,21 @@ def beyond(
     return fmt.code_of_nan(negative=negative_nan)
 
 
-def of_nan(fmt: Format, *, negative: bool) -> int:
-    """Return the code of a NaN, `negative` if its sign is kept and set."""
-    if fmt.nan_to == "nan":
-        return fmt.code_of_nan(negative=negative)
-    return fmt.code(fmt.top if fmt.nan_to == "max" else 0)
+def of_nan(fmt: Format, *, minus: bool, kept: bool) -> int:
+    """Return the code of a NaN; `minus`: it has a sign, `kept`: a NaN result keeps that."""
+    sign = 1 << (fmt.bits - 1)
+    match fmt.nan_to:
+        case "nan":
+            return fmt.code_of_nan(negative=minus and kept)
+        case "max":
+            return fmt.code(fmt.top)
+        case "min":
+            return fmt.code(-fmt.bottom)
+        case "neg_zero":
+            return sign
+        case "opposite_zero":
+            return 0 if minus else sign
+    return fmt.code(0)
 
 
 def of_zero(fmt: Format) -> int:
@@ -258,19 +280,21 @@ def codes(
 
     Of the mode only the direction counts, see `beyond`.
     """
+    x = entering(fmt, x)
     outward = np.where(at.negative, -1, 1)
-    sign = at.negative & (nan == "signed")
-    settled = np.isnan(x) | np.isinf(x) | ((x == 0) & (not fmt.has_zero))
+    sign = at.negative & (nan != "canonical")
+    zeros = (x == 0) & (fmt.signed | ~at.negative) & (not fmt.has_zero)  # without a sign, -0 is negative
+    settled = np.isnan(x) | np.isinf(x) | zeros
     special = np.zeros(x.size, np.uint64)
     if not fmt.has_zero:
-        special[x == 0] = of_zero(fmt)
+        special[zeros] = of_zero(fmt)
     for below in False, True:
         for negative in False, True:
             code = beyond(fmt, rule, mode, below=below, infinite=True, negative_nan=negative)
             special[np.isinf(x) & (at.negative == below) & (sign == negative)] = code
-    for negative in False, True:
+    for minus in False, True:
         if fmt.nan_to != "error":
-            special[np.isnan(x) & (sign == negative)] = of_nan(fmt, negative=negative)
+            special[np.isnan(x) & (at.negative == minus)] = of_nan(fmt, minus=minus, kept=nan == "signed")
     toward, away = (
         np.where(settled, special, _codes_of(fmt, rule, mode, ordinal, at.negative, sign, ftz_out=ftz_out))
         for ordinal in (at.ordinal, at.ordinal + outward)
@@ -295,7 +319,7 @@ def _codes_of(
                 fmt, rule, mode, below=below, infinite=False, negative_nan=signed
             )
     if not fmt.has_zero and isinstance(fmt, Grid):
-        result[ordinal == 0] = of_zero(fmt)
+        result[(ordinal == 0) & ~negative] = fmt.code(-fmt.bottom)  # the least that is positive
     return result
 
 

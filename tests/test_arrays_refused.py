@@ -134,7 +134,7 @@ X = np.ones(4, np.float32)
         ((X, "int8"), {"saturation": "SatNone"}, "SatNone makes no sense for int8"),
         ((X, "int8sym"), {"saturation": "wrap"}, "wrap makes no sense for int8sym"),
         ((X, "nf4"), {"saturation": "OvfNaN"}, "OvfNaN makes no sense for nf4"),
-        ((X, "e4m3"), {"nan": "quiet"}, "nan = 'quiet'; it is canonical or signed"),
+        ((X, "e4m3"), {"nan": "quiet"}, "nan = 'quiet'; it is canonical, signed or signed_overflow"),
         ((X, "e4m3"), {"ftz_in": 1}, "ftz_in = 1 must be True or False"),
         ((X, "e4m3"), {"ftz_out": "yes"}, "ftz_out = 'yes' must be True or False"),
         ((X, Quantizer("e4m3"), "SR"), {}, "a Quantizer says mode"),
@@ -162,7 +162,7 @@ X = np.ones(4, np.float32)
         ((X, "e4m3", False), {}, "no rounding mode is called False"),
         ((X, "e4m3"), {"saturation": ["SatFinite"]}, "no saturation is called ['SatFinite']"),
         ((X, "e4m3"), {"order": ["divide"], "scale": 2.0}, "no order of operations is called ['divide']"),
-        ((X, "e4m3"), {"nan": ["signed"]}, "nan = ['signed']; it is canonical or signed"),
+        ((X, "e4m3"), {"nan": ["signed"]}, "nan = ['signed']; it is canonical, signed or signed_overflow"),
         ((X, "e4m3"), {"scale": "absmax", "per": (0, True)}, "per = (0, True); it is tensor, sample"),
     ],
 )

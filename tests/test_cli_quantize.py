@@ -376,7 +376,7 @@ OK = "x.npy -f e4m3 -o y.npy"
             f"{OK} --scale 3 --order other",
             "no order of operations is called 'other'; it is divide, reciprocal, exact or input",
         ),
-        (f"{OK} --nan quiet", "nan = 'quiet'; it is canonical or signed"),
+        (f"{OK} --nan quiet", "nan = 'quiet'; it is canonical, signed or signed_overflow"),
         (f"{OK} --pack", "--pack packs codes; give --codes too"),
         (f"{OK} --codes --pack middle", "--pack: invalid choice: 'middle'"),
         ("zero.npy -f e4m3 -o y.npy --codes --pack", "codes without an axis are a single number"),

@@ -348,7 +348,7 @@ def test_unknown_word() -> None:
         ({"rbits": 3}, "RNE takes no random word; drop sr_bits and rbits"),
         ({"mode": "THR"}, "eps = None with THR"),
         ({"eps": 0.5}, "eps = 0.5 with RNE"),
-        ({"nan": "quiet"}, "nan = 'quiet'; it is 'canonical', 'signed' or 'any'"),
+        ({"nan": "quiet"}, "nan = 'quiet'; it is 'canonical', 'signed', 'signed_overflow' or 'any'"),
         ({"got": 256}, "got = 256: codes of float8_e4m3fn are 0 .. 255; give a value as a float"),
         ({"got": "one"}, "got = 'one' is neither a code (an integer) nor a value (a float)"),
         ({"x": "one"}, "x = 'one' is no number; give a float, a NumPy float or a Fraction"),

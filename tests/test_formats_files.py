@@ -96,6 +96,13 @@ def test_families_in_files(tmp_path: Path) -> None:
     assert {fmt.family for fmt in found} == {"p"}
 
 
+def variant(**changes: str | None) -> str:
+    """Return the text of a [[variant]] entry, with keys changed or left out."""
+    return entry(VARIANT, **changes).replace("[[format]]", "[[variant]]")
+
+
+VARIANT = {"of": '["a"]', "name": '"chip"', "source": '"a test"'}
+
 BAD = {
     "unknown key": (entry(GOOD, man_bit="3"), ["format 1 (a)", "'man_bit'", "man_bits"]),
     "key of another kind": (entry(GOOD, bits="[3]"), ["format 1 (a)", "'bits'"]),
@@ -138,13 +145,19 @@ BAD = {
     "symmetric as a word": (entry(WIDTHS, symmetric='"yes"'), ["symmetric = 'yes'", "bool"]),
     "half a fraction bit": (entry(WIDTHS, frac_bits="0.5"), ["frac_bits = 0.5", "int"]),
     "fraction beyond floats": (entry(WIDTHS, frac_bits="2000"), ["2000 fraction bits"]),
-    "integer with a NaN": (entry(WIDTHS, nan_to='"nan"'), ["nan_to = 'nan'", "'max', 'zero' or 'error'"]),
+    "integer with a NaN": (entry(WIDTHS, nan_to='"nan"'), ["nan_to = 'nan'", "'max', 'min', 'zero' or 'error'"]),
     "signed, negatives elsewhere": (entry(WIDTHS, negative_to='"min"'), ["negative_to = 'min'", "left out"]),
     "zero elsewhere": (entry(WIDTHS, zero_to='"min"'), ["zero_to = 'min'", "left out"]),
     "unsigned, negatives NaN": (entry(WIDTHS, signed="false", negative_to='"nan"'), ["negative_to = 'nan'", "'min'"]),
-    "unknown nan_to": (entry(GOOD, nan_to='"inf"'), ["nan_to = 'inf'", "'nan', 'max', 'zero' or 'error'"]),
+    "unknown nan_to": (
+        entry(GOOD, nan_to='"inf"'),
+        ["nan_to = 'inf'", "'nan', 'max', 'min', 'zero', 'neg_zero', 'opposite_zero' or 'error'"],
+    ),
     "nan_to of wrong type": (entry(GOOD, nan_to="0"), ["nan_to = 0", "str"]),
-    "nan_to a missing zero": (entry(TABLE, nan_to='"zero"'), ["format 1 (t)", "nan_to = 'zero'", "'max' or 'error'"]),
+    "nan_to a missing zero": (
+        entry(TABLE, nan_to='"zero"'),
+        ["format 1 (t)", "nan_to = 'zero'", "'max', 'min' or 'error'"],
+    ),
     "two signs, no zero": (
         entry(TABLE, zero_to=None),
         ["format 1 (t)", "zero_to says which it becomes, 'min' (-1.0) or 'max' (2.0)"],
@@ -177,7 +190,22 @@ BAD = {
     "family with a bias": (entry(FAMILY, bias="3"), ["format 1 (p)", "unknown key 'bias'"]),
     "family beyond the standard": (entry(FAMILY, bits="[3, 17]"), ["format 1 (p)", "'Binary17p1se'", "K is 3 to 16"]),
     "stray top-level key": ("format_version = 2\n" + entry(GOOD), ["'format_version'"]),
-    "no entry": ("", ["no [[format]] entry"]),
+    "no entry": ("", ["no [[format]] and no [[variant]] entry"]),
+    "zero_to NaN, which is none": (
+        entry(GOOD, man_bits="0", signed="false", zero="false", zero_to='"nan"', nan_to='"max"'),
+        ["format 1 (a)", "zero_to = 'nan' with nan_to = 'max'; 0 can"],
+    ),
+    "rows of different length": (entry(GOOD, elsewhere='[["a", "b"], ["c"]]'), ["format 1 (a)", "elsewhere", "2"]),
+    "unknown revision": (entry(FAMILY, revision='"4"'), ["format 1 (p)", "revision '4'", "p3109-2026-07 or p3109-4.0"]),
+    "variant without a name": (entry(GOOD) + variant(name=None), ["variant 1", "'name'", "missing"]),
+    "variant of nothing": (entry(GOOD) + variant(of="[]"), ["variant 1", "of = []", "not empty"]),
+    "variant of one": (entry(GOOD) + variant(of='"a"'), ["variant 1", "of = 'a'", "list"]),
+    "variant with a space": (entry(GOOD) + variant(name='"my chip"'), ["variant 1", "'my chip'", "letters, digits"]),
+    "variant of other values": (entry(GOOD) + variant(exp_bits="3"), ["variant 1", "unknown key 'exp_bits'"]),
+    "variant that is no table": (
+        entry(GOOD).replace("[[format]]", "variant = [3]\n[[format]]"),
+        ["variant 1", "[[variant]]"],
+    ),
     "entry that is no table": ("format = [3]", ["format 1", "[[format]]"]),
     "one table": ("[format]\nname = 'a'", ["[[format]]"]),
     "too many digits": (entry(GOOD, bias="9" * 5001), ["more than 4300 digits"]),

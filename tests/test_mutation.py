@@ -28,7 +28,7 @@ from qsim.kernels import core as honest
 from qsim.kernels.parameters import Carrier, addends, route, shortcut, stochastic
 from qsim.prove import all_held, smt
 from qsim.prove.specification import FLOAT32, FLOAT64, Pair, Result, evaluate, pair, read, value
-from qsim.rounding import Mode, Saturation, saturations
+from qsim.rounding import NANS, Mode, Saturation, saturations
 from qsim.verdicts import Outcome, Verdict
 
 ALL = mutants()
@@ -197,7 +197,7 @@ def by_inputs(
     cases = tuple(cases)
     for case, some in [*((case, slice(40)) for case in cases), *((case, slice(40, most)) for case in cases)]:
         name, saturation, mode, n, nan = CASES[case]
-        both = pair(get_format(name), saturation, FLOAT32, mode, signed_nan=nan == "signed")
+        both = pair(get_format(name), saturation, FLOAT32, mode, nan=nan)
         for at in range(len(tried(case)))[some]:
             (u, word), right = tried(case)[at], expected(case, at)
             for way, rounded in ((WHOLE, whole), (" ".join(map(shortcut, both)), short)):
@@ -214,7 +214,7 @@ def by_inputs(
 def far_shifts(core: ModuleType, case: int) -> Iterator[tuple[int, str, str]]:
     """Yield where a shift reaches 64, which NumPy takes for granted and machine code does not: at some inputs of a case."""
     name, saturation, mode, n, nan = CASES[case]
-    both = pair(get_format(name), saturation, FLOAT32, mode, signed_nan=nan == "signed")
+    both = pair(get_format(name), saturation, FLOAT32, mode, nan=nan)
     for u, word in ((0, 0), (1, 1 << 31), (0x3F800000, 0)):
         reader = smt.Reader()
         even, odd, sticky = added(core, mode, n, u, word)
@@ -384,7 +384,7 @@ def test_the_directed_inputs_do_not_refute_the_core(most) -> None:
 def test_the_theorems_do_not_refute_the_core(case) -> None:
     """What refutes the mutants holds of the core itself, also in the modes that a theorem's own list leaves out."""
     name, saturation, mode, _, nan = CASES[case]
-    both = pair(get_format(name), saturation, FLOAT32, mode, signed_nan=nan == "signed")
+    both = pair(get_format(name), saturation, FLOAT32, mode, nan=nan)
     for way in {WHOLE, " ".join(map(shortcut, both))}:
         assert by_theorem(honest, case, way).outcome is Outcome.HELD
 
@@ -478,8 +478,8 @@ def test_the_callers_keep_to_the_hypotheses(carrier) -> None:
     for fmt in {*SMALL, *NAMED}:
         if not (isinstance(fmt, Grid) and carrier.holds(fmt)):
             continue
-        choices = itertools.product(saturations(fmt), (Mode.RNE, Mode.RTZ), (False, True))
-        pairs = {pair(fmt, rule, carrier, mode, signed_nan=signed) for rule, mode, signed in choices}
+        choices = itertools.product(saturations(fmt), (Mode.RNE, Mode.RTZ), NANS)
+        pairs = {pair(fmt, rule, carrier, mode, nan=nan) for rule, mode, nan in choices}
         for p in {p for both in pairs for p in both}:
             assert true(of_parameters(smt.constants(p))), f"{fmt}: {p}"
             with np.errstate(over="ignore"):

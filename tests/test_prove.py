@@ -34,7 +34,7 @@ from qsim.kernels import core, cpu
 from qsim.kernels.parameters import Shortcut, shortcut, stochastic
 from qsim.prove import Proof, find, frame, run, settle, smt, specification
 from qsim.prove.specification import FLOAT32, FLOAT64
-from qsim.rounding import Mode, Saturation, saturations
+from qsim.rounding import NANS, Mode, Saturation, saturations
 from qsim.verdicts import Outcome, Verdict
 
 SWEEPS = ("deterministic_kernel_exhaustive", "wide_kernel_exhaustive")
@@ -532,8 +532,8 @@ def test_the_shortcuts_are_taken_where_the_theorem_allows(carrier) -> None:
     taken = set()
     none = carrier.word(0)
     for fmt in (fmt for fmt in {*SMALL, *NAMED} if carrier.holds(fmt)):
-        choices = itertools.product(saturations(fmt), (Mode.RNE, Mode.RTZ, Mode.RUP, Mode.RDN), (False, True))
-        pairs = [specification.pair(fmt, rule, carrier, mode, signed_nan=signed) for rule, mode, signed in choices]
+        choices = itertools.product(saturations(fmt), (Mode.RNE, Mode.RTZ, Mode.RUP, Mode.RDN), NANS)
+        pairs = [specification.pair(fmt, rule, carrier, mode, nan=nan) for rule, mode, nan in choices]
         for p in {p for both in pairs for p in both}:
             how = shortcut(p)
             taken.add(how)

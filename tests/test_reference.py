@@ -306,7 +306,8 @@ def test_zeros_keep_their_sign(data: st.DataObject) -> None:
         ("e4m0fn", "SatFinite", {1.5: 2.0, 3.0: 2.0, 6.0: 8.0, 2.0**-7: 0.0, 1.5 * 2.0**-6: 2.0**-5}),
         # E8M0: the code of 1 is 127, odd, so 1.5 goes up to 128 and 3 comes down to it; negative numbers clamp, or are NaN
         ("e8m0", "SatFinite", {1.5: 2.0, 3.0: 2.0, 6.0: 8.0, -0.0: 2.0**-127, -1: 2.0**-127, 2.0**200: 2.0**127}),
-        ("e8m0", "OvfNaN", {-1: NAN, 1.5 * 2.0**127: 2.0**127, 1.6 * 2.0**127: NAN, INF: NAN, -(2.0**-128): 2.0**-127}),
+        ("e8m0", "OvfNaN", {1.5 * 2.0**127: 2.0**127, 1.6 * 2.0**127: NAN, INF: NAN, 0.0: 2.0**-127, 1e-300: 2.0**-127}),
+        ("e8m0", "OvfNaN", {-1: NAN, -1e-38: NAN, -(2.0**-128): NAN, -1e-40: NAN, -1e-300: NAN, -0.0: NAN, -INF: NAN}),
         ("ue4m3", "SatFinite", {464: 448, 470: 448, -1: 0, -(2.0**-11): 0, NAN: NAN}),
         ("ue4m3", "OvfNaN", {464: 448, 470: NAN, -1: NAN, -(2.0**-11): 0, -0.0: 0.0}),
         ("ue5m3", "SatFinite", {114688: 114688, 118784: 114688, INF: 114688, 2.0**-18: 0, 1.5 * 2.0**-17: 2.0**-16}),
@@ -384,7 +385,7 @@ def test_words_of_numpy_do_not_wrap_around(kind: type[np.integer]) -> None:
         ({"mode": "SRA"}, "SRA needs sr_bits"), ({"mode": "SRE"}, "SRE needs sr_bits"),
         ({"mode": "SRA", "sr_bits": 4, "rbits": 1.5}, "rbits = 1.5 must be an integer"),
         ({"mode": "SRA", "sr_bits": True}, "sr_bits = True must be an integer"),
-        ({"nan": "quiet"}, "nan = 'quiet'; it is canonical or signed"),
+        ({"nan": "quiet"}, "nan = 'quiet'; it is canonical, signed or signed_overflow"),
         ({"mode": "Threshold", "eps": 1.5}, "eps = 1.5 must be a number"),
     ],
     ids=str,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from alike import alike
+from alike import alike, identical
 from strategies import CATALOGUE, FIXED, GAPPED, P3109, SMALL, TABLES
 
 import qsim
@@ -28,22 +28,31 @@ def stated(fmt: Format, x: float, rule: str, mode: Mode) -> float | None:
 
     nan_to, zero_to and negative_to are the words of the format's entry, `rule` the saturation.
     """
-    ends = {"min": fmt.min, "max": fmt.max, "nan": NAN, "zero": 0.0}
+    if fmt.negative_to == "magnitude":
+        x = math.fabs(x)
+    negative = math.copysign(1.0, x) < 0
+    ends = {"min": fmt.min, "max": fmt.max, "nan": NAN, "zero": 0.0, "neg_zero": -0.0, "opposite_zero": -0.0}
     if math.isnan(x):
-        return None if fmt.nan_to == "error" else ends[fmt.nan_to]
-    if x == 0:
-        return (x if fmt.has_neg_zero else 0.0) if fmt.has_zero else ends[fmt.zero_to]
-    negative = x < 0
+        return (
+            None if fmt.nan_to == "error" else 0.0 if fmt.nan_to == "opposite_zero" and negative else ends[fmt.nan_to]
+        )
+    if x == 0 and fmt.has_zero:
+        return x if fmt.has_neg_zero else 0.0
+    if x == 0 and (fmt.signed or not negative):  # without a sign, -0 is as negative as any number below it
+        return ends[fmt.zero_to]
     end = fmt.min if negative else fmt.max
     if math.isinf(x):
         if rule == "SatPropagate" and negative and not fmt.signed:
             return end
         if rule in {"SatFinite", "saturate", "wrap"}:
             return end
-    elif rule in CLAMPED or mode.inward(negative=negative):
+    elif rule in CLAMPED or mode in ({Mode.RTZ, Mode.RUP} if negative else {Mode.RTZ, Mode.RDN}):
         return end
     if negative and not fmt.signed:
         return ends[fmt.negative_to]
+    if fmt.revision == "p3109-4.0" and rule == "SatNone":
+        finite_to_odd = mode is Mode.RTO and not fmt.signed and not math.isinf(x)
+        return end if not fmt.has_inf or finite_to_odd else x * INF
     return NAN if rule == "OvfNaN" else x * INF
 
 
@@ -60,7 +69,8 @@ def check_unheld(fmt: Format, modes: tuple[Mode, ...] = ENDS) -> None:
             expected = stated(fmt, value, rule.value, mode)
             if finite_wraps and math.isfinite(value) and value:
                 low, high = fmt.value(-fmt.bottom), fmt.value(1) * (1 << fmt.bits)
-                expected = float((Fraction(value) - low) % high + low)
+                wrapped = abs(value) if fmt.negative_to == "magnitude" else value
+                expected = float((Fraction(wrapped) - low) % high + low)
             if expected is None:
                 with pytest.raises(InputError, match=f"a NaN has no place in {fmt}"):
                     reference.encode(value, fmt, mode, saturation=rule)
@@ -128,7 +138,11 @@ BASES = {
     "negative table": 'kind = "table"\nvalues = [-4, -1]\nbelow = -8',
 }
 NEEDED = {"table without zero": {"zero_to": "max"}}
-ANY = {"nan_to": ("nan", "max", "zero", "error"), "negative_to": ("nan", "min"), "zero_to": ("min", "max", "nan")}
+ANY = {
+    "nan_to": ("nan", "max", "min", "zero", "neg_zero", "opposite_zero", "error"),
+    "negative_to": ("nan", "min", "magnitude"),
+    "zero_to": ("min", "max", "nan"),
+}
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -146,8 +160,15 @@ def test_what_a_users_format_cannot_hold(base: str, tmp_path: Path) -> None:
     plain = read({})
     nan, zero, signed = plain.has_nan, plain.has_zero, plain.signed
     allowed = {
-        "nan_to": {"max", "error", *(["nan"] if nan else []), *(["zero"] if zero else [])},
-        "negative_to": set() if signed else {"min", *(["nan"] if nan else [])},
+        "nan_to": {
+            "max",
+            "min",
+            "error",
+            *(["nan"] if nan else []),
+            *(["zero"] if zero else []),
+            *(["neg_zero", "opposite_zero"] if plain.has_neg_zero else []),
+        },
+        "negative_to": set() if signed else {"min", "magnitude", *(["nan"] if nan else [])},
         "zero_to": set() if zero else {"min", "max", *(["nan"] if nan else [])},
     }
     check_unheld(plain)
@@ -155,7 +176,10 @@ def test_what_a_users_format_cannot_hold(base: str, tmp_path: Path) -> None:
     for chosen in itertools.product(*choices):
         said = {key: word for key, word in zip(ANY, chosen, strict=True) if word}
         wrong = [(key, word) for key, word in said.items() if word not in allowed[key]]
-        if not wrong:
+        if not wrong and said.get("zero_to") == "nan" and said.get("nan_to", "nan") != "nan":
+            with pytest.raises(InputError, match="0 can become a NaN where a NaN stays one"):
+                read(said)
+        elif not wrong:
             fmt = read(said)
             assert {key: getattr(fmt, key) for key in said} == said
             check_unheld(fmt, (Mode.RNE, Mode.RDN))
@@ -171,14 +195,30 @@ def test_what_a_users_format_cannot_hold(base: str, tmp_path: Path) -> None:
 
 
 def test_small_numbers_without_a_zero() -> None:
-    """Below E8M0's smallest value, half of it and less round to zero, which becomes what zero becomes; more rounds up."""
+    """Without a zero a positive number is at least the smallest value, whatever 0 becomes, and a negative one never is.
+
+    What has a minus sign is negative, -0 too: a number that underflowed on the way here has no more than that left.
+    """
     least = 2.0**-127
     for zero_to, zero in (("min", least), ("max", 2.0**127), ("nan", NAN)):
         fmt = float_format("own", 8, 0, "fn", "a test", signed=False, zero=False, zero_to=zero_to)
-        for mode, threshold in (("RNE", 0.5), ("RNA", 0.5), ("RTZ", 1.0), ("RDN", 1.0), ("RUP", 0.0), ("RAZ", 0.0)):
-            for part in (2.0**-60, 0.25, 0.49, 0.5, 0.51, 0.75, 0.99, 1.0):
-                up = part > threshold or part == 1 or (mode == "RNA" and part == 0.5)
-                assert alike(reference.quantize(part * least, fmt, mode), least if up else zero), (mode, part)
+        for mode, rule in itertools.product(("RNE", "RNA", "RTZ", "RDN", "RUP", "RAZ", "RTO"), ("SatFinite", "OvfNaN")):
+            below = least if rule == "SatFinite" or mode in ("RTZ", "RUP") else NAN
+            x = np.array([part * least for part in (2.0**-60, 0.25, 0.49, 0.5, 0.51, 0.75, 0.99, 1.0)])
+            for values, expected in (
+                (x, least),
+                (-x, below),
+                (-x * 2.0**70, below),
+                (x[:1] * 0, zero),
+                (-x[:1] * 0, below),
+            ):
+                for value in values.tolist():
+                    assert alike(reference.quantize(value, fmt, mode, saturation=rule), expected), (mode, rule, value)
+                for codes in (True, False):
+                    ask = qsim.encode if codes else qsim.quantize
+                    found = ask(values, fmt, mode, saturation=rule)
+                    found = qsim.decode(found, fmt, np.float64) if codes else found
+                    assert identical(found, [expected] * len(values)), (mode, rule, zero_to)
 
 
 @pytest.mark.parametrize("fmt", [*SMALL, *map(get_format, ("float16", "bfloat16", "dlfloat16"))], ids=str)

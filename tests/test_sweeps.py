@@ -39,7 +39,7 @@ from qsim.prove.exhaustive import (
 from qsim.prove.specification import FLOAT32, FLOAT64, Pair, pair
 from qsim.prove.sweep import DETERMINISTIC, Intervals, Tiles
 from qsim.prove.ways import first_stray_word, misplaced, ways
-from qsim.rounding import Mode, Saturation, saturations
+from qsim.rounding import NANS, Mode, Saturation, saturations
 from qsim.verdicts import Outcome
 
 THEOREM, WIDENED = "deterministic_kernel_exhaustive", "wide_kernel_exhaustive"
@@ -64,7 +64,7 @@ both_carriers = pytest.mark.parametrize("carrier", [FLOAT32, FLOAT64], ids=lambd
 def rounding(fmt: Format, mode: Mode, rule: Saturation | None = None, carrier: Carrier = FLOAT32, **given: str):
     """Return what a sweep wants: the tiles, the addends, and the parameters."""
     rule = rule or saturations(fmt)[0]
-    both = pair(fmt, rule, carrier, mode, signed_nan=bool(given))
+    both = pair(fmt, rule, carrier, mode, nan=given.get("nan", "canonical"))
     return sweep.tiles(fmt, mode, rule, carrier, **given), addends(mode, carrier.dtype), both
 
 
@@ -253,12 +253,12 @@ def test_what_is_directed_at() -> None:
 @both_carriers
 @pytest.mark.parametrize("fmt", [fmt for fmt in NAMED if fmt.has_neg_zero], ids=str)
 def test_the_sign_of_a_nan(fmt: Format, carrier: Carrier) -> None:
-    """With signed NaNs a NaN has the sign of the input, also one that an overflow becomes."""
+    """With signed NaNs a NaN has the sign of the input, also one that an overflow becomes; or that alone has it."""
     chosen = sweep.directed(fmt, carrier, 100)
-    for mode in (Mode.RNE, Mode.RDN):
+    for mode, nan in itertools.product((Mode.RNE, Mode.RDN), NANS[1:]):
         for rule in saturations(fmt):
-            right, t, both = rounding(fmt, mode, rule, carrier, nan="signed")
-            assert sweep.disagreement(right, fmt, mode, rule, 0, nan="signed") is None
+            right, t, both = rounding(fmt, mode, rule, carrier, nan=nan)
+            assert sweep.disagreement(right, fmt, mode, rule, 0, nan=nan) is None
             assert directed_difference(right, chosen, t, both) is None
 
 

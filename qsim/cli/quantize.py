@@ -60,7 +60,7 @@ OPTIONS: tuple[tuple[str, str, Mapping[str, Any], str], ...] = (
     ("--order", "order", {"metavar": "ORDER"}, "divide, reciprocal, exact or input: how x / s is computed"),
     ("--ftz-in", "ftz_in", FLAG, "flush subnormal inputs to zero"),
     ("--ftz-out", "ftz_out", FLAG, "flush subnormal results to zero"),
-    ("--nan", "nan", {"metavar": "RULE"}, "canonical or signed: which NaN results have"),
+    ("--nan", "nan", {"metavar": "RULE"}, "canonical, signed or signed_overflow: which NaN results have"),
 )  # fmt: skip
 """The options that are keywords of `qsim.quantize` and `qsim.encode`: flags, keyword, how it is parsed, help."""
 
@@ -306,7 +306,7 @@ def count(
         )  # to its own type: flushed, and nothing else
         if scales is not None:
             y = apply_scale(y, scales[place], q, 0)  # what it refuses, the rounding refused before
-        y = y.astype(np.float64)
+        y = np.abs(y.astype(np.float64)) if q.format.negative_to == "magnitude" else y.astype(np.float64)
         finite = np.isfinite(part)
         some = part != 0 if tiny is None else (part != 0) | tiny[place]
         underflowed = finite & some & (values == 0)

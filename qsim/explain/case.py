@@ -6,22 +6,25 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
 from qsim import reference
-from qsim.errors import InputError
+from qsim.errors import InputError, enumerate_names
 from qsim.formats import Format, Table, get_format
 from qsim.rounding import Mode, Saturation, check_eps, parse_mode, parse_saturation
 
-__all__ = ["Answer", "Case", "Nan", "View", "alike", "is_code", "is_nan", "look", "make_case", "own_format", "value_of"]
+__all__ = [
+    "Answer", "Case", "Nan", "View", "alike", "is_code", "is_nan", "landing", "look", "make_case", "own_format", "parse_nan",
+    "value_of",
+]  # fmt: skip
 
 Answer = int | float | Fraction
 """What a quantizer returned: an `int` is a code, anything else a value."""
 
-Nan = Literal["canonical", "signed", "any"]
-"""Which NaN is right: the one without sign, the one with the sign of the input, or any."""
+Nan = Literal["canonical", "signed", "signed_overflow", "any"]
+"""Which NaN is right: the one without sign, the one with the sign of the input, that for overflows alone, or any."""
 
 NUMBERS = ("float16", "bfloat16", "float32", "float64")
 """The types whose numbers have bits to show, each named as its format."""
@@ -51,7 +54,7 @@ class Case:
 
     @property
     def entering(self) -> float | Fraction:
-        """The number that is rounded: x, or the zero that a subnormal x is flushed to."""
+        """The number that is converted: x, or the zero that a subnormal x is flushed to."""
         return math.copysign(0.0, self.x) if self.ftz_in and self.subnormal else self.x
 
     @property
@@ -68,7 +71,7 @@ class Case:
         how: dict[str, Any] = {
             "x": self.entering, "fmt": self.format, "mode": self.mode, "sr_bits": self.sr_bits,
             "rbits": self.rbits or 0, "eps": self.eps, "saturation": self.saturation, "ftz_out": self.ftz_out,
-            "nan": "signed" if self.nan == "signed" else "canonical", **changed,
+            "nan": "canonical" if self.nan == "any" else self.nan, **changed,
         }  # fmt: skip
         return reference.encode(how.pop("x"), **how)
 
@@ -101,11 +104,12 @@ def make_case(
     saturation: str | Saturation | None = None,
     ftz_in: bool = False,
     ftz_out: bool = False,
-    nan: Nan = "canonical",
+    nan: Nan | None = None,
     got: Any = None,
 ) -> Case:
     """Return the case that the arguments of `explain` spell; raise `InputError` for what contradicts itself."""
-    fmt, mode = get_format(fmt), parse_mode(mode)
+    fmt = get_format(fmt)
+    mode = parse_mode(mode, fmt)
     number, pattern = own_format(x), 0
     if number is not None:
         scalar = np.float64(x) if isinstance(x, float) and not isinstance(x, np.generic) else x
@@ -128,13 +132,19 @@ def make_case(
         raise InputError(f"eps = {eps!r} with {mode}: it is the threshold of the mode Threshold, 0 <= eps < 1")
     if eps is not None:
         check_eps(eps)
-    if nan not in ("canonical", "signed", "any"):
-        raise InputError(f"nan = {nan!r}; it is 'canonical', 'signed' or 'any'")
     return Case(
         x=x, format=fmt, mode=mode, saturation=parse_saturation(saturation, fmt), sr_bits=sr_bits or 0,
         rbits=None if rbits is None and mode.stochastic else int(rbits or 0), eps=float(eps or 0.0), ftz_in=ftz_in,
-        ftz_out=ftz_out, nan=nan, number=number, pattern=pattern, got=None if got is None else _answer(fmt, got),
+        ftz_out=ftz_out, nan=parse_nan(fmt.nan if nan is None else nan), number=number, pattern=pattern,
+        got=None if got is None else _answer(fmt, got),
     )  # fmt: skip
+
+
+def parse_nan(nan: Any) -> Nan:
+    """Return which NaN is right."""
+    if not isinstance(nan, str) or nan not in get_args(Nan):
+        raise InputError(f"nan = {nan!r}; it is {enumerate_names(map(repr, get_args(Nan)))}")
+    return cast("Nan", nan)
 
 
 def _answer(fmt: Format, got: Any) -> Answer:
@@ -212,7 +222,7 @@ class View:
     def beyond(self) -> bool:
         """Whether a finite number is rounded to what lies beyond the range."""
         inside = self.rounded is None or -self.fmt.bottom <= self.rounded <= self.fmt.top
-        underflow = not self.rounded and self.fmt.bottom < 0  # a grid without zero
+        underflow = not self.rounded and self.fmt.bottom < 0 and not self.negative  # a grid without zero
         return not inside and not underflow
 
     @property
@@ -232,7 +242,7 @@ class View:
 
     def land(self, ordinal: int) -> int:
         """Return the code of what was rounded to `ordinal`: the reference's, for that point of the line itself."""
-        return self.case.code(x=point(self.fmt, ordinal) or math.copysign(0.0, self.outward))
+        return self.case.code(x=landing(self.fmt, ordinal, negative=self.negative))
 
     def away(
         self, nu: Fraction, *, odd: bool | None = None, rbits: int | None = None, sr_bits: int | None = None
@@ -250,7 +260,10 @@ def look(case: Case) -> list[View]:
     if case.rbits is None:
         words = sorted({0, (1 << case.sr_bits) - 1})
         return [view for word in words for view in look(dataclasses.replace(case, rbits=word))]
-    fmt, x = case.format, case.entering
+    fmt = case.format
+    x = case.entering
+    if fmt.negative_to == "magnitude":
+        x = math.fabs(x) if isinstance(x, float) else abs(x)
     negative = math.copysign(1.0, x) < 0 if isinstance(x, float) else x < 0
     ordinal, nu, odd, rounded = None, Fraction(0), False, None
     if not (isinstance(x, float) and not math.isfinite(x)) and (x or fmt.has_zero):
@@ -270,6 +283,18 @@ def point(fmt: Format, ordinal: int) -> Fraction:
         if not 0 <= at < len(line):
             return Fraction(line[-1]) + 1 if at > 0 else Fraction(line[0]) - 1
     return fmt.value(ordinal)
+
+
+def landing(fmt: Format, ordinal: int, *, negative: bool) -> float | Fraction:
+    """Return a number that becomes what is rounded to `ordinal` from a side of zero: the point of the line, or a zero.
+
+    In a grid without zero that is a number near to it, which becomes the same in every mode.
+    """
+    at = point(fmt, ordinal)
+    if at:
+        return at
+    near = 0.0 if fmt.has_zero else fmt.value(1) / 4
+    return -near if negative else near
 
 
 def value_of(fmt: Format, answer: Answer) -> float | Fraction:

@@ -13,11 +13,12 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from qsim import reference
 from qsim.errors import InputError
 from qsim.explain.case import Answer, Case, View, is_code, is_nan, point, value_of
-from qsim.formats import SUFFIX, Format, Grid, Specials, float_format, get_format
+from qsim.formats import SUFFIX, Format, Grid, Specials, catalogue, float_format, get_format, variants_of
 from qsim.rounding import Mode, Saturation, saturations
 
 __all__ = ["ANYTHING", "INSTEAD", "PARTS", "Rule", "Turning", "faults"]
@@ -111,7 +112,7 @@ def _faults(
     fmt: Format, mode: Mode, saturation: Saturation, sr_bits: int, words: int, *, ftz_out: bool
 ) -> Mapping[str, Rule]:
     """Return the known faults; `words` is the number of bits of the known random words, 0 if they are not known."""
-    groups = [_of_ties(mode), _of_modes(mode, known=words > 0)]
+    groups = [_of_ties(mode), _of_variants(fmt), _of_modes(fmt, mode, known=words > 0)]
     if mode.stochastic and words:
         groups += [_of_words(mode, words), _of_signed_words(mode, words)]
     groups += [
@@ -137,7 +138,7 @@ def _by_mode(other: Mode) -> Rule:
     changed = {"mode": other} if other.stochastic else {"mode": other, "sr_bits": 0, "rbits": 0}
     return Turning(
         lambda v: reference.away(other, v.nu, v.odd, v.negative, v.case.sr_bits, v.rbits),
-        lambda v: v.case.code(**changed),
+        lambda v: v.case.code(**changed, fmt=dataclasses.replace(v.fmt, ties="even")),
     )
 
 
@@ -198,14 +199,25 @@ def _of_ties(mode: Mode) -> Named:
     yield "ties go to the odd code", Turning(lambda v: v.nu > half or (v.nu == half and not v.odd))
 
 
-def _of_modes(mode: Mode, *, known: bool) -> Named:
+def _of_variants(fmt: Format) -> Named:
+    """Yield the variants of the format, and that of which it is one: what others make of numbers that it cannot hold."""
+    base = catalogue().get(fmt.variant_of, fmt)
+    for other in (base, *variants_of(base)):
+        if dataclasses.replace(other, name=fmt.name) != fmt:
+            rule = saturations(other)[0]
+            yield f"converts as {other.name} does, {rule}", _as_other(other, rule, nan=other.nan)
+
+
+def _of_modes(fmt: Format, mode: Mode, *, known: bool) -> Named:
     """Yield the other modes that are no other way to break a tie; stochastic ones where the word is `known`."""
     for other in Mode:
         same = other is mode or {other, mode} == {Mode.SR, Mode.SRA} or other in (Mode.SR, Mode.THR)
         if same or (other in NEAREST and mode in NEAREST) or (other.stochastic and not (mode.stochastic and known)):
             continue
         yield _rounds_by(other, mode), _by_mode(other)
-        if any(other.inward(negative=negative) != mode.inward(negative=negative) for negative in (False, True)):
+        if any(
+            other.inward(fmt, negative=negative) != mode.inward(fmt, negative=negative) for negative in (False, True)
+        ):
             yield _rounds_by(other, mode) + PARTS[0], _inside_by(other)
 
 
@@ -794,11 +806,11 @@ def _times(factor: Fraction) -> Rule:
     return rule
 
 
-def _as_other(other: Grid, saturation: Saturation) -> Rule:
+def _as_other(other: Format, saturation: Saturation, **changed: Any) -> Rule:
     """Return the rule of the same rounding into another format: its code or its value, as the case has it."""
 
     def rule(v: View) -> Answer:
-        code, got = v.case.code(fmt=other, saturation=saturation), v.case.got
+        code, got = v.case.code(fmt=other, saturation=saturation, **changed), v.case.got
         if not isinstance(got, int):
             return value_of(other, code)
         nans = is_nan(other, code) and is_nan(other, got) and is_code(other, got)

@@ -87,7 +87,7 @@ def explain(
     saturation: str | Saturation | None = None,
     ftz_in: bool = False,
     ftz_out: bool = False,
-    nan: Nan = "canonical",
+    nan: Nan | None = None,
     got: Any = None,
 ) -> Explanation:
     """Return how the number `x` is rounded to `fmt`, and, if `got` is another answer than the right one, what gives it.
@@ -235,13 +235,15 @@ def _range(v: View) -> str:
         return f"a NaN {becomes} (nan_to of the format is {fmt.nan_to!r})"
     if v.infinite:
         return f"an infinity {becomes} under {rule}"
-    if v.rounded is None or not (v.rounded or fmt.has_zero or fmt.bottom >= 0):
+    if v.rounded is None:
         return f"0 {becomes} (zero_to of the format is {fmt.zero_to!r})"
+    if not v.rounded and fmt.bottom < 0 and not v.negative:
+        return f"below the smallest value: {becomes}, for there is no zero"
     below = v.rounded < -fmt.bottom
     if below or v.rounded > fmt.top:
         end = f"below the smallest value {number(fmt.value(-fmt.bottom))}"
         end = end if below else f"beyond the largest value {number(fmt.value(fmt.top))}"
-        inward = case.mode.inward(negative=below) and rule in (Saturation.SatNone, Saturation.OvfNaN)
+        inward = case.mode.inward(fmt, negative=below) and rule in (Saturation.SatNone, Saturation.OvfNaN)
         return f"{end}: {becomes} under {rule}{f', since {case.mode} rounds no further' if inward else ''}"
     if case.ftz_out and fmt.is_subnormal(v.rounded):
         return f"a subnormal value: {becomes} (ftz_out)"
@@ -265,6 +267,8 @@ def _lines(e: Explanation) -> list[str]:
     lines += _labelled("rounding", f"to {fmt.name} by {', '.join(how)}")
     if case.ftz_in and case.subnormal:
         lines += _labelled("", "a subnormal number of its type, taken for a zero (ftz_in)")
+    if fmt.negative_to == "magnitude" and math.copysign(1.0, case.x) < 0:
+        lines += _labelled("", "a minus sign, which is dropped first (negative_to of the format is 'magnitude')")
     if e.inner and e.outer and e.nu is not None:
         if e.nu:
             lines += _labelled("toward zero", _point(fmt, e.inner))
@@ -373,7 +377,8 @@ def _turn(e: Explanation) -> tuple[Fraction, str] | None:
         return Fraction(1, 2), "T: the tie, nu = 1/2"
     if case.mode is Mode.THR:
         eps = Fraction(case.eps)
-        return (1 - eps, "T: nu = 1 - eps") if case.x < 0 else (eps, "T: nu = eps")
+        down = case.x < 0 and case.format.negative_to != "magnitude"
+        return (1 - eps, "T: nu = 1 - eps") if down else (eps, "T: nu = eps")
     if case.mode.stochastic and case.mode is not Mode.SRE and case.rbits is not None and case.sr_bits:
         return 1 - Fraction(case.rbits, 1 << case.sr_bits), "T: where this word carries, nu = 1 - R/2^N"
     return None

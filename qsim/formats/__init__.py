@@ -5,10 +5,11 @@
 """
 
 from qsim.formats.build import SUFFIX, fixed_format, float_format, integer_format, p3109_format, table_format
-from qsim.formats.catalogue import catalogue, get_format, load_formats
+from qsim.formats.catalogue import Variant, catalogue, get_format, load_formats, variants, variants_of
 from qsim.formats.format import SPECIALS, WIDEST_TABLE, Format, Grid, Specials, Table
 
 __all__ = [
-    "SPECIALS", "SUFFIX", "WIDEST_TABLE", "Format", "Grid", "Specials", "Table", "catalogue", "fixed_format",
-    "float_format", "get_format", "integer_format", "load_formats", "p3109_format", "table_format",
+    "SPECIALS", "SUFFIX", "WIDEST_TABLE", "Format", "Grid", "Specials", "Table", "Variant", "catalogue",
+    "fixed_format", "float_format", "get_format", "integer_format", "load_formats", "p3109_format", "table_format",
+    "variants", "variants_of",
 ]  # fmt: skip

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from qsim.errors import InputError, enumerate_names
-from qsim.formats.format import SPECIALS, WIDEST_TABLE, Grid, Specials, Table
+from qsim.formats.format import SPECIALS, WIDEST_TABLE, Format, Grid, Nans, NanTo, Specials, Table
 
 __all__ = [
-    "SUBNORMALS", "SUFFIX", "fixed_format", "float_format", "integer_format", "p3109_format", "table_format", "why_not_float",
+    "REVISIONS", "SUBNORMALS", "SUFFIX", "fixed_format", "float_format", "integer_format", "p3109_format", "table_format",
+    "variant_format", "why_not_float",
 ]  # fmt: skip
 
 SUFFIX: Mapping[str, Specials] = {"": "ieee", "fn": "fn", "fnuz": "fnuz", "f": "f"}
@@ -24,7 +26,14 @@ SUBNORMALS: Mapping[str, str] = {
     "half": "exponent field 0 means 0.m 2^(-bias), as the CFloat8 whitepaper prints it: a gap below the smallest normal number",
 }
 
-NAN_TO = ("nan", "max", "zero", "error")
+REVISIONS: Mapping[str, str] = {
+    "p3109-2026-07": "SatNone makes NaN of what overflows a finite format, and of its infinities",
+    "p3109-4.0": (
+        "SatNone makes the extremum of what overflows a finite format, and of its infinities, but NaN of a negative number "
+        "and an unsigned format; ToOdd does not overflow an unsigned extended format"
+    ),
+}
+"""The texts of IEEE P3109 whose projections differ, the default first."""
 
 
 def float_format(
@@ -40,6 +49,9 @@ def float_format(
     zero: bool = True,
     subnormals: Subnormals = "gradual",
     family: str = "",
+    revision: str = "",
+    warning: str = "",
+    elsewhere: tuple[tuple[str, ...], ...] = (),
     **cannot_hold: Any,
 ) -> Grid:
     """Return the float format of these fields; raise `InputError` if they contradict each other.
@@ -47,7 +59,7 @@ def float_format(
     `bias` is by default 2^(exp_bits - 1) - 1, one more for "fnuz" and "extended". With `signed` false there is no sign bit;
     with `zero` false, for unsigned formats, the code 0 is the smallest power of two (E8M0). `subnormals` says what exponent
     field 0 means, see `SUBNORMALS`; all but "gradual" leave a gap, for which there are 16 bits at most. `family`, `nan_to`,
-    `negative_to` and `zero_to` are as in `Format`.
+    `negative_to`, `zero_to` and the rest are as in `Format`.
     """
     if specials not in SPECIALS:
         raise InputError(f"{name}: specials {specials!r} is not one of {enumerate_names(SPECIALS)}")
@@ -74,6 +86,8 @@ def float_format(
         )
     if bias is None:
         bias = (1 << (exp_bits - 1)) - (specials not in ("fnuz", "extended"))
+    if len(set(map(len, elsewhere))) > 1:
+        raise InputError(f"{name}: the rows of elsewhere have the heads' number of cells, {len(elsewhere[0])}")
     if not -4096 <= bias <= 32768:
         raise InputError(f"{name}: bias {bias} is beyond -4096 .. 32768, far outside the exponents of a float64")
     codes = 1 << (exp_bits + man_bits)  # magnitudes, from zero
@@ -87,13 +101,17 @@ def float_format(
         "extended": codes if signed else codes - 1,
     }.get(specials)
     whole = 1 << man_bits
+    cannot_hold = _cannot_hold(
+        name, cannot_hold, nan=nan_code is not None, signed=signed, zero=zero,
+        neg_zero=signed and specials in ("ieee", "fn", "f"), default="max",
+    )  # fmt: skip
     return Grid(
         name=name, kind="float", bits=bits, exp_bits=exp_bits, man_bits=man_bits,
         emin=(1 - bias if subnormals == "gradual" else -bias) - (not zero), top=top + (not zero),
         bottom=top if signed else -int(not zero), specials=specials, nan_code=nan_code, inf_code=inf_code,
         has_zero=zero, has_neg_zero=signed and specials in ("ieee", "fn", "f"), source=source, aliases=aliases,
         family=family, gap=0 if subnormals == "gradual" else whole, gap_at=whole - 1 if subnormals == "half" else 0,
-        **_cannot_hold(name, cannot_hold, nan=nan_code is not None, signed=signed, zero=zero, default="max"),
+        revision=revision, warning=warning, elsewhere=elsewhere, **cannot_hold,
     )  # fmt: skip
 
 
@@ -112,11 +130,13 @@ def why_not_float(exp_bits: int, man_bits: int, specials: Specials, *, signed: b
     return ""
 
 
-def p3109_format(width: int, precision: int, *, signed: bool, extended: bool, source: str, family: str = "") -> Grid:
+def p3109_format(
+    width: int, precision: int, *, signed: bool, extended: bool, source: str, family: str = "", revision: str = ""
+) -> Grid:
     """Return IEEE P3109's Binary{K}p{P}{s|u}{e|f}: K = `width` bits, precision P, one zero, one NaN.
 
     The bias is 2^(K - P - 1), or 2^(K - P) without sign. NaN is the code of -0, or all ones without sign; the infinities of
-    an extended format are the largest codes below it.
+    an extended format are the largest codes below it. `revision` is one of `REVISIONS`, by default the first.
     """
     domain = "e" if extended else "f"
     name = f"Binary{width}p{precision}{'s' if signed else 'u'}{domain}"
@@ -124,9 +144,13 @@ def p3109_format(width: int, precision: int, *, signed: bool, extended: bool, so
         raise InputError(f"no format is called {name!r}: K is 3 to 16, and P 1 to {'K - 1' if signed else 'K'}")
     specials: Specials = "extended" if extended else ("fnuz" if signed else "fn")
     exp_bits = width - precision + (not signed)
+    revision = revision or next(iter(REVISIONS))
+    if revision not in REVISIONS:
+        raise InputError(f"{name}: revision {revision!r} is not one of {enumerate_names(REVISIONS)}")
     return float_format(
-        name, exp_bits, precision - 1, specials, source, bias=1 << (exp_bits - 1), signed=signed, family=family
-    )
+        name, exp_bits, precision - 1, specials, source, bias=1 << (exp_bits - 1), signed=signed, family=family,
+        revision=revision,
+    )  # fmt: skip
 
 
 def integer_format(
@@ -157,7 +181,7 @@ def integer_format(
         name=name, kind="fixed" if frac_bits else "integer", bits=bits, exp_bits=0, man_bits=man_bits,
         emin=man_bits - frac_bits, top=top, bottom=top + (not symmetric) if signed else 0, specials="", nan_code=None,
         inf_code=None, has_zero=True, has_neg_zero=False, source=source, aliases=aliases, family=family,
-        **_cannot_hold(name, cannot_hold, nan=False, signed=signed, zero=True, default="zero"),
+        **_cannot_hold(name, cannot_hold, nan=False, signed=signed, zero=True, neg_zero=False, default="zero"),
     )  # fmt: skip
 
 
@@ -216,17 +240,53 @@ def table_format(
         name=name, kind="table", bits=bits, top=len(points) - bottom - 1, bottom=bottom, points=points,
         codes=tuple(code for _, code in pairs), nan_code=nans[0] if nans else None, inf_code=None, has_zero=zero,
         has_neg_zero=False, above=above, below=below, source=source, aliases=aliases,
-        **_cannot_hold(name, cannot_hold, nan=bool(nans), signed=bottom > 0, zero=zero, default="zero" if zero else "max"),
+        **_cannot_hold(
+            name, cannot_hold, nan=bool(nans), signed=bottom > 0, zero=zero, neg_zero=False,
+            default="zero" if zero else "max",
+        ),
     )  # fmt: skip
 
 
+def variant_format(base: Format, name: str, source: str, **changes: Any) -> Format:
+    """Return the format of `base`'s values and codes that differs from it in what becomes of what it cannot hold.
+
+    `changes` are fields of `Format`: `nan_to`, `negative_to`, `zero_to`, `ties`, `nan`, `nan_code`, `saturation` and
+    `revision`. Raise `InputError` for one that the format cannot have; whether it takes the saturation, `qsim.Quantizer` says.
+    """
+    where, power = name, isinstance(base, Grid) and base.kind == "float" and not base.man_bits and not base.has_zero
+    words = {key: changes.pop(key) for key in ("nan_to", "negative_to", "zero_to") if key in changes}
+    fields = _cannot_hold(
+        where, {"nan_to": base.nan_to, "negative_to": base.negative_to or None, "zero_to": base.zero_to or None} | words,
+        nan=base.has_nan, signed=base.signed, zero=base.has_zero, neg_zero=base.has_neg_zero, default="max",
+    )  # fmt: skip
+    ranges = {
+        "ties": ("even", "away") if power else ("even",),
+        "nan": get_args(Nans) if base.has_neg_zero and base.has_nan else ("canonical",),
+        "revision": tuple(REVISIONS) if base.revision else ("",),
+    }
+    for key, allowed in ranges.items():
+        if changes.get(key, allowed[0]) not in allowed:
+            choices = enumerate_names(map(repr, allowed)) if allowed[0] else "left out"
+            raise InputError(f"{where}: {key} = {changes[key]!r}; for this format it is {choices}")
+    code = changes.get("nan_code", base.nan_code)
+    if code != base.nan_code and not (
+        isinstance(base, Grid) and code is not None and 0 <= code < 1 << (base.bits - base.signed)
+        and math.isnan(base.decode(code))
+    ):  # fmt: skip
+        raise InputError(f"{where}: nan_code = {code}; it is the code of a NaN of {base.name}, its sign bit clear")
+    return dataclasses.replace(
+        base, name=name, source=source, aliases=(), variant_of=base.name, warning="", elsewhere=(), **fields, **changes
+    )
+
+
 def _cannot_hold(
-    name: str, given: Mapping[str, Any], *, nan: bool, signed: bool, zero: bool, default: str
+    name: str, given: Mapping[str, Any], *, nan: bool, signed: bool, zero: bool, neg_zero: bool, default: str
 ) -> dict[str, Any]:
     """Return the fields that say what becomes of what the format cannot hold: `given`, and defaults."""
+    held = {"nan": nan, "zero": zero, "neg_zero": neg_zero, "opposite_zero": neg_zero}
     allowed = {
-        "nan_to": tuple(word for word in NAN_TO if (word != "nan" or nan) and (word != "zero" or zero)),
-        "negative_to": () if signed else ("nan", "min") if nan else ("min",),
+        "nan_to": tuple(word for word in get_args(NanTo) if held.get(word, True)),
+        "negative_to": () if signed else ("nan", "min", "magnitude") if nan else ("min", "magnitude"),
         "zero_to": () if zero else ("min", "max", "nan") if nan else ("min", "max"),
     }
     fields = {
@@ -243,4 +303,8 @@ def _cannot_hold(
             choices = enumerate_names(map(repr, allowed[key])) if allowed[key] else "left out"
             raise InputError(f"{name}: {key} = {word!r}; for this format it is {choices}")
         fields[key] = word
+    if fields["zero_to"] == "nan" != fields["nan_to"]:
+        raise InputError(
+            f"{name}: zero_to = 'nan' with nan_to = {fields['nan_to']!r}; 0 can become a NaN where a NaN stays one"
+        )
     return fields

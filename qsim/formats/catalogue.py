@@ -1,11 +1,16 @@
-"""Where formats come from: the files of `formats/*.toml`, a user's own file, and spellings that say their fields."""
+"""Where formats come from: the files of `formats/*.toml`, a user's own file, and spellings that say their fields.
+
+A file has two kinds of entries: [[format]], a format or a family of them, and [[variant]], what somebody makes of numbers that
+formats of other entries cannot hold: FORMAT@VARIANT.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,10 +25,11 @@ from qsim.formats.build import (
     integer_format,
     p3109_format,
     table_format,
+    variant_format,
 )
 from qsim.formats.format import SPECIALS, WIDEST_TABLE, Format, Grid
 
-__all__ = ["catalogue", "get_format", "load_formats"]
+__all__ = ["Variant", "catalogue", "get_format", "load_formats", "variants", "variants_of"]
 
 # --- From a TOML file to formats ---------------------------------------------------------------------------
 
@@ -37,9 +43,18 @@ NEEDED: Mapping[str, Mapping[str, Any]] = {
     "table": {"values": list[float]},
 }
 OPTIONAL: Mapping[str, Mapping[str, Any]] = {
-    "float": {"aliases": list[str], "bias": int, "signed": bool, "zero": bool, "subnormals": str, **CANNOT_HOLD},
+    "float": {
+        "aliases": list[str],
+        "bias": int,
+        "signed": bool,
+        "zero": bool,
+        "subnormals": str,
+        **CANNOT_HOLD,
+        "warning": str,
+        "elsewhere": list[list[str]],
+    },
     "integer": {"aliases": list[str], "signed": bool, "symmetric": bool, "frac_bits": int, **CANNOT_HOLD},
-    "p3109": {},
+    "p3109": {"revision": str},
     "table": {"aliases": list[str], "bits": int, "codes": list[int], "above": float, "below": float, **CANNOT_HOLD},
 }
 """The keys of an entry, by kind, with their types. A number may be written as a string in C99's hexadecimal notation."""
@@ -53,17 +68,83 @@ MOST_WIDTHS = 32
 MOST_ENTRIES = 1 << WIDEST_TABLE
 """Of a list: a table of values has no more of them."""
 
+CHANGES: Mapping[str, Any] = {
+    **CANNOT_HOLD, "ties": str, "nan": str, "nan_code": int, "saturation": str, "revision": str,
+}  # fmt: skip
+VARIANT: Mapping[str, Any] = {"of": list[str], "name": str, "source": str, **CHANGES}
+"""The keys of a [[variant]] entry, of which those of `CHANGES` may be left out."""
+
 HEXADECIMAL = re.compile(r"[+-]?0x[0-9a-f]*\.?[0-9a-f]*(p[+-]?\d{1,5})?", re.IGNORECASE | re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Hold an entry that says what somebody makes of numbers that some formats cannot hold.
+
+    `of` are names of formats or of families, `changes` the fields of `Format` that differ.
+    """
+
+    of: tuple[str, ...]
+    name: str
+    source: str
+    changes: Mapping[str, Any]
+    #: The file and the entry.
+    where: str
+
+    def fits(self, fmt: Format) -> bool:
+        """Return whether `fmt` is one of the formats."""
+        return fmt.name in self.of or (bool(fmt.family) and fmt.family in self.of)
+
+    def format(self, base: Format) -> Format:
+        """Return the variant of `base`, called BASE@NAME; raise `InputError` for a change that it cannot have."""
+        try:
+            return variant_format(base, f"{base.name}@{self.name}", self.source, **self.changes)
+        except InputError as error:
+            raise InputError(f"{self.where}: {error}") from None
 
 
 def load_formats(path: Path) -> list[Format]:
     """Read the formats of one TOML file; raise `InputError` naming the file, the entry and the key that is wrong."""
+    return _load(path)[0]
+
+
+def _load(path: Path) -> tuple[list[Format], list[Variant]]:
+    """Read the formats and the variants of one TOML file."""
     data = read_toml(path)
-    entries = data.pop("format", None)
-    if data or not isinstance(entries, list):
-        stray = f"unknown key {next(iter(data))!r}" if data else "no [[format]] entry"
-        raise InputError(f"{path}: {stray}; a format file holds [[format]] entries only")
-    return [fmt for number, entry in enumerate(entries, 1) for fmt in _entry(path, number, entry)]
+    found = {kind: data.pop(kind, []) for kind in ("format", "variant")}
+    if data or not all(isinstance(entries, list) for entries in found.values()) or not any(found.values()):
+        stray = f"unknown key {next(iter(data))!r}" if data else "no [[format]] and no [[variant]] entry"
+        raise InputError(f"{path}: {stray}; a format file holds [[format]] and [[variant]] entries only")
+    formats = [fmt for number, entry in enumerate(found["format"], 1) for fmt in _entry(path, number, entry)]
+    return formats, [_variant_entry(path, number, entry) for number, entry in enumerate(found["variant"], 1)]
+
+
+def _variant_entry(path: Path, number: int, entry: Any) -> Variant:
+    where = f"{path}: variant {number}"
+    if not isinstance(entry, dict):
+        raise InputError(f"{where} is not a table of keys; write [[variant]] above its keys")
+    fields = _typed_fields(where, entry, VARIANT, [key for key in VARIANT if key not in CHANGES])
+    name = fields.pop("name")
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise InputError(
+            f"{where}: name = {shown(name)}; it has letters, digits, '.', '-' and '_', as in FORMAT@{name or 'chip'}"
+        )
+    return Variant(fields.pop("of"), name, fields.pop("source"), MappingProxyType(fields), f"{where} ({name})")
+
+
+def _typed_fields(
+    where: str, entry: Mapping[str, Any], types: Mapping[str, Any], needed: Iterable[str]
+) -> dict[str, Any]:
+    """Return the keys of an entry with values of the right types; refuse others, and one that is missing."""
+    fields = {}
+    for key, value in entry.items():
+        if key not in types:
+            raise InputError(f"{where}: unknown key {shown(key)}; did you mean {nearest(key, types)}?")
+        fields[key] = _typed(where, key, value, types[key])
+    for key in needed:
+        if key not in fields:
+            raise InputError(f"{where}: key {key!r} is missing")
+    return fields
 
 
 def _entry(path: Path, number: int, entry: Any) -> Iterator[Format]:
@@ -79,14 +160,7 @@ def _entry(path: Path, number: int, entry: Any) -> Iterator[Format]:
     if not isinstance(kind, str) or kind not in NEEDED:
         raise InputError(f"{where}: kind is {shown(kind)}; it must be {enumerate_names(map(repr, NEEDED))}")
     types = {**COMMON, **NEEDED[kind], **OPTIONAL[kind]}
-    fields = {}
-    for key, value in entry.items():
-        if key not in types:
-            raise InputError(f"{where}: unknown key {shown(key)}; did you mean {nearest(key, types)}?")
-        fields[key] = _typed(where, key, value, types[key])
-    for key in (*COMMON, *NEEDED[kind]):
-        if key not in fields:
-            raise InputError(f"{where}: key {key!r} is missing")
+    fields = _typed_fields(where, entry, types, (*COMMON, *NEEDED[kind]))
     if not fields["name"]:
         raise InputError(f"{where}: name is empty; give it one")
     if isinstance(widths := fields.get("bits"), tuple) and len(widths) > MOST_WIDTHS:
@@ -147,7 +221,7 @@ def _formats(kind: str, fields: dict[str, Any]) -> Iterator[Format]:
                         for extended in (True, False):
                             yield p3109_format(
                                 width, precision, signed=signed, extended=extended, source=fields["source"],
-                                family=fields["name"],
+                                family=fields["name"], revision=fields.get("revision", ""),
                             )  # fmt: skip
         case _:
             name, aliases = fields.pop("name"), fields.pop("aliases", ())
@@ -160,20 +234,43 @@ def _formats(kind: str, fields: dict[str, Any]) -> Iterator[Format]:
 @functools.cache
 def catalogue() -> Mapping[str, Format]:
     """Return the formats of the `formats/` folder by name, in file order; refuse a name or alias used twice."""
-    return MappingProxyType(_collect(sorted(folder("formats").glob("*.toml"))))
+    return MappingProxyType(_shipped()[0])
 
 
-def _collect(paths: list[Path]) -> dict[str, Format]:
+def variants() -> tuple[Variant, ...]:
+    """Return the variants of the `formats/` folder, in file order."""
+    return _shipped()[1]
+
+
+def variants_of(fmt: Format) -> list[Format]:
+    """Return the variants that the `formats/` folder has of a format."""
+    return [variant.format(fmt) for variant in variants() if variant.fits(fmt)]
+
+
+@functools.cache
+def _shipped() -> tuple[dict[str, Format], tuple[Variant, ...]]:
+    return _collect(sorted(folder("formats").glob("*.toml")))
+
+
+def _collect(paths: list[Path]) -> tuple[dict[str, Format], tuple[Variant, ...]]:
     formats: dict[str, Format] = {}
+    found: list[Variant] = []
     owner: dict[str, Path] = {}
     for path in paths:
-        for fmt in load_formats(path):
-            for name in (fmt.name, *fmt.aliases):
-                if name in owner:
-                    raise InputError(f"{path}: the name {name!r} is already taken by an entry of {owner[name]}")
-                owner[name] = path
+        loaded, several = _load(path)
+        names = [*((fmt, name) for fmt in loaded for name in (fmt.name, *fmt.aliases))]
+        for fmt, name in names:
+            if name in owner:
+                raise InputError(f"{path}: the name {name!r} is already taken by an entry of {owner[name]}")
+            owner[name] = path
             formats[fmt.name] = fmt
-    return formats
+        for variant in several:
+            for name in (f"{of}@{variant.name}" for of in variant.of):
+                if name in owner:
+                    raise InputError(f"{path}: the variant {name!r} is already taken by an entry of {owner[name]}")
+                owner[name] = path
+        found += several
+    return formats, tuple(found)
 
 
 @functools.cache
@@ -197,7 +294,8 @@ def get_format(name: str | Format) -> Format:
     eXmY[bB][fn|fnuz|f][u] is sign + X exponent bits + Y mantissa bits, the exponent bias B if it is not the usual one, with
     LLVM's suffix letters: none for IEEE-like specials, `fn` (no infinity, all-ones NaN), `fnuz` (and unsigned zero), `f`
     (finite only), and `u` for no sign. Qm.n is sign + m integer + n fraction bits, UQm.n the same without a sign.
-    `FILE.toml#NAME` is an entry of a file of your own, and `FILE.toml` its only entry.
+    FORMAT@VARIANT is a format as somebody converts to it, an entry of `variants()`.
+    `FILE.toml#NAME` is an entry of a file of your own, and `FILE.toml` its only entry; NAME may have a VARIANT of that file.
     Raise `InputError` for any other spelling, with the nearest ones that exist.
     """
     if isinstance(name, Format):
@@ -209,18 +307,47 @@ def get_format(name: str | Format) -> Format:
         return known
     if match := FILE.fullmatch(name):
         return _of_file(Path(match["path"]), match["entry"] or "")
-    return _spelled(name)
+    return _named_variant(name) if "@" in name else _spelled(name)
+
+
+@functools.lru_cache(maxsize=1024)
+def _named_variant(name: str) -> Format:
+    base, _, variant = name.rpartition("@")
+    if ".toml" in base:
+        raise InputError(
+            f"no format is called {name!r}; a variant of a file's format stands in it, FILE.toml#NAME@VARIANT"
+        )
+    return _variant(get_format(base), variant, variants())
+
+
+def _variant(base: Format, name: str, known: Iterable[Variant]) -> Format:
+    """Return the variant of `base` that has this name; refuse a name that none of the `known` has."""
+    for variant in known:
+        if variant.name == name and variant.fits(base):
+            return variant.format(base)
+    choices = [f"{base.name}@{variant.name}" for variant in known if variant.fits(base)]
+    there = f"did you mean {enumerate_names(choices)}?" if choices else "it has none"
+    raise InputError(f"no variant of {base.name} is called {name!r}; {there}")
 
 
 def _of_file(path: Path, name: str) -> Format:
     """Return the format called `name` of the file at `path`; "" means its only one."""
-    formats = _collect([path])
+    formats, own = _collect([path])
+    base, at, variant = name.rpartition("@")
+    if at:
+        return _variant(_of_own(base, formats), variant, own)
     for fmt in formats.values():
         if name in (fmt.name, *fmt.aliases) or (not name and len(formats) == 1):
             return fmt
     problem = f"has no format called {name!r}" if name else f"has {len(formats)} formats"
     choices = enumerate_names(f"{path}#{known}" for known in nearest_keys(name, formats))
     raise InputError(f"{path}: {problem}; name one, such as {choices}")
+
+
+def _of_own(name: str, formats: Mapping[str, Format]) -> Format:
+    """Return the format that an entry of a file may have variants of: one of the same file, or any that has a name."""
+    own = {known: fmt for fmt in formats.values() for known in (fmt.name, *fmt.aliases)}
+    return own.get(name) or get_format(name)
 
 
 def nearest_keys(name: str, formats: Mapping[str, Format]) -> list[str]:

@@ -28,9 +28,11 @@ if TYPE_CHECKING:  # a format says what it is without NumPy, which takes the lon
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["SPECIALS", "WIDEST_TABLE", "Format", "Grid", "Specials", "Table"]
+__all__ = ["SPECIALS", "WIDEST_TABLE", "Format", "Grid", "NanTo", "Nans", "Specials", "Table"]
 
 Specials = Literal["ieee", "fn", "fnuz", "f", "extended"]
+NanTo = Literal["nan", "max", "min", "zero", "neg_zero", "opposite_zero", "error"]
+Nans = Literal["canonical", "signed", "signed_overflow"]
 
 SPECIALS: Mapping[str, str] = {
     "ieee": "infinities and NaNs in the top binade, as in IEEE 754",
@@ -63,17 +65,32 @@ class Format(abc.ABC):
     #: Whether 0 is a value, and whether -0 is told from +0.
     has_zero: bool
     has_neg_zero: bool
-    #: What a NaN becomes: "nan", "max" (the largest value), "zero", or "error": it is refused.
-    nan_to: Literal["nan", "max", "zero", "error"]
-    #: Formats without negative values: what one becomes that the saturation does not clamp; else "".
-    negative_to: Literal["", "nan", "min"] = ""
+    #: What a NaN becomes: a NaN, the largest or the smallest value, +0, -0, the zero of the opposite sign; "error": refused.
+    nan_to: NanTo
+    #: Formats without negative values: what becomes of a negative number. "nan": a NaN, unless the saturation clamps it;
+    #: "min": the smallest value; "magnitude": its sign is dropped before it is rounded. Else "".
+    negative_to: Literal["", "nan", "min", "magnitude"] = ""
     #: Formats without zero: what 0 becomes, the smallest or the largest value or NaN; else "".
     zero_to: Literal["", "min", "max", "nan"] = ""
+    #: Which neighbour NearestTiesToEven takes at a tie: that with the even code, or, in a format of powers of two alone,
+    #: whose significands are all odd, that of larger magnitude (IEEE 754-2019, 4.3.1).
+    ties: Literal["even", "away"] = "even"
+    #: The sign of a NaN result where the caller names none, as in `qsim.Quantizer`.
+    nan: Nans = "canonical"
+    #: The saturation where the caller names none; "": the usual one of its kind.
+    saturation: str = ""
+    #: Formats of IEEE P3109: the text whose projection `SatNone` follows, "p3109-2026-07" or "p3109-4.0"; else "".
+    revision: str = ""
     #: The standard or document that defines it.
     source: str = field(compare=False)
     aliases: tuple[str, ...] = field(default=(), compare=False)
     #: The name of the catalogue's entry where it stands for many formats: "int{bits}".
     family: str = field(default="", compare=False)
+    #: The format whose values and codes these are, where only what becomes of other numbers differs; else "".
+    variant_of: str = field(default="", compare=False)
+    #: What a user should know before taking it, and what others make of some numbers: rows of cells, the heads first.
+    warning: str = field(default="", compare=False)
+    elsewhere: tuple[tuple[str, ...], ...] = field(default=(), compare=False)
 
     @property
     def signed(self) -> bool:

@@ -10,13 +10,18 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qsim.errors import InputError
 from qsim.formats import Format, Grid
+from qsim.formats.format import Nans
 from qsim.kernels.core import Addends, Parameters, Stochastic
 from qsim.rounding import Mode, Saturation
 
-__all__ = ["CARRIERS", "Carrier", "Shortcut", "addends", "ends", "parameters", "route", "shortcut", "stochastic"]
+__all__ = [
+    "CARRIERS", "Carrier", "Shortcut", "addends", "ends", "needs_stand_in", "parameters", "route", "shortcut", "stand_in",
+    "stochastic",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,35 +93,69 @@ class Ends(NamedTuple):
     zero_neg: Any
 
 
-def ends(fmt: Format, saturation: Saturation, mode: Mode, *, signed_nan: bool) -> Ends:
-    """Return what becomes of overflows, infinities, NaN and zeros under a saturation rule, as floats."""
-    nan = (math.nan, math.copysign(math.nan, -1 if signed_nan and fmt.has_neg_zero else 1))
+def ends(fmt: Format, saturation: Saturation, mode: Mode, *, nan: Nans = "canonical") -> Ends:
+    """Return what becomes of overflows, infinities, NaN and zeros under a saturation rule, as floats.
+
+    Where there is no zero, "zero" is what lies between it and the smallest value of either sign. Of 0 itself it is right only
+    where `needs_stand_in` says nothing else; of negative numbers only where their sign counts.
+    """
     clamped, unbounded = (fmt.max, fmt.min), (math.inf, -math.inf)
+    positive, negative = math.nan, math.copysign(math.nan, -1 if fmt.has_neg_zero else 1)
     match saturation:
         case Saturation.OvfNaN:
-            over = infinite = nan
-        case Saturation.SatNone:
-            over = infinite = unbounded
+            over = infinite = (positive, positive if nan == "canonical" else negative)
+        case Saturation.SatNone:  # without infinity it is p3109-4.0's; of unsigned formats the lower end follows
+            over = infinite = unbounded if fmt.has_inf else (clamped[0], clamped[1] if fmt.signed else -math.inf)
         case Saturation.SatPropagate:
             over, infinite = clamped, unbounded
         case _:
             over = infinite = clamped
     if not fmt.signed:  # the lower end of the range is no mirror of the upper one
-        below = clamped[1] if fmt.negative_to == "min" else math.nan
+        below = math.nan if fmt.negative_to == "nan" else clamped[1]
         over, infinite = ((high, low if low == clamped[1] else below) for high, low in (over, infinite))
         if saturation is Saturation.SatPropagate:
             infinite = (infinite[0], clamped[1])
     over_pos, over_neg = (
-        inside if mode.inward(negative=negative) else beyond
+        inside if mode.inward(fmt, negative=negative) else beyond
         for negative, inside, beyond in zip((False, True), clamped, over, strict=True)
     )
     if fmt.has_zero:
         zeros = (0.0, -0.0 if fmt.has_neg_zero else 0.0)
+    elif fmt.signed:
+        zeros = (zero_of(fmt),) * 2
     else:
-        zeros = ({"min": clamped[1], "max": clamped[0], "nan": math.nan}[fmt.zero_to],) * 2
+        zeros = (clamped[1] if isinstance(fmt, Grid) else zero_of(fmt), over_neg)
     # NaN is refused before the kernel where `nan_to` is "error".
-    nans = {"max": (clamped[0],) * 2, "zero": (0.0,) * 2}.get(fmt.nan_to, nan)
+    nans = {
+        "max": (clamped[0],) * 2, "min": (clamped[1],) * 2, "zero": (0.0,) * 2, "neg_zero": (-0.0,) * 2,
+        "opposite_zero": (-0.0, 0.0),
+    }.get(fmt.nan_to, (positive, negative if nan == "signed" else positive))  # fmt: skip
     return Ends(over_pos, over_neg, *infinite, *nans, *zeros)
+
+
+def zero_of(fmt: Format) -> float:
+    """Return what +0 becomes in a format without zero."""
+    return {"min": fmt.min, "max": fmt.max, "nan": math.nan}[fmt.zero_to]
+
+
+@functools.lru_cache(maxsize=1024)
+def needs_stand_in(fmt: Format) -> bool:
+    """Return whether `stand_in` must come before a loop."""
+    return fmt.negative_to == "magnitude" or (isinstance(fmt, Grid) and not fmt.has_zero and fmt.zero_to != "min")
+
+
+def stand_in(patterns: NDArray[Any], fmt: Format, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return patterns of `dtype` for which a loop does what the format makes of the given ones.
+
+    Magnitudes, where the sign of a negative number is dropped; and in place of +0 what it becomes, where the format has neither
+    a zero nor makes its smallest value of it.
+    """
+    carrier = CARRIERS[dtype]
+    if fmt.negative_to == "magnitude":
+        patterns = patterns & carrier.word((1 << (carrier.width - 1)) - 1)
+    if isinstance(fmt, Grid) and not fmt.has_zero and fmt.zero_to != "min":
+        patterns = np.where(patterns == 0, carrier.word(carrier.pattern(zero_of(fmt))), patterns)
+    return patterns
 
 
 def code_of(value: float, fmt: Format) -> int:
@@ -136,7 +175,7 @@ def parameters(
     dtype: np.dtype[Any],
     mode: Mode = Mode.RNE,
     *,
-    signed_nan: bool = False,
+    nan: Nans = "canonical",
     codes: bool = False,
 ) -> Parameters:
     """Return what the core must know to round a `dtype` array to `fmt`, or to its `codes`.
@@ -182,7 +221,7 @@ def parameters(
         smallest=1 if codes else quantum,
         top=top,
         bottom=bottom,
-        **{name: result(end) for name, end in ends(fmt, saturation, mode, signed_nan=signed_nan)._asdict().items()},
+        **{name: result(end) for name, end in ends(fmt, saturation, mode, nan=nan)._asdict().items()},
     )
     return Parameters(*(carrier.word(value) for value in fields))
 

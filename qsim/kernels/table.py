@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from numpy import uint64
 
 from qsim.errors import InputError
 from qsim.formats import Format, Table
+from qsim.formats.format import Nans
 from qsim.kernels.compiled import jitted, portable
 from qsim.kernels.core import Stochastic, addend, eps_addend
 from qsim.kernels.parameters import CARRIERS, addends, ends
@@ -245,12 +247,12 @@ def round_by_eps(x: Any, eps: Any, y: Any, p: Any) -> None:
 
 
 @functools.lru_cache(maxsize=1024)
-def line(fmt: Format, saturation: Saturation, mode: Mode = Mode.RNE, *, signed_nan: bool = False) -> Line:
+def line(fmt: Format, saturation: Saturation, mode: Mode = Mode.RNE, *, nan: Nans = "canonical") -> Line:
     """Return what the kernel must know to round float64 to `fmt`, any format of few values; `mode` as in `parameters`.
 
     Raise `InputError` if two neighbours differ too much in magnitude for the integers of the kernel.
     """
-    words = ends(fmt, saturation, mode, signed_nan=signed_nan)._asdict()
+    words = ends(fmt, saturation, mode, nan=nan)._asdict()
     return Line(
         fraction_bits=np.uint64(FLOAT64.fraction_bits),
         last=np.uint64(FLOAT64.width - 1),
@@ -265,12 +267,12 @@ def line(fmt: Format, saturation: Saturation, mode: Mode = Mode.RNE, *, signed_n
 
 
 @functools.lru_cache(maxsize=256)
-def steps(fmt: Format, saturation: Saturation, mode: Mode, *, signed_nan: bool = False) -> Steps:
+def steps(fmt: Format, saturation: Saturation, mode: Mode, *, nan: Nans = "canonical") -> Steps:
     """Return a deterministic mode as steps; errors are those of `line`.
 
     Between two points, or a point and a zero, there are two results at most, and none comes back once it is left.
     """
-    p, t = line(fmt, saturation, mode, signed_nan=signed_nan), addends(mode, FLOAT64.dtype)
+    p, t = line(fmt, saturation, mode, nan=nan), addends(mode, FLOAT64.dtype)
 
     def at(places: Any) -> Any:
         patterns = np.where(places >= SIGN, places ^ SIGN, ~places)
@@ -303,13 +305,16 @@ def _points(fmt: Format) -> dict[str, Any]:
     below = fmt.bottom + (not isinstance(fmt, Table) or fmt.below is not None)
     ordinals = range(-below, above + 1)
     values = [fmt.value(ordinal) for ordinal in ordinals]
-    if max(map(abs, values)) >= 2**1024:
+    end = 2**1024
+    if max(map(abs, values)) > end:
         raise InputError(
             f"{fmt.name}: its largest value, or the next beyond it, is none of float64; qsim.reference rounds to it"
         )
     intervals = [_interval(fmt, *ends_of) for ends_of in itertools.pairwise(values)]
     unit, low, high = (np.array(column, np.uint64) for column in zip(*intervals, strict=True))
-    patterns = np.array([float(value) for value in values]).view(np.uint64)
+    # The pattern of infinity may stand for 2^1024, where no value is, but the grid's next point.
+    numbers = [float(value) if abs(value) < end else math.inf if value > 0 else -math.inf for value in values]
+    patterns = np.array(numbers).view(np.uint64)
     sign = np.uint64(1 << (FLOAT64.width - 1))
     return {
         "keys": np.where((patterns >= sign) & (patterns != sign), ~patterns, patterns | sign),

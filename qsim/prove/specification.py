@@ -18,6 +18,7 @@ import numpy as np
 
 from qsim import reference
 from qsim.formats import Format
+from qsim.formats.format import Nans
 from qsim.kernels.core import Parameters
 from qsim.kernels.parameters import CARRIERS, Carrier, addends, parameters
 from qsim.kernels.parameters import stochastic as sources
@@ -39,15 +40,10 @@ class Pair(NamedTuple):
 
 
 def pair(
-    fmt: Format, saturation: Saturation, carrier: Carrier = FLOAT32, mode: Mode = Mode.RNE, *, signed_nan: bool = False
+    fmt: Format, saturation: Saturation, carrier: Carrier = FLOAT32, mode: Mode = Mode.RNE, *, nan: Nans = "canonical"
 ) -> Pair:
     """Return both; arguments are those of `parameters`."""
-    return Pair(
-        *(
-            parameters(fmt, saturation, carrier.dtype, mode, signed_nan=signed_nan, codes=codes)
-            for codes in (False, True)
-        )
-    )
+    return Pair(*(parameters(fmt, saturation, carrier.dtype, mode, nan=nan, codes=codes) for codes in (False, True)))
 
 
 class Result(NamedTuple):
@@ -63,7 +59,7 @@ def result(
     saturation: Saturation,
     carrier: Carrier = FLOAT32,
     mode: Mode = Mode.RNE,
-    nan: str = "canonical",
+    nan: Nans = "canonical",
 ) -> Result:
     """Return the pattern and the code that the reference gives for `x`, by default rounded to nearest, without random bits."""
     code = reference.encode(x, fmt, mode, saturation=saturation, nan=nan, sr_bits=0)
@@ -81,7 +77,7 @@ def on_grid(
     saturation: Saturation,
     carrier: Carrier = FLOAT32,
     mode: Mode = Mode.RNE,
-    nan: str = "canonical",
+    nan: Nans = "canonical",
 ) -> Result:
     """Return the result for the grid value `ordinal` with the sign +1 or -1; beyond the range that of an overflow."""
     magnitude = fmt.value(ordinal)
@@ -215,7 +211,7 @@ def rounded(
     away: Away,
     carrier: Carrier = FLOAT32,
     mode: Mode = Mode.RNE,
-    nan: str = "canonical",
+    nan: Nans = "canonical",
 ) -> tuple[Any, Any]:
     """Return the terms of the value's pattern and of the code that the float with pattern `u` rounds to.
 

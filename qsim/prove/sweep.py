@@ -135,7 +135,7 @@ def asked(
     decoded = fmt.decode(code)
     if not math.isnan(decoded):
         return carrier.pattern(decoded), code
-    negative = given.get("nan") == "signed" and fmt.has_neg_zero and bool(code >> (fmt.bits - 1))
+    negative = given.get("nan", "canonical") != "canonical" and fmt.has_neg_zero and bool(code >> (fmt.bits - 1))
     return carrier.nan | negative << (carrier.width - 1), code
 
 

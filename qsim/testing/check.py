@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim.errors import InputError, enumerate_names, nearest
-from qsim.explain.case import Nan
+from qsim.explain.case import Nan, parse_nan
 from qsim.formats import Format, get_format
 from qsim.rounding import LIMITED, Mode, Saturation, check_eps, parse_mode, parse_saturation
 from qsim.testing.inputs import number_type
@@ -63,10 +63,10 @@ def check_quantizer(
     `elementwise` makes such a function of one that takes a single number.
 
     `saturation`, `eps`, `ftz_in` and `ftz_out` are those of `qsim.Quantizer`. `nan` says which NaN is right, for standards
-    differ: "canonical", "signed" or "any". `laws` names some of `LAWS`. The inputs are the same in every run: the numbers
-    at and next to every threshold (of formats of more than 16 bits, a choice), powers of two, special ones, and `examples`
-    more that `seed` determines. Raise `InputError` for arguments that contradict each other, and for a result that is no
-    array of numbers of the right shape.
+    differ: "any", or one of those of `qsim.Quantizer`. `laws` names some of `LAWS`. The inputs are the same in every run: the
+    numbers at and next to every threshold (of formats of more than 16 bits, a choice), powers of two, special ones, and
+    `examples` more that `seed` determines. Raise `InputError` for arguments that contradict each other, and for a result that
+    is no array of numbers of the right shape.
     """
     task = make_task(fn, fmt, mode, sr_bits, eps, saturation, dtype, nan, laws, codes=codes, ftz_in=ftz_in, ftz_out=ftz_out,
                      seed=seed, examples=examples)  # fmt: skip
@@ -132,7 +132,8 @@ def make_task(
     """Return the arguments as a task; raise `InputError` for those that do not go together."""
     if not callable(fn):
         raise InputError(f"fn is of type {type(fn).__name__}; it must be a function fn(x) or fn(x, rbits=None)")
-    fmt, mode, kind = get_format(fmt), parse_mode(mode), number_type(dtype)[0]
+    fmt, kind = get_format(fmt), number_type(dtype)[0]
+    mode = parse_mode(mode, fmt)
     if fmt.bits > WIDEST:
         raise InputError(f"{fmt.name} has {fmt.bits} bits; quantizers are checked into formats of up to {WIDEST}")
     _ = fmt.max, fmt.smallest_subnormal  # refuses what a float64 does not reach
@@ -147,15 +148,13 @@ def make_task(
         raise InputError(f"eps = {eps!r} with {mode}: it is the threshold of the mode Threshold, 0 <= eps < 1")
     if eps is not None:
         check_eps(eps)
-    if nan not in ("canonical", "signed", "any"):
-        raise InputError(f"nan = {nan!r}; it is 'canonical', 'signed' or 'any'")
     if type(examples) is not int or examples < 0:
         raise InputError(f"examples = {examples!r} must be the number of drawn inputs, 0 or more")
     width = 32 if kind.itemsize <= 4 else 64
     return Task(
         fn=fn, name=getattr(fn, "__name__", "fn"), fmt=fmt, mode=mode, rule=parse_saturation(saturation, fmt),
         n=(width if sr_bits is None else sr_bits) if mode.stochastic else 0, eps=eps, codes=codes, dtype=kind,
-        ftz_in=ftz_in, ftz_out=ftz_out, nan=nan, seed=seed, laws=_laws(laws, mode), examples=examples,
+        ftz_in=ftz_in, ftz_out=ftz_out, nan=parse_nan(nan), seed=seed, laws=_laws(laws, mode), examples=examples,
         words=mode.stochastic and takes_words(fn),
     )  # fmt: skip
 

@@ -95,10 +95,11 @@ class Base:
     def __init__(self, task: Task, x: NDArray[Any], exact: NDArray[np.float64] | None = None) -> None:
         fmt = task.fmt
         self.task, self.x = task, x
-        #: The numbers as float64, and as they are after flushing.
+        #: The numbers as float64, and as they are after flushing, and without their signs if these are dropped.
         self.exact = exactly(x) if exact is None else exact
         small = (self.exact != 0) & (np.abs(self.exact) < get_format(task.dtype.name).smallest_normal)
         self.entering = np.where(small & task.ftz_in, np.copysign(0.0, self.exact), self.exact)
+        self.entering = np.abs(self.entering) if fmt.negative_to == "magnitude" else self.entering
         at = place(fmt, self.entering, wrap=task.rule is Saturation.wrap)
         self.expected: Expected = expect(
             fmt,
@@ -279,7 +280,9 @@ def _same_nan(
         return both
     if code is not None:
         return np.asarray(both & (code == wanted))
-    sign = np.signbit(base.exact[at]) & (task.nan == "signed") & task.fmt.has_neg_zero
+    given = np.isnan(base.exact[at])  # and not made by an overflow
+    kept = {"signed": given | ~given, "signed_overflow": ~given}.get(task.nan, given & ~given)
+    sign = np.signbit(base.exact[at]) & kept & task.fmt.has_neg_zero
     return np.asarray(both & (np.signbit(value) == sign))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim import reference
-from qsim.explain.case import Nan, point
+from qsim.explain.case import Nan, landing
 from qsim.formats import WIDEST_TABLE, Format, Grid, Table
 from qsim.rounding import Mode, Saturation
 
@@ -257,7 +257,7 @@ def _land(
     inside = -fmt.bottom <= ordinal <= fmt.top
     if inside and not ftz_out and (ordinal or isinstance(fmt, Table)):
         return fmt.code(ordinal)
-    landed = point(fmt, ordinal) or math.copysign(0.0, -1.0 if negative else 1.0)
+    landed = landing(fmt, ordinal, negative=negative)
     return reference.encode(landed, fmt, mode, sr_bits=1, saturation=rule, ftz_out=ftz_out, nan=nan)
 
 
@@ -298,7 +298,7 @@ def expect(
 
     `nan` "any" gives the canonical one. A NaN that the format refuses gives the code -1.
     """
-    sign = "signed" if nan == "signed" else "canonical"
+    sign = "canonical" if nan == "any" else nan
     inner = _codes(fmt, mode, rule, sign, at, 0, ftz_out=ftz_out)
     outer = _codes(fmt, mode, rule, sign, at, 1, ftz_out=ftz_out)
     if mode.stochastic:
@@ -333,5 +333,5 @@ def _specials(fmt: Format, x: Floats) -> list[NDArray[np.bool_]]:
     """Return the masks of inputs that are not rounded, those of one answer together."""
     sign = np.signbit(x)
     kinds = [np.isnan(x) & sign, np.isnan(x) & ~sign, np.isposinf(x), np.isneginf(x)]
-    kinds += [] if fmt.has_zero else [x == 0]
+    kinds += [] if fmt.has_zero else [(x == 0) & sign, (x == 0) & ~sign]
     return [kind for kind in kinds if kind.any()]
