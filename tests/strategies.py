@@ -156,10 +156,23 @@ def held(carrier: np.dtype, fmt: Format) -> bool:
     return all(abs(value) <= number.max and not number.split(value)[1] for value in values)
 
 
+def by_list(fmt: Format) -> bool:
+    """Return whether arrays are rounded to a format by a list of its values, if at all: the core does not round to it.
+
+    It is a table or has a gap, or some of its values are no normal numbers of float64.
+    """
+    return isinstance(fmt, Table) or bool(fmt.gap) or not CARRIERS[FLOAT64].holds(fmt)
+
+
+def taken(fmt: Format) -> bool:
+    """Return whether arrays can be rounded to a format at all: by the core, or by a list, which has at most 16 bits."""
+    in_full = isinstance(fmt, Table) or bool(fmt.gap) or CARRIERS[FLOAT64].holds(fmt)
+    return in_full or (fmt.bits <= 16 and fmt.has_zero and held(FLOAT64, fmt))
+
+
 def rounded_in(carrier: np.dtype, fmt: Format) -> bool:
-    """Return whether numbers of `carrier` can be rounded to values of `fmt`: it holds them, float64 not as subnormals."""
-    on_a_line = isinstance(fmt, Table) or bool(fmt.gap)
-    return held(carrier, fmt) and (on_a_line or CARRIERS[FLOAT64].holds(fmt))
+    """Return whether numbers of `carrier` can be rounded to values of `fmt`: it holds them, and arrays take the format."""
+    return held(carrier, fmt) and taken(fmt)
 
 
 _GROUPS = {
@@ -189,8 +202,8 @@ def core_formats(carrier: np.dtype = FLOAT64) -> st.SearchStrategy[Grid]:
 
 
 def drawn_formats() -> st.SearchStrategy[Format]:
-    """Return random float formats, and spelled ones, of up to 16 bits; those with a gap of up to 8."""
-    floats = any_floats().filter(lambda fmt: not fmt.gap or fmt.bits <= 8)
+    """Return random float formats, and spelled ones, of up to 16 bits; those with a gap of up to 8, other lists of up to 12."""
+    floats = any_floats().filter(lambda fmt: not by_list(fmt) or fmt.bits <= (8 if fmt.gap else 12))
     return st.one_of(floats, st.sampled_from([*PARAMETRIC, *P3109, *GAPPED[1:]]))
 
 

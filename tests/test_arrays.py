@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from alike import same
+from alike import same, same_values
 from definition import by_reference, codes_by_reference, width, words
 from enumeration import exactly
 from strategies import (
@@ -29,20 +30,21 @@ from strategies import (
     TABLES,
     TOO_FAR,
     UNSIGNED,
+    edges,
     every_kind,
     held,
     numbers,
     read_only,
     some_numbers,
     swapped,
+    taken,
 )
 
 from qsim import reference
 from qsim.arrays import decode, encode, quantize
 from qsim.errors import InputError
 from qsim.formats import float_format, get_format, integer_format
-from qsim.kernels.parameters import CARRIERS
-from qsim.rounding import Key
+from qsim.rounding import Key, saturations
 
 SEED, STREAM = 0x0123456789ABCDEF, 0xFEDCBA9876543210
 
@@ -106,7 +108,7 @@ def test_every_type_and_every_kind_of_format(kind: np.dtype, named: bool) -> Non
     """Every type rounds to every format; as values where it holds these, and with one sentence of refusal where not."""
     for fmt in {fmt.name: fmt for fmt in (CATALOGUE if named else OTHERS)}.values():
         x = some_numbers(fmt, kind)
-        if not (fmt.kind == "table" or fmt.gap or CARRIERS[FLOAT64].holds(fmt)):
+        if not taken(fmt):
             with pytest.raises(InputError, match="has values beyond float64, or fewer exact bits there"):
                 encode(x, fmt)
             continue
@@ -156,15 +158,37 @@ def test_what_holds_what(kind: np.dtype) -> None:
 
 
 def test_formats_beyond_float64_are_refused() -> None:
-    """What has values that no float64 holds, or holds as subnormal numbers, is refused; the reference rounds to it."""
+    """What has values that no float64 holds, or too many that are subnormal there, is refused; the reference rounds to it."""
     for fmt in (
         get_format("Binary12p1ue"),
         get_format("e11m20fn"),
-        float_format("far", 5, 3, "f", "a test", bias=1050),
+        float_format("far", 5, 3, "f", "a test", bias=1080),
+        float_format("without zero", 5, 0, "fn", "a test", bias=1030, signed=False, zero=False),
     ):
         with pytest.raises(InputError, match="values beyond float64, or fewer exact bits"):
             encode(np.ones(2), fmt)
         assert reference.encode(1.0, fmt) >= 0
+
+
+def test_formats_at_the_ends_of_float64() -> None:
+    """Formats of few values, some of them subnormal in float64, or with 2^1024 as the next after the largest, are taken."""
+    for fmt in (
+        get_format("Binary11p1ue"),
+        get_format("Binary12p1sf"),
+        get_format("Binary13p2sf"),
+        float_format("far", 5, 3, "f", "a test", bias=1050),
+        float_format("to the end", 11, 1, "ieee", "a test"),
+        float_format("to the end, with a gap", 11, 2, "ieee", "a test", subnormals="normal"),
+    ):
+        x = np.concatenate([edges(fmt, FLOAT64, 40), [1.7976931348623157e308, 5e-324, -5e-324, 1.5 * 2.0**-1023]])
+        for mode, rule in itertools.product(("RNE", "RUP", "RTO"), saturations(fmt)):
+            expected = codes_by_reference(x, fmt, mode, saturation=rule)
+            codes = encode(x, fmt, mode, saturation=rule)
+            assert codes.tolist() == expected.tolist()
+            assert same_values(quantize(x, fmt, mode, saturation=rule), decode(codes, fmt, FLOAT64))
+        word = np.random.default_rng(0).integers(0, 1 << 8, x.size)
+        drawn = codes_by_reference(x, fmt, "SRC", sr_bits=8, rbits=word.tolist())
+        assert encode(x, fmt, "SRC", sr_bits=8, rbits=word).tolist() == drawn.tolist()
 
 
 # --- out= ------------------------------------------------------------------------------------------------------------
@@ -290,7 +314,7 @@ def test_codes_round_trip(group: str) -> None:
         "others": [*FIXED[:5], *BIASED, *(fmt for fmt in TABLES if fmt.name not in TOO_FAR), *GAPPED],
     }  # fmt: skip
     for fmt in {fmt.name: fmt for fmt in groups[group] if fmt.bits <= 16}.values():
-        if not (fmt.kind == "table" or fmt.gap or CARRIERS[FLOAT64].holds(fmt)):
+        if not taken(fmt):
             continue
         every = np.arange(1 << fmt.bits, dtype=np.uint32)
         codes = every[[fmt.is_code(code) for code in every.tolist()]]
@@ -328,7 +352,7 @@ def test_codes_take_the_smallest_type(name: str, dtype: str) -> None:
 def test_codes_are_the_references() -> None:
     """Codes of small formats are those of the definition, for every type alike."""
     for fmt in (*SMALL, *P3109[::3], *PARAMETRIC[::17]):
-        if fmt.name not in TOO_FAR and (fmt.kind == "table" or fmt.gap or CARRIERS[FLOAT64].holds(fmt)):
+        if fmt.name not in TOO_FAR and taken(fmt):
             for kind in KINDS:
                 x = numbers(15, kind)
                 assert encode(x, fmt).tolist() == codes_by_reference(x, fmt).tolist()

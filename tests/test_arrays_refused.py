@@ -194,9 +194,9 @@ def test_wrong_codes_are_refused(codes: list[Any], name: str, fragment: str) -> 
 
 
 def test_a_line_that_leaves_float64_is_refused() -> None:
-    """A grid with a gap whose next value beyond the range is no float64 is left to the definition."""
-    fmt = float_format("wide", 11, 4, "ieee", "a test", subnormals="normal")
-    with pytest.raises(InputError, match="is none of float64"):
+    """A grid with a gap whose largest value is no float64 is left to the definition."""
+    fmt = float_format("wide", 11, 4, "ieee", "a test", subnormals="normal", bias=1022)
+    with pytest.raises(InputError, match="reaches beyond the range of a float64"):
         encode(X.astype(np.float64), fmt)
 
 

@@ -305,15 +305,10 @@ def _points(fmt: Format) -> dict[str, Any]:
     below = fmt.bottom + (not isinstance(fmt, Table) or fmt.below is not None)
     ordinals = range(-below, above + 1)
     values = [fmt.value(ordinal) for ordinal in ordinals]
-    end = 2**1024
-    if max(map(abs, values)) > end:
-        raise InputError(
-            f"{fmt.name}: its largest value, or the next beyond it, is none of float64; qsim.reference rounds to it"
-        )
     intervals = [_interval(fmt, *ends_of) for ends_of in itertools.pairwise(values)]
     unit, low, high = (np.array(column, np.uint64) for column in zip(*intervals, strict=True))
-    # The pattern of infinity may stand for 2^1024, where no value is, but the grid's next point.
-    numbers = [float(value) if abs(value) < end else math.inf if value > 0 else -math.inf for value in values]
+    # The point after the largest value may be 2^1024, for which the pattern of infinity stands.
+    numbers = [float(value) if abs(value) < 2**1024 else math.inf if value > 0 else -math.inf for value in values]
     patterns = np.array(numbers).view(np.uint64)
     sign = np.uint64(1 << (FLOAT64.width - 1))
     return {
