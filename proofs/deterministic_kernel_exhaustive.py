@@ -18,7 +18,8 @@ THEOREM = Theorem(
     "both ends of every step. Float64 inputs and the other saturations (wrap has its own test) are tried at and beside each "
     "value and midpoint.",
     method=Method.EXHAUSTIVE,
-    reference="IEEE 754-2019, 4.3; IEEE P3109 interim report 4.0, 4.7.4 and 4.7.5 (ToOdd, saturation)",
+    reference="IEEE 754-2019, 4.3; IEEE P3109 interim report 4.0, 4.7.4 (ToOdd), and its formal model of July 2026, ieee-p3109 "
+    "7b6f5ba, wSaturate (saturation)",
 )
 
 FORMATS, MODES = tuple(named(FLOAT64)), DETERMINISTIC

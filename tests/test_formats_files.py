@@ -195,7 +195,10 @@ BAD = {
         entry(GOOD, man_bits="0", signed="false", zero="false", zero_to='"nan"', nan_to='"max"'),
         ["format 1 (a)", "zero_to = 'nan' with nan_to = 'max'; 0 can"],
     ),
-    "rows of different length": (entry(GOOD, elsewhere='[["a", "b"], ["c"]]'), ["format 1 (a)", "elsewhere", "2"]),
+    "rows of different length": (
+        entry(GOOD, elsewhere='[["a", "b"], ["c"]]'),
+        ["format 1 (a)", "elsewhere has rows of 1 or 2 cells"],
+    ),
     "unknown revision": (entry(FAMILY, revision='"4"'), ["format 1 (p)", "revision '4'", "p3109-2026-07 or p3109-4.0"]),
     "variant without a name": (entry(GOOD) + variant(name=None), ["variant 1", "'name'", "missing"]),
     "variant of nothing": (entry(GOOD) + variant(of="[]"), ["variant 1", "of = []", "not empty"]),

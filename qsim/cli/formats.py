@@ -9,12 +9,12 @@ from itertools import groupby
 from typing import Any
 
 from qsim.cli.text import as_float, as_json, exact, number, spans, table
-from qsim.formats import SPECIALS, Format, Grid, catalogue
+from qsim.formats import SPECIALS, Format, Grid, Variant, catalogue, variants, variants_of
 from qsim.rounding import saturations
 
 __all__ = ["SPELLINGS", "add", "describe", "run"]
 
-SPELLINGS = "eXmY[bB][fn|fnuz|f][u], Qm.n, UQm.n, Binary{K}p{P}{s|u}{e|f} or FILE.toml#NAME"
+SPELLINGS = "eXmY[bB][fn|fnuz|f][u], Qm.n, UQm.n, Binary{K}p{P}{s|u}{e|f}, FILE.toml#NAME or FORMAT@VARIANT"
 """How a format is spelled that the list does not name."""
 
 LEGEND = f"""
@@ -31,6 +31,8 @@ Other formats are spelled
   Binary8p4se               IEEE P3109: K bits, precision P, signed or unsigned, extended (with
                             infinities) or finite
   mine.toml#posit6          an entry of a file of yours, written as those in formats/*.toml
+  e8m0@torch                a variant: the same values and codes, with what a library, a processor or
+                            a revision of a standard makes of what they cannot hold
 `qsim formats --all` lists every member of the families, `qsim show FORMAT` shows one format."""
 
 
@@ -52,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
         if args.all or not family:
             print(table_of(kind, family, list(formats)), end="\n\n")
     if not args.all:
-        print(families(known))
+        print(families(known), end="\n\n")
+    print(variant_names(variants()))
     print(LEGEND)
     return 0
 
@@ -102,6 +105,17 @@ def families(known: Iterable[Format]) -> str:
     return table(("family", "kind", "bits", "formats", "such as"), rows, right="formats")
 
 
+def variant_names(known: Iterable[Variant]) -> str:
+    """Return a line for each variant of a format or of several, with what differs."""
+    rows = []
+    for variant in known:
+        says = [
+            f"{key} {word:#x}" if isinstance(word, int) else f"{key} {word}" for key, word in variant.changes.items()
+        ]
+        rows += [(f"{of}@{variant.name}", ", ".join(says)) for of in variant.of]
+    return table(("variant", "what differs"), sorted(rows))
+
+
 def short(value: Fraction | None) -> str:
     """Return a number in few letters: as a decimal if that is short, else by powers of two; "" for `None`."""
     if value is None:
@@ -147,6 +161,12 @@ def describe(fmt: Format) -> dict[str, Any]:
         "nan_to": fmt.nan_to,
         "zero_to": fmt.zero_to or None,
         "negative_to": fmt.negative_to or None,
+        "ties": fmt.ties,
+        "nan": fmt.nan,
+        "revision": fmt.revision or None,
+        "variant_of": fmt.variant_of or None,
+        "variants": [variant.name for variant in variants_of(fmt)],
+        "warning": fmt.warning or None,
         "saturation": [str(rule) for rule in saturations(fmt)],
     }
 

@@ -13,8 +13,8 @@ from qsim import reference
 from qsim.cli.formats import SPELLINGS, count, describe
 from qsim.cli.text import WIDTH, as_float, as_json, columns, exact, number, spans, table
 from qsim.errors import InputError
-from qsim.formats import SPECIALS, Format, Grid, Table, get_format
-from qsim.formats.build import SUBNORMALS
+from qsim.formats import SPECIALS, WIDEST_TABLE, Format, Grid, Table, get_format, variants_of
+from qsim.formats.build import REVISIONS, SUBNORMALS
 from qsim.rounding import WITHOUT_INFINITY, Mode, Saturation, saturations
 
 __all__ = ["HELP", "add", "becomes", "entries", "run", "show"]
@@ -57,6 +57,7 @@ def data(fmt: Format, asked: str) -> dict[str, Any]:
         "inf_code": fmt.inf_code,
         "unused_codes": [list(span) for span in unused_codes(fmt)],
         "becomes": becomes(fmt),
+        "elsewhere": [list(row) for row in fmt.elsewhere],
         "values": [plain(value) for value in decoded(fmt)] if fmt.bits <= WIDEST_LISTED else None,
     }
 
@@ -72,6 +73,8 @@ def plain(value: Fraction | float | None) -> float | str | None:
 def show(fmt: Format, asked: str) -> str:
     """Return everything in force for `fmt`, which was asked for as `asked`, for reading."""
     paragraphs = [entries(facts(fmt, asked)), entries(range_of(fmt)), entries(specials(fmt)), conversions(fmt)]
+    if fmt.elsewhere:
+        paragraphs.append(table(fmt.elsewhere[0], fmt.elsewhere[1:]))
     if fmt.bits <= WIDEST_LISTED:
         paragraphs.append(values(fmt))
     return "\n\n".join(paragraphs)
@@ -96,7 +99,16 @@ def facts(fmt: Format, asked: str) -> list[tuple[str, str]]:
         lines.append(("also called", ", ".join(fmt.aliases)))
     if fmt.family:
         lines.append(("one of", fmt.family))
-    lines += [("defined by", fmt.source), ("bits", layout(fmt))]
+    if fmt.variant_of:
+        lines.append(("variant of", f"{fmt.variant_of}: the same values and codes"))
+    lines.append(("converts as" if fmt.variant_of else "defined by", fmt.source))
+    if fmt.warning:
+        lines.append(("warning", fmt.warning))
+    if fmt.revision:
+        lines.append(("revision", f"{fmt.revision}: {REVISIONS[fmt.revision]}"))
+    if names := ", ".join(variant.name for variant in variants_of(fmt)):
+        lines.append(("variants", names))
+    lines.append(("bits", layout(fmt)))
     if isinstance(fmt, Table):
         how = "to nearest is by distance, stochastic is linear between neighbours; ties to even, and to odd, go by the codes"
         lines.append(("rounding", f"{how} as given"))
@@ -157,18 +169,19 @@ def range_of(fmt: Format) -> list[tuple[str, str]]:
     ]
     lines.append(("finite values", f"{count(fmt)}" + " (0 and -0 are one)" * fmt.has_neg_zero))
     if not in_float64(fmt):
-        why = "for it reaches beyond the normal numbers of float64"
+        why = "for it reaches beyond float64"
         lines.append(("arrays", f"none are rounded to it, {why}; qsim.reference rounds to it, exactly"))
     return lines
 
 
 def in_float64(fmt: Format) -> bool:
-    """Return whether the values of `fmt` are numbers of a float64, its normal ones normal there."""
+    """Return whether arrays can be rounded to `fmt`: its values are numbers of a float64, normal ones unless they are few."""
     if not isinstance(fmt, Grid) or fmt.kind != "float":
         return True
     widest = get_format("float64")
     assert isinstance(widest, Grid)
-    return fmt.emin >= widest.emin and fmt.emax <= widest.emax
+    few = fmt.bits <= WIDEST_TABLE and fmt.has_zero and fmt.lsb >= widest.lsb
+    return (fmt.emin >= widest.emin or few) and fmt.emax <= widest.emax
 
 
 # --- Codes -----------------------------------------------------------------------------------------------------------
@@ -252,11 +265,17 @@ def conversions(fmt: Format) -> str:
         for name, *cells in zip(next(iter(found.values())), *map(dict.values, found.values()), strict=True)
     ]
     lines = [table(["in", *rules], rows), ""]
-    fields = [f'{key} = "{word}"' for key in ("nan_to", "zero_to", "negative_to") if (word := getattr(fmt, key))]
+    usual = {"nan_to": "", "zero_to": "", "negative_to": "", "ties": "even", "nan": "canonical"}
+    fields = [f'{key} = "{word}"' for key, unsaid in usual.items() if (word := getattr(fmt, key)) != unsaid]
     pairs = [("as data", ", ".join(fields))]
+    if fmt.ties == "away":
+        pairs.append(("RNE", "is RNA: a tie goes to the greater power, as IEEE 754-2019, 4.3.1, has it for one digit"))
     if Saturation.OvfNaN in saturations(fmt):
-        spelled = ", ".join(f"{name} for {rule}" for name, rule in WITHOUT_INFINITY.items())
-        pairs.append(("also taken", f"{spelled}, as IEEE P3109 names them for a format without infinity"))
+        names = [
+            f"{name} for {rule}" for name, rule in WITHOUT_INFINITY.items() if Saturation(name) not in saturations(fmt)
+        ]
+        because = f", as {fmt.revision} has it for formats without infinity" if fmt.revision else ""
+        pairs.append(("also taken", ", ".join(names) + because))
     if Saturation.wrap in saturations(fmt):
         pairs.append(("wrap", f"the low {fmt.bits} bits of the rounded integer"))
     return "\n".join([*lines, entries(pairs)])
@@ -265,27 +284,27 @@ def conversions(fmt: Format) -> str:
 def becomes(fmt: Format) -> dict[str, dict[str, str]]:
     """Return, for each saturation, the default first, and each input what `qsim.reference` makes of it, in words.
 
-    The words are "NaN", "infinity", "0", "max", "min", their like with "-", "refused" and "wrapped".
+    The words are "NaN", "infinity", "0", "max", "min", their like with "-", "magnitude" (what |x| becomes), "refused" and
+    "wrapped".
     """
     span = fmt.value(fmt.top) - fmt.value(-fmt.bottom)
     line = (
         [Fraction(end) for end in fmt.line] if isinstance(fmt, Table) else [fmt.value(-fmt.bottom), fmt.value(fmt.top)]
     )
     above, below = line[-1] + 8 * span, line[0] - 8 * span
-    over, under, zero = "rounds above max", "rounds below min", "-0, or rounds to it"
-    if isinstance(fmt, Grid):
-        under = under if fmt.signed else "rounds below 0"
-        zero = zero if fmt.has_zero else "0, or rounds to it"
-    else:
-        zero = zero if fmt.has_zero else "0"
+    over, under = "rounds above max", "rounds below min"
+    if isinstance(fmt, Grid) and not fmt.signed:
+        under = "rounds below 0" if fmt.has_zero else "has a minus sign, -0 too"
+    inward = [" ".join(str(mode) for mode in Mode if mode.inward(fmt, negative=negative)) for negative in (False, True)]
     inputs: dict[str, tuple[float | Fraction, Mode]] = {
         "NaN": (math.nan, Mode.RNE),
         "infinity": (math.inf, Mode.RNE),
         over: (above, Mode.RNE),
-        f"{over}, RTZ RDN": (above, Mode.RTZ),
-        zero: (-0.0, Mode.RNE),
+        f"{over}, {inward[0]}": (above, Mode.RTZ),
+        "-0, or rounds to it" if fmt.has_zero else "0": (-0.0 if fmt.has_zero else 0.0, Mode.RNE),
+        **({"between 0 and min": (fmt.value(1) / 4, Mode.RNE)} if isinstance(fmt, Grid) and not fmt.has_zero else {}),
         under: (below, Mode.RNE),
-        f"{under}, RTZ RUP": (below, Mode.RTZ),
+        f"{under}, {inward[1]}": (below, Mode.RTZ),
         "-infinity": (-math.inf, Mode.RNE),
     }
     found = {
@@ -303,6 +322,8 @@ def becomes(fmt: Format) -> dict[str, dict[str, str]]:
 
 def outcome(fmt: Format, x: float | Fraction, mode: Mode, rule: Saturation) -> str:
     """Return in a word what `x` becomes."""
+    if fmt.negative_to == "magnitude" and x < 0 and math.isfinite(x):
+        return "magnitude"
     if rule is Saturation.wrap and isinstance(x, Fraction):
         return "wrapped"
     try:

@@ -50,8 +50,6 @@ def float_format(
     subnormals: Subnormals = "gradual",
     family: str = "",
     revision: str = "",
-    warning: str = "",
-    elsewhere: tuple[tuple[str, ...], ...] = (),
     **cannot_hold: Any,
 ) -> Grid:
     """Return the float format of these fields; raise `InputError` if they contradict each other.
@@ -86,8 +84,6 @@ def float_format(
         )
     if bias is None:
         bias = (1 << (exp_bits - 1)) - (specials not in ("fnuz", "extended"))
-    if len(set(map(len, elsewhere))) > 1:
-        raise InputError(f"{name}: the rows of elsewhere have the heads' number of cells, {len(elsewhere[0])}")
     if not -4096 <= bias <= 32768:
         raise InputError(f"{name}: bias {bias} is beyond -4096 .. 32768, far outside the exponents of a float64")
     codes = 1 << (exp_bits + man_bits)  # magnitudes, from zero
@@ -111,7 +107,7 @@ def float_format(
         bottom=top if signed else -int(not zero), specials=specials, nan_code=nan_code, inf_code=inf_code,
         has_zero=zero, has_neg_zero=signed and specials in ("ieee", "fn", "f"), source=source, aliases=aliases,
         family=family, gap=0 if subnormals == "gradual" else whole, gap_at=whole - 1 if subnormals == "half" else 0,
-        revision=revision, warning=warning, elsewhere=elsewhere, **cannot_hold,
+        revision=revision, **cannot_hold,
     )  # fmt: skip
 
 
@@ -275,7 +271,16 @@ def variant_format(base: Format, name: str, source: str, **changes: Any) -> Form
     ):  # fmt: skip
         raise InputError(f"{where}: nan_code = {code}; it is the code of a NaN of {base.name}, its sign bit clear")
     return dataclasses.replace(
-        base, name=name, source=source, aliases=(), variant_of=base.name, warning="", elsewhere=(), **fields, **changes
+        base,
+        name=name,
+        source=source,
+        aliases=(),
+        family="",
+        variant_of=base.name,
+        warning="",
+        elsewhere=(),
+        **fields,
+        **changes,
     )
 
 

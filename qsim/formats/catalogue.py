@@ -36,6 +36,8 @@ __all__ = ["Variant", "catalogue", "get_format", "load_formats", "variants", "va
 COMMON: Mapping[str, Any] = {"name": str, "kind": str, "source": str}
 CANNOT_HOLD: Mapping[str, Any] = {"nan_to": str, "negative_to": str, "zero_to": str}
 
+NOTES: Mapping[str, Any] = {"warning": str, "elsewhere": list[list[str]]}
+
 NEEDED: Mapping[str, Mapping[str, Any]] = {
     "float": {"exp_bits": int, "man_bits": int, "specials": str},
     "integer": {"bits": list[int]},
@@ -50,12 +52,19 @@ OPTIONAL: Mapping[str, Mapping[str, Any]] = {
         "zero": bool,
         "subnormals": str,
         **CANNOT_HOLD,
-        "warning": str,
-        "elsewhere": list[list[str]],
+        **NOTES,
     },
     "integer": {"aliases": list[str], "signed": bool, "symmetric": bool, "frac_bits": int, **CANNOT_HOLD},
     "p3109": {"revision": str},
-    "table": {"aliases": list[str], "bits": int, "codes": list[int], "above": float, "below": float, **CANNOT_HOLD},
+    "table": {
+        "aliases": list[str],
+        "bits": int,
+        "codes": list[int],
+        "above": float,
+        "below": float,
+        **CANNOT_HOLD,
+        **NOTES,
+    },
 }
 """The keys of an entry, by kind, with their types. A number may be written as a string in C99's hexadecimal notation."""
 
@@ -209,11 +218,17 @@ def _hexadecimal(text: str) -> float:
 
 def _formats(kind: str, fields: dict[str, Any]) -> Iterator[Format]:
     """Yield the formats of one entry: one, or one a width."""
+    notes = {key: fields.pop(key) for key in NOTES if key in fields}
+    rows = notes.get("elsewhere", ())
+    if len(set(map(len, rows))) > 1:
+        raise InputError(
+            f"elsewhere has rows of {enumerate_names(sorted({str(len(row)) for row in rows}))} cells; give all alike"
+        )
     match kind:
         case "float":
-            yield float_format(**fields)
+            yield dataclasses.replace(float_format(**fields), **notes)
         case "table":
-            yield table_format(**fields)
+            yield dataclasses.replace(table_format(**fields), **notes)
         case "p3109":
             for width in fields["bits"]:
                 for signed in (True, False):
