@@ -11,7 +11,7 @@ import pytest
 from command import printed, tables, value_of
 from strategies import CATALOGUE
 
-from qsim.formats import Grid, catalogue, get_format
+from qsim.formats import Grid, catalogue, get_format, variants
 
 
 def test_formats_lists_the_named_ones(capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,6 +80,11 @@ def of_p3109(name: str) -> dict[str, Fraction]:
 def test_formats_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
     """With --all every format has a line; those of P3109 are as the report has them, also beyond float64."""
     found = tables(printed(capsys, "formats", "--all"))
+    for variant in variants():
+        for of in variant.of:
+            differs = found.pop(f"{of}@{variant.name}")["what differs"]
+            assert differs.count(", ") == len(variant.changes) - 1
+            assert all(key in differs for key in variant.changes)
     assert set(found) == set(catalogue())
     for name, line in found.items():
         if name.startswith("Binary"):
@@ -94,7 +99,7 @@ def test_formats_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_formats_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     """As JSON it is a list of objects, one a format, in the order of the full list, whether --all was given or not."""
-    names = list(tables(printed(capsys, "formats", "--all")))
+    names = [name for name in tables(printed(capsys, "formats", "--all")) if "@" not in name]
     out = printed(capsys, "formats", "--json")
     assert printed(capsys, "formats", "--all", "--json") == out
     found = {entry["name"]: entry for entry in json.loads(out)}
@@ -103,6 +108,8 @@ def test_formats_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert {
         "bits": 8, "exp_bits": 4, "man_bits": 3, "max": 448.0, "eps": 0.125, "specials": "fn", "family": None,
     }.items() <= found["float8_e4m3fn"].items()  # fmt: skip
+    assert found["float8_e8m0fnu"]["variants"][0] == "float8_e8m0fnu@cuda"
+    assert found["Binary8p4sf"]["revision"] == "p3109-2026-07"
     grid = ("exp_bits", "man_bits", "precision", "bias", "emin", "emax", "specials")
     for name in ("int8", "nf4"):
         assert [found[name][key] for key in grid] == [None] * len(grid)

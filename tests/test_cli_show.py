@@ -15,13 +15,25 @@ from strategies import BIASED, CATALOGUE, FIXED, GAPPED, P3109, PARAMETRIC, TABL
 
 import qsim
 from qsim.cli import show, text
-from qsim.formats import Format, Grid, catalogue, get_format, table_format
+from qsim.formats import Format, Grid, catalogue, get_format, table_format, variants
 from qsim.rounding import Mode, Quantizer, saturations
 
 FAR = [get_format(name) for name in ("e4m3b4000f", "e4m3b-4000f", "e2m1b30000fu")]
 """Formats of few bits whose values no float64 holds."""
 REFUSING = table_format("refusing", [-1.0, 0.0, 2.0], "a test", nan_to="error")
-LINED = [*CATALOGUE, *P3109[::7], *WIDE_P3109[::40], *PARAMETRIC[::9], *UNSIGNED[::9], *BIASED, *FIXED, *FAR]
+VARIANTS = [get_format(f"{of}@{variant.name}") for variant in variants() for of in variant.of if "{" not in of]
+LINED = [
+    *CATALOGUE,
+    *VARIANTS,
+    get_format("Binary8p4uf@p3109-4.0"),
+    *P3109[::7],
+    *WIDE_P3109[::40],
+    *PARAMETRIC[::9],
+    *UNSIGNED[::9],
+    *BIASED,
+    *FIXED,
+    *FAR,
+]
 """Formats that a command line can name, of every kind."""
 SHOWN = [*LINED, *(fmt for fmt in (*TABLES, *GAPPED, REFUSING) if fmt.name not in catalogue())]
 """Those, and formats of a caller's own."""
@@ -140,8 +152,24 @@ def test_show_resolves_names(capsys: pytest.CaptureFixture[str]) -> None:
                   "rounds above max max wrapped", "infinity max max", "wrap the low 8 bits of the rounded integer"]),
         ("e8m0", ["zero there is none", "NaN 0xff; results have 0xff", "bits 8: no sign, 8 exponent, 0 mantissa",
                   "exponent emin -127, emax 127, bias 127", "exponent field 0 2^-127, the smallest value",
-                  "0, or rounds to it min", 'as data nan_to = "nan", zero_to = "min", negative_to = "nan"',
-                  "rounds below 0 min NaN"]),
+                  "0 min min", "between 0 and min min min", "has a minus sign, -0 too min NaN",
+                  'as data nan_to = "nan", zero_to = "min", negative_to = "nan"',
+                  "warning no two libraries agree on ties, 0, negative numbers and overflow",
+                  "variants float8_e8m0fnu@cuda, float8_e8m0fnu@torch, float8_e8m0fnu@ml_dtypes, float8_e8m0fnu@onnxruntime",
+                  "converter 0.75 3 0 -3 2^-149 5*2^-129 3e38 inf NaN is",
+                  "torch 2.13.0 1 4 2^-127 4 2^-127 2^-126 NaN NaN NaN @torch"]),
+        ("e8m0@torch", ["variant of float8_e8m0fnu: the same values and codes", "converts as PyTorch 2.13.0",
+                        "in OvfNaN (default) SatFinite", "has a minus sign, -0 too magnitude magnitude", "-infinity NaN max",
+                        'as data nan_to = "nan", zero_to = "min", negative_to = "magnitude", ties = "away"', "RNE is RNA"]),
+        ("e4m3@cuda", ['as data nan_to = "nan", nan = "signed_overflow"', "converts as NVIDIA, CUDA 13.5, cuda_fp8.h"]),
+        ("e5m2@torch", ["NaN 0x7d .. 0x7f, 0xfd .. 0xff; results have 0x7f"]),
+        ("e2m1@ml_dtypes", ["NaN -0", 'as data nan_to = "opposite_zero"']),
+        ("Binary8p4sf", ["revision p3109-2026-07: SatNone makes NaN of", "variants Binary8p4sf@p3109-4.0, Binary8p4sf@",
+                         "also taken SatNone for OvfNaN, SatPropagate for SatFinite, as p3109-2026-07 has it for"]),
+        ("Binary8p4sf@p3109-4.0", ["revision p3109-4.0: SatNone makes the extremum of what overflows a finite format",
+                                   "in SatFinite (default) SatNone OvfNaN", "rounds above max max max NaN",
+                                   "also taken SatPropagate for SatFinite", "converts as IEEE P3109"]),
+        ("Binary8p4ue@p3109-4.0", ["rounds above max, RTZ RDN RTO max max max", "rounds below 0 NaN 0 0"]),
         ("posit8", ["special values a NaN", "NaN 0x80; results have 0x80", "zero 0x00; there is no -0",
                     "rounding to nearest is by distance", "bits 8, a code for each of a list of values"]),
         ("nf4", ["special values none", "zero 0x7; there is no -0", "smallest positive 0.07958029955625534 = 10681087*2^-27"]),
@@ -186,7 +214,8 @@ def words_of(fmt: Format) -> dict[str, float]:
     "name",
     ["e4m3", "e5m2", "e2m1", "e4m3fnuz", "e8m0", "ue4m3", "int8", "int8sym", "uint4", "ternary", "binary", "nf4", "posit8",
      "Q3.4", "UQ0.8", "e3m2 normal", "cfloat8_1_4_3_half", "bfloat16", "Binary8p4se", "Binary8p4ue", "Binary8p4uf",
-     "Binary8p4sf", "Binary8p1ue", "refusing", "positive"],
+     "Binary8p4sf", "Binary8p1ue", "refusing", "positive", "e8m0@cuda", "e8m0@ml_dtypes", "ue5m3@cuda", "ue5m3@llvm",
+     "e2m1@ml_dtypes", "e2m1@jax", "int8@onnx", "Binary8p4ue@p3109-4.0", "Binary8p4uf@p3109-4.0", "Binary8p4sf@p3109-4.0"],
 )  # fmt: skip
 def test_becomes(name: str) -> None:
     """Under each saturation the kernels do what the table says, in every mode, or in those the line names."""
@@ -198,8 +227,10 @@ def test_becomes(name: str) -> None:
             general, _, modes = label.partition(", RTZ")
             directed = [mode for mode in ALL_MODES if mode.name in f"RTZ{modes}".split()]
             if not modes and any(other.startswith(f"{general}, RTZ") for other in table):
-                above = "above" in label
-                directed = [mode for mode in ALL_MODES if mode not in (Mode.RTZ, Mode.RDN if above else Mode.RUP)]
+                named = (
+                    next(other for other in table if other.startswith(f"{general}, RTZ")).removeprefix(general).split()
+                )
+                directed = [mode for mode in ALL_MODES if mode.name not in named]
             elif not modes:
                 directed = ALL_MODES
             zero = math.copysign(math.ldexp(fmt.smallest_subnormal, -3), -1) if "rounds to it" in label else None
@@ -207,10 +238,24 @@ def test_becomes(name: str) -> None:
                 "NaN": [math.nan], "infinity": [math.inf], "-infinity": [-math.inf], "0": [0.0, -0.0],
                 "rounds above max": [fmt.max + 9 * span, 2 * fmt.max + 9 * span],
                 "rounds below min": [fmt.min - 9 * span], "rounds below 0": [-fmt.max, -9 * fmt.max],
-                "-0, or rounds to it": [-0.0, zero], "0, or rounds to it": [0.0, -0.0, zero],
+                "-0, or rounds to it": [-0.0, zero], "between 0 and min": [5e-324, fmt.min / 2],
+                "has a minus sign, -0 too": [-0.0, -5e-324, -fmt.min, -9 * fmt.max],
             }[general]  # fmt: skip
+            if label == "0" and not fmt.has_zero and not fmt.signed:
+                inputs = inputs[:1]
+            if word == "magnitude":
+                assert_magnitude(fmt, rule, [*inputs, -1.25], directed)
+                continue
             for mode in directed:
                 assert_becomes(fmt, rule, [x for x in inputs if x is not None], mode, word)
+
+
+def assert_magnitude(fmt: Format, rule: str, inputs: list[float], modes: list[Mode]) -> None:
+    """Assert that the kernels make of `inputs` what they make of the numbers without the sign."""
+    for mode in modes:
+        if not mode.stochastic:
+            of, without = (qsim.encode(x, fmt, mode, saturation=rule) for x in (np.array(inputs), np.abs(inputs)))
+            assert of.tolist() == without.tolist()
 
 
 def assert_becomes(fmt: Format, rule: str, inputs: list[float], mode: Mode, word: str) -> None:
@@ -218,8 +263,8 @@ def assert_becomes(fmt: Format, rule: str, inputs: list[float], mode: Mode, word
     q = Quantizer(fmt, mode, saturation=rule, sr_bits=4 if mode in (Mode.SRA, Mode.SRB, Mode.SRC) else None)
     key = qsim.Key(0) if mode.stochastic else None
     for x in inputs:
-        tiny = 0 < abs(x) < fmt.smallest_subnormal
-        if tiny and mode not in (Mode.RNE, Mode.RTZ, Mode.RUP):
+        tiny = fmt.has_zero and 0 < abs(x) < fmt.smallest_subnormal
+        if tiny and mode not in (Mode.RNE, Mode.RTZ, Mode.RDN if fmt.negative_to == "magnitude" else Mode.RUP):
             continue  # these need not round to zero
         if word == "refused":
             with pytest.raises(qsim.InputError):

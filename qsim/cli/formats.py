@@ -31,8 +31,8 @@ Other formats are spelled
   Binary8p4se               IEEE P3109: K bits, precision P, signed or unsigned, extended (with
                             infinities) or finite
   mine.toml#posit6          an entry of a file of yours, written as those in formats/*.toml
-  e8m0@torch                a variant: the same values and codes, with what a library, a processor or
-                            a revision of a standard makes of what they cannot hold
+  e8m0@torch                a variant: the same values and codes, and what a library, a processor or
+                            a revision of a standard makes of numbers that they cannot hold
 `qsim formats --all` lists every member of the families, `qsim show FORMAT` shows one format."""
 
 

@@ -336,7 +336,7 @@ def outcome(fmt: Format, x: float | Fraction, mode: Mode, rule: Saturation) -> s
     if fmt.has_inf:
         words |= {fmt.code_of_inf(negative=True): "-infinity", fmt.code_of_inf(negative=False): "infinity"}
     if fmt.has_nan:
-        words[fmt.code_of_nan(negative=False)] = "NaN"
+        words |= {fmt.code_of_nan(negative=negative): "NaN" for negative in (False, True)}
     return words[found]
 
 
