@@ -174,6 +174,18 @@ def test_a_step_that_is_met_again_sees_what_it_saw() -> None:
     assert delayed.at(memory, "s", 2, x)[1] == float(qsim.derive_scale(y, INT8).max())
 
 
+@pytest.mark.parametrize("scale", ["absmax", "pow2", "absmean"])
+@pytest.mark.parametrize("tiny", [[1e-42, -3e-42], [1e-45, 0.0], [2e-38, 1e-40]])
+def test_a_step_of_tiny_numbers_rules_over_no_other(tiny: Any, scale: str) -> None:
+    """Numbers too small for a scale of their own leave the smallest one, which no later step of usual size takes."""
+    for name in ("float8_e5m2", "e4m3", "int8"):
+        q, usual = Quantizer(name, scale=scale), [1e-4, 2e-4]
+        own = float(qsim.derive_scale(np.float32(usual), q).max())
+        assert scales(Delayed(q, 4), [usual, tiny, *[usual] * 5]) == [own] * 7
+        assert scales(Delayed(q, 4), [tiny, *[usual] * 3])[2:] == [own] * 2
+        assert 0 < scales(Delayed(q, 4), [tiny])[0] < own
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 7])
 def test_observe_then_freeze(steps: int) -> None:
     """Frozen after Delayed takes the scale that the next delayed step would have taken, for ever; the memory can be saved."""

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qsim.arrays import as_array
 from qsim.autograd.context import Numerics, current, in_force
 from qsim.autograd.sites import paths
 from qsim.errors import InputError, enumerate_names
@@ -158,15 +159,10 @@ def _is_plain(given: Any) -> bool:
 
 
 def _array(given: Any, what: str) -> Array:
-    """Return `given` as an array, numbers of 16 bits as float32, which holds them; refuse what NumPy makes none of."""
+    """Return `given` as an array, numbers of 16 bits as float32, which holds them; refuse what NumPy cannot read."""
     if _is_plain(given):
         return given  # type: ignore[no-any-return]
-    if isinstance(given, np.ma.MaskedArray):
-        raise InputError(f"{what} is a masked array; fill it or take its data, for a mask has no gradient")
-    try:
-        array = np.asarray(given)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{what} is a {type(given).__name__}, of which NumPy makes no array: {error}") from None
+    array = as_array(given, what)
     if array.dtype.name in ("float16", "bfloat16"):
         return array.astype(np.float32)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
