@@ -54,6 +54,7 @@ from qsim.scales import (
     remove_scale,
     zeros_for,
 )
+from qsim.underflow import SMALLER, SUBNORMAL, with_gradual_underflow
 
 __all__ = ["Counts", "decode", "encode", "inside_draws", "quantize", "quantize_draws", "random_words", "round_piece"]
 
@@ -115,6 +116,8 @@ def quantize(
     and `nan` are those of `Quantizer`. `out` takes the result; it may be `x`.
     Raise `InputError` for a spelling, a dtype, a word or an `out` that does not fit.
     """
+    if not SUBNORMAL - SMALLER:
+        return with_gradual_underflow(quantize, locals())
     how = _how(fmt, mode, sr_bits, eps, saturation, scale, per, order, ftz_in, ftz_out, nan)
     array = x if type(x) is np.ndarray and x.dtype in CARRIERS else _floats(x)
     plan = plan_of(how, array.dtype)
@@ -147,6 +150,8 @@ def encode(
 
     Arguments and errors are those of `quantize`, but that any input type will do for any format. `out` takes the codes.
     """
+    if not SUBNORMAL - SMALLER:
+        return with_gradual_underflow(encode, locals())
     how = _how(fmt, mode, sr_bits, eps, saturation, scale, per, order, ftz_in, ftz_out, nan)
     array = x if type(x) is np.ndarray and x.dtype in CARRIERS else _floats(x)
     plan, dtype = plan_of(how, array.dtype, codes=True), code_dtype(how.q.format)
@@ -187,6 +192,8 @@ def decode(
     `out` takes the values. Raise `InputError` for what is no code: codes are integers in 0 .. 2^bits - 1, and some formats
     leave some of them unused; and for an `out` that does not fit.
     """
+    if not SUBNORMAL - SMALLER:
+        return with_gradual_underflow(decode, locals())
     try:
         way = (way_of if isinstance(fmt, str) and ".toml" in fmt else known_way)(fmt, dtype)
     except TypeError:  # what has no hash; and a file may change
@@ -218,6 +225,8 @@ def quantize_draws(
     scale is that of each draw, or of its parts that `q.per` names, unless `scale` is given: a number, or an array with the
     axes of x.
     """
+    if not SUBNORMAL - SMALLER:
+        return with_gradual_underflow(quantize_draws, locals())
     if x.dtype not in CARRIERS:
         raise InputError(f"tensors of float32 and float64 can be rounded, not {x.dtype}; convert the model first")
     if q.mode.stochastic and len(x) not in (1, len(streams)):

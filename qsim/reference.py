@@ -24,6 +24,7 @@ from qsim.rounding import (
     parse_nan,
     parse_saturation,
 )
+from qsim.underflow import gradual_underflow
 
 __all__ = [
     "arithmetic",
@@ -83,6 +84,7 @@ def away(
             return math.floor(nu * whole) + rbits >= whole
 
 
+@gradual_underflow
 def encode(
     x: float | Fraction,
     fmt: str | Format,
@@ -187,6 +189,7 @@ def _zero(fmt: Format) -> int:
     return fmt.code(fmt.top if fmt.zero_to == "max" else -fmt.bottom)
 
 
+@gradual_underflow
 def quantize(
     x: float | Fraction,
     fmt: str | Format,
@@ -206,6 +209,7 @@ def quantize(
     )
 
 
+@gradual_underflow
 def flushed(x: float, precision: str | Format) -> float:
     """Return x, or the zero of its sign if it is a subnormal number of `precision`, the input's own format (FTZ-in)."""
     return math.copysign(0.0, x) if abs(x) < get_format(precision).smallest_normal else x
@@ -220,6 +224,7 @@ def arithmetic(precision: str | Format, order: Order = "divide") -> Format:
     return own if order == "input" or own.bits > 32 else get_format("float32")
 
 
+@gradual_underflow
 def scaled(x: float, s: float, order: Order, precision: str | Format) -> float | Fraction:
     """Return the number that is rounded in place of x when the scale is s: x / s by the named order of operations.
 
@@ -249,6 +254,7 @@ def scaled(x: float, s: float, order: Order, precision: str | Format) -> float |
     return math.copysign(y, x)  # a quotient that underflows keeps its sign
 
 
+@gradual_underflow
 def derived_scale(
     x: Iterable[float], fmt: str | Format, scale: str, precision: str | Format, order: Order = "divide"
 ) -> float:
@@ -289,6 +295,7 @@ def derived_scale(
     return float(s)
 
 
+@gradual_underflow
 def restored(y: float, s: float, precision: str | Format, *, finite: bool = False) -> float:
     """Return fl(y s), the way back from the scale s: one rounding to nearest even in `precision`, the input's own format.
 
@@ -303,6 +310,7 @@ def restored(y: float, s: float, precision: str | Format, *, finite: bool = Fals
     return max(-most, min(product, most)) if finite else product
 
 
+@gradual_underflow
 def sr_moments(x: float | Fraction, fmt: str | Format) -> tuple[Fraction, Fraction]:
     """Return the exact mean and variance of SR(x) with unlimited random bits: x, and (hi - x)(x - lo).
 

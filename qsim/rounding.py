@@ -15,6 +15,7 @@ from typing import Any, Literal, Self, cast, get_args
 from qsim.errors import InputError, enumerate_names, integer, nearest, shown
 from qsim.formats import Format, get_format
 from qsim.formats.format import Nans
+from qsim.underflow import gradual_underflow
 
 __all__ = ["NANS", "ORDERS", "SHARED_RANK", "Key", "Mode", "Quantizer", "Saturation", "site_key", "stream"]
 
@@ -307,6 +308,7 @@ class Quantizer:
     ftz_out: bool = False
     nan: Nans = "canonical"
 
+    @gradual_underflow
     def __init__(
         self,
         format: str | Format,
@@ -358,6 +360,7 @@ class Quantizer:
             object.__setattr__(self, name, value)
 
     @classmethod
+    @gradual_underflow
     def parse(cls, spelling: str | Self) -> Self:
         """Return the quantizer that "FORMAT:MODE" (or "FORMAT", meaning RNE) spells; MODE may be "SRA(8)"."""
         if isinstance(spelling, cls):
@@ -365,6 +368,7 @@ class Quantizer:
         name, mode = split_spelling(str(spelling))
         return cls(name, **(mode_fields(mode) if mode else {}))
 
+    @gradual_underflow
     def __str__(self) -> str:
         argument = self.sr_bits if self.sr_bits is not None else self.eps
         words = [f"{self.format}:{self.mode}" + (f"({argument})" if argument is not None else "")]

@@ -25,6 +25,7 @@ from qsim.kernels.parameters import addends, parameters
 from qsim.kernels.threads import in_parts
 from qsim.pieces import Pieces, Place
 from qsim.rounding import Mode, Order, Per, Quantizer, Saturation
+from qsim.underflow import SMALLER, SUBNORMAL, with_gradual_underflow
 
 __all__ = [
     "INPUTS",
@@ -133,6 +134,8 @@ def derive_scale(x: NDArray[Any] | Pieces, q: Quantizer, lead: int = 0) -> NDArr
     `quantize` returns. Raise `InputError` for an `x` that cannot be rounded, and for a frozen scale that its type rounds to
     zero or infinity.
     """
+    if not SUBNORMAL - SMALLER:
+        return with_gradual_underflow(derive_scale, locals())
     if (
         not isinstance(q, Quantizer)
         or not isinstance(x, np.ndarray | np.generic | Pieces)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from qsim.errors import InputError
 from qsim.formats import Grid
 from qsim.rounding import Quantizer
+from qsim.underflow import gradual_underflow
 
 __all__ = [
     "batch_ratio",
@@ -34,6 +35,7 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 
+@gradual_underflow
 def interval_around(x: Floats, q: Quantizer, scale: Floats | float = 1.0) -> tuple[Floats, Floats]:
     """Return the neighbours lo <= x <= hi of each element on the scaled grid of `q`, range or not.
 
@@ -50,6 +52,7 @@ def interval_around(x: Floats, q: Quantizer, scale: Floats | float = 1.0) -> tup
     return np.where(x < 0, -outer, inner), np.where(x < 0, -inner, outer)
 
 
+@gradual_underflow
 def sr_variance(x: Floats, q: Quantizer, scale: Floats | float = 1.0) -> Floats:
     """Return v(x) = (hi - x)(x - lo), the variance of the stochastic rounding of each element.
 
@@ -61,6 +64,7 @@ def sr_variance(x: Floats, q: Quantizer, scale: Floats | float = 1.0) -> Floats:
     return np.where(inside, (hi - x) * (x - lo), 0.0)
 
 
+@gradual_underflow
 def per_sample_variance(errors: Floats, inputs: Floats, v_errors: Floats | float, v_inputs: Floats | float) -> Floats:
     """Return q_s^2, the variance that the roundings of sample s add to its weight gradient delta_s x_s^T (A-T1).
 
@@ -80,6 +84,7 @@ def per_sample_variance(errors: Floats, inputs: Floats, v_errors: Floats | float
     return total
 
 
+@gradual_underflow
 def sampling_variance(errors: Floats, inputs: Floats) -> float:
     """Return sigma^2 = E |g_s - E g_s|^2 over the samples, g_s = delta_s x_s^T: what a batch of one has without rounding.
 
@@ -90,6 +95,7 @@ def sampling_variance(errors: Floats, inputs: Floats) -> float:
     return second - float((mean**2).sum())
 
 
+@gradual_underflow
 def mean_of_shared_products(errors: Floats, mask: Floats, inputs: Floats) -> Floats:
     """Return M_ijk = mean over s of delta_si mask_sj x_sk, shape (..., m, n, k) for arrays (..., samples, m or n or k).
 
@@ -104,6 +110,7 @@ def mean_of_shared_products(errors: Floats, mask: Floats, inputs: Floats) -> Flo
     return product.reshape(*flat.shape[:-2], errors.shape[-1], mask.shape[-1], inputs.shape[-1])
 
 
+@gradual_underflow
 def row_variance(errors: Floats, rows: Floats, v_errors: Floats | float, v_rows: Floats | float) -> Floats:
     """Return what the roundings of both operands add to the variance of errors^T rows, summed over its entries, by draw (A-T1).
 
@@ -115,6 +122,7 @@ def row_variance(errors: Floats, rows: Floats, v_errors: Floats | float, v_rows:
     return total
 
 
+@gradual_underflow
 def error_sensitivities(
     weights: Sequence[Floats], inputs: Sequence[Floats], *, biases: bool = False
 ) -> list[list[Floats]]:
@@ -140,6 +148,7 @@ def error_sensitivities(
     return found
 
 
+@gradual_underflow
 def second_moment_bound(
     error: Floats, weights: Sequence[Floats], inputs: Sequence[Floats], roundings: Sequence[tuple[float, float] | None]
 ) -> list[tuple[Floats, Floats]]:
@@ -164,6 +173,7 @@ def second_moment_bound(
     return bounds[::-1]
 
 
+@gradual_underflow
 def shared_scalar_variance(x: Floats, v_weight: float) -> float:
     """Return (mean x^2)^2 v(w): the variance of the gradient of mean (w x - t)^2 / 2 when one draw of w serves all samples.
 
@@ -172,6 +182,7 @@ def shared_scalar_variance(x: Floats, v_weight: float) -> float:
     return float(np.mean(x**2) ** 2 * v_weight)
 
 
+@gradual_underflow
 def batch_ratio(sigma2: Any, q2_fewer: Any, q2_more: Any) -> Any:
     """Return b'/b = (sigma^2 + q^2 at k-1 bits) / (sigma^2 + q^2 at k bits), the batch that buys back one bit (A-T4)."""
     return (sigma2 + q2_fewer) / (sigma2 + q2_more)

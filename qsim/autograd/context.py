@@ -22,6 +22,7 @@ from qsim.autograd.sites import ENDS, PARAMETER_ROLES, POINTS, ROLES, SECOND, ch
 from qsim.errors import InputError, enumerate_names, integer
 from qsim.rounding import SHARED_RANK, STREAM_FIELDS, Key, Quantizer, number, split_site, stream
 from qsim.scales import derive_scale
+from qsim.underflow import gradual_underflow
 
 __all__ = ["Numerics", "Rounding", "current", "in_force", "numerics"]
 
@@ -94,6 +95,7 @@ class Numerics:
         """Return the offset of the first element of an array at `site`: 0 for the first 1,024 sites."""
         return split_site(self.numbers[site])[1]
 
+    @gradual_underflow
     def round(
         self,
         layer: str,
@@ -119,6 +121,7 @@ class Numerics:
             self.counts[site] = self.counts.get(site, Counts()) + counts * alike
         return y
 
+    @gradual_underflow
     def passes(self, layer: str, point: str, x: Array) -> Array | None:
         """Return where the derivative of a rounding of `x` is 1: everywhere (`None`), or as `clamp` says.
 

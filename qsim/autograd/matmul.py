@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qsim.autograd.context import Numerics, current
 from qsim.autograd.tape import op, tape
 from qsim.errors import InputError
+from qsim.kernels.threads import product
 
 __all__ = ["FivePoints", "embedding", "linear"]
 
@@ -78,14 +79,14 @@ def linear(x: Array, w: Array, b: Array | None = None, *, name: str) -> tuple[Ar
         raise InputError(f"{name}: inputs of shape {x.shape[1:]} do not fit a weight of shape {w.shape[1:]}{of_bias}")
     rows = math.prod(middle)
     points = FivePoints(name, x.reshape(len(x), rows, x.shape[-1]), w)
-    y = points.x_forward @ points.w_forward.swapaxes(-1, -2)
+    y = product(points.x_forward, points.w_forward.swapaxes(-1, -2))
     if b is not None:
         y = y + b[..., None, :]
 
     def vjp(g: Array, wanted: tuple[bool, ...]) -> tuple[Array | None, ...]:
         for_x, for_w = points.errors(g.reshape(len(g), rows, g.shape[-1]))
-        to_x = for_x @ points.weight() if wanted[0] else None
-        to_w = for_w.swapaxes(-1, -2) @ points.act() if wanted[1] else None
+        to_x = product(for_x, points.weight()) if wanted[0] else None
+        to_w = product(for_w.swapaxes(-1, -2), points.act()) if wanted[1] else None
         to_x, to_w = points.through(to_x, to_w)
         to_x = to_x if to_x is None else to_x.reshape(len(to_x), *middle, to_x.shape[-1])
         return (to_x, to_w) if b is None else (to_x, to_w, for_w.sum(-2) if wanted[2] else None)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from qsim.errors import InputError, enumerate_names, integer
 from qsim.rounding import DERIVED, Quantizer
 from qsim.scales import derive_scale, flush_input
+from qsim.underflow import gradual_underflow
 
 __all__ = ["Delayed", "Frozen", "Memory"]
 
@@ -69,6 +70,7 @@ class Delayed:
         object.__setattr__(self, "q", _check(q))
         object.__setattr__(self, "window", int(window))
 
+    @gradual_underflow
     def at(self, memory: Memory, site: str, step: int, x: NDArray[Any]) -> tuple[Quantizer, float | None]:
         """Return the rounding and its scale for the tensor `x` of a site, whose own scale is noted for later steps."""
         own, telling = _own_scale(x, self.q)
@@ -96,6 +98,7 @@ class Frozen:
     def __init__(self, q: str | Quantizer) -> None:
         object.__setattr__(self, "q", _check(q))
 
+    @gradual_underflow
     def at(
         self,
         memory: Memory,

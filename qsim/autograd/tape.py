@@ -27,6 +27,7 @@ from qsim.autograd.context import Numerics, current, in_force
 from qsim.autograd.sites import paths
 from qsim.errors import InputError, enumerate_names
 from qsim.processes import keep_freed_memory
+from qsim.underflow import gradual_underflow
 
 __all__ = [
     "SameWords", "Tape", "Var", "add", "evaluable", "leaves_of", "note_update", "op", "owe", "tree_map", "value",
@@ -116,6 +117,7 @@ def op(
             return False
         return alone(values[0]) if callable(alone) else len(values) > alone[0] and np.ndim(values[alone[0]]) <= alone[1]
 
+    @gradual_underflow
     def run(*args: Any, **options: Any) -> Any:
         on_tape = any(isinstance(arg, Var) for arg in args)
         values = [arg.value if isinstance(arg, Var) else _constant(arg, function.__name__) for arg in args]
@@ -208,6 +210,7 @@ def value_and_grad(
     """
     keep_freed_memory()
 
+    @gradual_underflow
     def run(params: Any, batch: Any) -> tuple[Any, Any]:
         context = current()
         if in_force() is None:  # one for the whole pass, so that its sites have numbers of their own

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import qsim
 from qsim.errors import InputError, nearest
+from qsim.underflow import gradual_underflow
 
 __all__ = ["main"]
 
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+@gradual_underflow
 def _run(argv: Sequence[str]) -> int:
     parser = Parser(
         prog="qsim", description="Bit-accurate low-precision arithmetic, with proofs.", epilog=EPILOG,

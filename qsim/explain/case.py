@@ -14,6 +14,7 @@ from qsim import reference
 from qsim.errors import InputError, enumerate_names
 from qsim.formats import Format, Table, get_format
 from qsim.rounding import Mode, Saturation, check_eps, parse_mode, parse_saturation
+from qsim.underflow import gradual_underflow
 
 __all__ = [
     "Answer", "Case", "Nan", "View", "alike", "is_code", "is_nan", "landing", "look", "make_case", "own_format", "parse_nan",
@@ -58,6 +59,7 @@ class Case:
         return math.copysign(0.0, self.x) if self.ftz_in and self.subnormal else self.x
 
     @property
+    @gradual_underflow
     def subnormal(self) -> bool:
         """Whether x is a subnormal number of its own type."""
         return self.number is not None and 0 < abs(float(self.x)) < self.number.smallest_normal
@@ -66,6 +68,7 @@ class Case:
         """Return the same conversion of another number, of the same type, with another word and answer."""
         return dataclasses.replace(self, x=x, rbits=rbits, pattern=pattern, got=got)
 
+    @gradual_underflow
     def code(self, **changed: Any) -> int:
         """Return the reference's code for x; `changed` are arguments of `reference.encode`, and x, to ask for another."""
         how: dict[str, Any] = {
@@ -75,6 +78,7 @@ class Case:
         }  # fmt: skip
         return reference.encode(how.pop("x"), **how)
 
+    @gradual_underflow
     def is_answer(self, answer: Answer) -> bool:
         """Return whether `answer` is what was got; a value that the format does not hold is no code's."""
         assert self.got is not None  # asked only of cases with an answer
@@ -93,6 +97,7 @@ def own_format(x: Any) -> Format | None:
     return get_format("float64") if isinstance(x, float) else None
 
 
+@gradual_underflow
 def make_case(
     x: Any,
     fmt: str | Format,
@@ -255,6 +260,7 @@ class View:
         )  # fmt: skip
 
 
+@gradual_underflow
 def look(case: Case) -> list[View]:
     """Return the view of a case, or those for the lowest and the highest word where the word is unknown."""
     if case.rbits is None:

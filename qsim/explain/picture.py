@@ -14,6 +14,7 @@ from qsim.explain.case import Answer, Case, Nan, View, is_code, look, make_case
 from qsim.explain.search import common_causes, wrong
 from qsim.formats import Format, Grid
 from qsim.rounding import Mode, Saturation
+from qsim.underflow import gradual_underflow
 
 __all__ = ["Explanation", "Neighbour", "explain"]
 
@@ -72,10 +73,12 @@ class Explanation:
     #: The known faults that give that answer if it is wrong.
     causes: tuple[str, ...]
 
+    @gradual_underflow
     def __str__(self) -> str:
         return "\n".join(_lines(self))
 
 
+@gradual_underflow
 def explain(
     x: Any,
     fmt: str | Format,
@@ -102,6 +105,7 @@ def explain(
                              ftz_out=ftz_out, nan=nan, got=got))  # fmt: skip
 
 
+@gradual_underflow
 def of_case(case: Case, known: tuple[str, ...] | None = None) -> Explanation:
     """Return the explanation of a case; `known` are its causes where they were found from more cases than this one."""
     views = look(case)

@@ -9,6 +9,7 @@ from qsim.explain.case import Case, look, make_case
 from qsim.explain.faults import ANYTHING, INSTEAD, PARTS, faults
 from qsim.formats import Format
 from qsim.rounding import Mode
+from qsim.underflow import gradual_underflow
 
 __all__ = ["causes", "common_causes", "consistent", "explaining", "plainest", "wrong"]
 
@@ -22,6 +23,7 @@ def causes(x: Any, got: Any, fmt: str | Format, mode: str | Mode = Mode.RNE, **o
     return common_causes([make_case(x, fmt, mode, got=got, **options)])
 
 
+@gradual_underflow
 def common_causes(cases: Iterable[Case]) -> list[str]:
     """Return the faults that give the answers of all `cases`, of which at least one must be wrong.
 
@@ -33,6 +35,7 @@ def common_causes(cases: Iterable[Case]) -> list[str]:
     return plainest(name for name, given in explaining(listed).items() if all(given))
 
 
+@gradual_underflow
 def explaining(cases: Iterable[Case]) -> dict[str, list[bool]]:
     """Return, for each known fault, which of the answers of `cases` it gives; the cases differ in x, word and answer only."""
     found: dict[str, list[bool]] = {}
@@ -43,6 +46,7 @@ def explaining(cases: Iterable[Case]) -> dict[str, list[bool]]:
     return found
 
 
+@gradual_underflow
 def consistent(names: Iterable[str], cases: Iterable[Case]) -> list[str]:
     """Return those of the named faults that give the answers of all `cases`."""
     left = list(names)
@@ -62,6 +66,7 @@ def plainest(names: Iterable[str]) -> list[str]:
     return [name for name in own if name not in ANYTHING] or own
 
 
+@gradual_underflow
 def wrong(case: Case) -> bool:
     """Return whether what was got is not the reference's answer, with any word where the word is unknown."""
     return not any(case.is_answer(view.right) for view in look(case))

@@ -28,6 +28,7 @@ from qsim.formats.build import (
     variant_format,
 )
 from qsim.formats.format import SPECIALS, WIDEST_TABLE, Format, Grid
+from qsim.underflow import gradual_underflow
 
 __all__ = ["Variant", "catalogue", "get_format", "load_formats", "variants", "variants_of"]
 
@@ -112,6 +113,7 @@ class Variant:
             raise InputError(f"{self.where}: {error}") from None
 
 
+@gradual_underflow
 def load_formats(path: Path) -> list[Format]:
     """Read the formats of one TOML file; raise `InputError` naming the file, the entry and the key that is wrong."""
     return _load(path)[0]

@@ -23,6 +23,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
 from qsim.errors import InputError, integer
+from qsim.underflow import gradual_underflow
 
 if TYPE_CHECKING:  # a format says what it is without NumPy, which takes the longest to load; only its tables need it
     import numpy as np
@@ -135,10 +136,12 @@ class Format(abc.ABC):
         """
         return self._landmark("eps")
 
+    @gradual_underflow
     def landmarks(self) -> Mapping[str, Fraction | None]:
         """Return the properties that mark the range, by name, exactly; `None` for what there is not."""
         return _landmarks(self)
 
+    @gradual_underflow
     def _landmark(self, name: str) -> float:
         exact = _landmarks(self)[name]
         return math.nan if exact is None else self._in_float64(exact)
@@ -185,6 +188,7 @@ class Format(abc.ABC):
         assert self.nan_code is not None  # asked only of formats with a NaN
         return self.nan_code | (negative and self.has_neg_zero) << (self.bits - 1)
 
+    @gradual_underflow
     def ordinal(self, value: float | Fraction) -> int:
         """Return the ordinal of `value`; raise `InputError` if the format does not hold it."""
         if isinstance(value, float) and not math.isfinite(value):
@@ -194,6 +198,7 @@ class Format(abc.ABC):
             raise InputError(f"{self.name} does not hold {value!s}; qsim.quantize rounds a value to it")
         return number
 
+    @gradual_underflow
     def neighbours(self, value: float | Fraction) -> tuple[float, float]:
         """Return the largest value of the format <= `value` and the smallest >= `value`.
 
@@ -206,6 +211,7 @@ class Format(abc.ABC):
         low, high = sorted((inner, outer))
         return self._float(low), self._float(high)
 
+    @gradual_underflow
     def decode(self, code: int) -> float:
         """Return the value of `code`, exactly; NaN and infinities as such.
 
@@ -229,6 +235,7 @@ class Format(abc.ABC):
         """Return whether `code`, 0 <= code < 2^bits, stands for something: a value, an infinity or a NaN."""
         return self.has_nan or self._ordinal_of(code) is not None
 
+    @gradual_underflow
     def values(self) -> NDArray[np.float64]:
         """Return all values in code order, shape (2^bits,), float64: index i holds the value of code i.
 
@@ -242,6 +249,7 @@ class Format(abc.ABC):
         """Return the value of `ordinal` as a float; refuse what a float64 does not hold."""
         return self._in_float64(self.value(ordinal))
 
+    @gradual_underflow
     def _in_float64(self, exact: Fraction) -> float:
         """Return `exact` as a float; refuse what a float64 does not hold."""
         try:
@@ -384,6 +392,7 @@ class Grid(Format):
                 return 0 if self.has_neg_zero else None
         return number if -self.bottom <= number <= self.top else None
 
+    @gradual_underflow
     def decode_array(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
         """Return `decode` of every code, 0 <= code < 2^bits; NaN for a code without a value."""
         import numpy as np
@@ -426,6 +435,7 @@ class Table(Format):
         ends = [() if end is None else (end,) for end in (self.below, self.above)]
         return (*ends[0], *self.points, *ends[1])
 
+    @gradual_underflow
     def value(self, ordinal: int) -> Fraction:
         """Return the exact value that `ordinal` numbers, or where the line would go on next to an end."""
         at = ordinal + self.bottom
@@ -437,6 +447,7 @@ class Table(Format):
             raise InputError(f"{self.name} has no value of ordinal {ordinal}; it has {-self.bottom} .. {self.top}")
         return Fraction(self.points[at])
 
+    @gradual_underflow
     def split(self, x: Fraction) -> tuple[int, Fraction]:
         """Return the ordinal of x's neighbour toward zero, and the fraction in [0, 1) of the way to the outward one.
 

@@ -19,8 +19,9 @@ import numpy as np
 
 from qsim.errors import InputError, integer
 from qsim.interrupts import kept_for_the_end
+from qsim.underflow import gradual_underflow
 
-__all__ = ["ALIGNMENT", "MANY", "get_threads", "in_chunks", "in_parts", "one_blas_thread", "set_threads"]
+__all__ = ["ALIGNMENT", "MANY", "get_threads", "in_chunks", "in_parts", "one_blas_thread", "product", "set_threads"]
 
 LEAST = 1 << 17
 """Elements below which a part is not worth handing over: it takes some tens of microseconds to wake a thread."""
@@ -141,13 +142,37 @@ def one_blas_thread() -> Iterator[None]:
                 library.set_num_threads(threads)
 
 
+flushing: bool | None = None
+
+
+def blas_flushes() -> bool:
+    """Return whether threads of a BLAS make zeros of subnormal numbers.
+
+    It starts them when it is loaded, most often by `import numpy`, and they have the flags that their thread had then for ever:
+    nobody can tell them otherwise (`qsim.underflow`). A product of small numbers shows it, once.
+    """
+    global flushing  # noqa: PLW0603 - asked once
+    if flushing is None:
+        if all(library.num_threads == 1 for library in libraries().lib_controllers):
+            return False
+        rows, columns = (np.full(shape, 2.0**-70, np.float32) for shape in ((512, 4), (4, 512)))
+        flushing = not (rows @ columns).all()
+    return flushing
+
+
+def product(a: Any, b: Any) -> Any:
+    """Return a @ b, on one thread of the BLAS if its others make zeros of subnormal numbers."""
+    with one_blas_thread() if blas_flushes() else contextlib.nullcontext():
+        return a @ b
+
+
 def submit(work: Callable[[int, int], object], begin: int, end: int) -> Future[object]:
     """Hand a part to the pool, which is made if need be."""
     global pool  # noqa: PLW0603 - likewise
     with lock:
         if pool is None:
             pool = ThreadPoolExecutor(max(get_threads() - 1, 1), thread_name_prefix="qsim")
-        return pool.submit(work, begin, end)
+        return pool.submit(gradual_underflow(work), begin, end)  # a thread has flags of its own
 
 
 def forget() -> None:

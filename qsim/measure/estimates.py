@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from qsim.underflow import gradual_underflow
 from qsim.verdicts import Outcome
 
 __all__ = [
@@ -64,6 +65,7 @@ class Family:
     rate: float
     size: int
 
+    @gradual_underflow
     def interval(self, estimate: Estimate) -> Interval:
         """Return the estimate -+ t error, with t the 1 - rate / (2 size) quantile of Student's t.
 
@@ -77,6 +79,7 @@ class Family:
         return Interval(estimate.value, estimate.value - t * estimate.error, estimate.value + t * estimate.error)
 
 
+@gradual_underflow
 def judge(interval: Interval, low: float = -math.inf, high: float = math.inf) -> Outcome:
     """Return held if the whole interval lies in [low, high], refuted if it lies wholly outside, else not decided.
 
@@ -89,12 +92,14 @@ def judge(interval: Interval, low: float = -math.inf, high: float = math.inf) ->
     return Outcome.NOT_DECIDED
 
 
+@gradual_underflow
 def sample_mean(samples: Floats) -> Estimate:
     """Return the mean of independent samples, with s / sqrt(n) and n - 1 degrees of freedom."""
     n = len(samples)
     return Estimate(float(samples.mean()), float(samples.std(ddof=1)) / math.sqrt(n), n - 1)
 
 
+@gradual_underflow
 def ratio(samples: Floats, reference: Floats) -> Estimate:
     """Return sum(samples) / sum(reference), where theory says that each sample has the mean of its reference.
 
@@ -105,6 +110,7 @@ def ratio(samples: Floats, reference: Floats) -> Estimate:
     return Estimate(1 + difference.value / mean, difference.error / mean, difference.freedom)
 
 
+@gradual_underflow
 def log_slope(x: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
     """Return the slope of log(y) against log(x) by weighted least squares, weights (y / error)^2.
 
@@ -125,6 +131,7 @@ def _freedom(share: Floats, estimates: Sequence[Estimate]) -> float:
     return 1 / inverse if inverse else math.inf
 
 
+@gradual_underflow
 def floor_fit(batches: Sequence[float], estimates: Sequence[Estimate]) -> tuple[Estimate, Estimate]:
     """Return (F, C) of y = F + C / b by weighted least squares: the floor, and what averages away."""
     design = np.column_stack([np.ones(len(batches)), 1 / np.asarray(batches, np.float64)])
@@ -137,6 +144,7 @@ def floor_fit(batches: Sequence[float], estimates: Sequence[Estimate]) -> tuple[
     return floor, slope
 
 
+@gradual_underflow
 def pool(estimates: Sequence[Estimate]) -> Estimate:
     """Return the mean of independent estimates of one number, weighted by 1 / error^2.
 
@@ -149,6 +157,7 @@ def pool(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(value, 1 / math.sqrt(float(weight.sum())), freedom)
 
 
+@gradual_underflow
 def quotient(numerator: Estimate, denominator: Estimate) -> Estimate:
     """Return the quotient of two independent estimates, its error to first order."""
     value = numerator.value / denominator.value
@@ -169,6 +178,7 @@ class GroupedBias:
         self.sums = np.zeros((groups, size))
         self.counts = np.zeros(groups, np.int64)
 
+    @gradual_underflow
     def add(self, first: int, vectors: Floats) -> None:
         """Add the vectors d_first, d_first + 1, ...; vector j belongs to group j mod G."""
         groups = len(self.counts)
@@ -177,6 +187,7 @@ class GroupedBias:
             self.sums[group] += vector
             self.counts[group] += 1
 
+    @gradual_underflow
     def squared(self, part: slice = slice(None)) -> Estimate:
         """Return |E d|^2 of the entries `part` of the vectors; every group must hold the same number of vectors."""
         means = self.sums[:, part] / self.counts[:, None]

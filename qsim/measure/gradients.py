@@ -19,6 +19,7 @@ from qsim.errors import InputError, enumerate_names, integer
 from qsim.kernels.threads import one_blas_thread
 from qsim.measure.estimates import Estimate, Family, GroupedBias, Interval, sample_mean
 from qsim.measure.predictions import ALL, Known, Prediction
+from qsim.underflow import gradual_underflow
 
 __all__ = ["GradientStatistics", "ParameterStatistics", "Prediction", "gradient_statistics"]
 
@@ -93,6 +94,7 @@ class GradientStatistics:
         return found
 
 
+@gradual_underflow
 @np.errstate(all="ignore")  # a draw that overflows is a result
 def gradient_statistics(
     model: Any,

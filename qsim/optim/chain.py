@@ -27,6 +27,7 @@ from qsim.errors import InputError
 from qsim.optim.checks import check_parts
 from qsim.optim.rounding import WHOLE, Place, Roundings
 from qsim.optim.tree import ARRAYS, Written, check_params, computing_type, store_as, tree_map, widen
+from qsim.underflow import gradual_underflow
 
 __all__ = ["Transform", "Written", "apply_updates", "chain", "scale", "stateless"]
 
@@ -48,7 +49,12 @@ class Transform:
     rounds: tuple[Roundings, ...] = ()
     """The roundings of its sites: two links of a chain must not take the same words."""
 
+    def __post_init__(self) -> None:
+        for name in ("init", "update"):
+            object.__setattr__(self, name, gradual_underflow(getattr(self, name)))
 
+
+@gradual_underflow
 def apply_updates(params: Any, updates: Any) -> Any:
     """Return the new parameters: p + u rounded to the type of p, or what a link has written.
 

@@ -12,6 +12,7 @@ from qsim.optim.chain import Transform, differences
 from qsim.optim.checks import check_parts
 from qsim.optim.rounding import WHOLE, Place
 from qsim.optim.tree import computing_type, parameters, tree_map
+from qsim.underflow import gradual_underflow
 
 __all__ = ["clip_by_global_norm", "global_norm", "root_mean_square"]
 
@@ -20,6 +21,7 @@ FINE = 2.0**-960
 loses at most 2^-1075, all of them together 2^-67 of the sum."""
 
 
+@gradual_underflow
 def global_norm(tree: Any) -> float:
     """Return the Euclidean norm of all elements together: squares and sums in float64, parameters in order.
 

@@ -34,6 +34,7 @@ from qsim.optim.rounding import WHOLE, Place, Roundings, note
 from qsim.optim.tree import ARRAYS, Parameter, check_params, parameters, tree_map, widen
 from qsim.packing import pack, unpack
 from qsim.rounding import Key, Quantizer
+from qsim.underflow import gradual_underflow
 
 __all__ = ["DQT", "matrices", "stored_bytes"]
 
@@ -121,6 +122,7 @@ class DQT:
 
         return tree_map(coded, params)
 
+    @gradual_underflow
     def saturated(self, params: Any) -> dict[str, int]:
         """Return how many weights of each chosen parameter lie beyond the range when `store` rounds them."""
         fmt, first = get_format(self.format), "absmean" if self.scale == "signed_max" else self.scale
@@ -132,6 +134,7 @@ class DQT:
                 found[parameter.path] = int(((x > fmt.max) | (x < fmt.min)).sum())
         return found
 
+    @gradual_underflow
     def weights(self, stored: Any) -> Any:
         """Return the parameters that the model computes with: float arrays, made for one step and not kept."""
 
@@ -144,6 +147,7 @@ class DQT:
 
         return read("", stored)
 
+    @gradual_underflow
     def codes(self, weight: Any) -> Array:
         """Return the codes of one stored weight as integers (or -1 and 1), in its shape, float64."""
         shape = tuple(int(n) for n in weight["shape"])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qsim.arrays import quantize
 from qsim.errors import InputError
 from qsim.scales import INPUTS
+from qsim.underflow import gradual_underflow
 
 __all__ = [
     "Parameter", "Written", "check_params", "computing_type", "parameters", "store_as", "tree_map", "unzip", "widen", "zeros",
@@ -54,6 +55,7 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield from _leaves(branch, f"{path}.{name}" if path else name)
 
 
+@gradual_underflow
 def tree_map(function: Callable[..., Any], tree: Any, *others: Any, deep: bool = False) -> Any:
     """Return the tree of `function(parameter, leaf, *leaves)`, where `others` have the branches of `tree`.
 

@@ -24,6 +24,7 @@ from typing import Any
 from qsim.errors import InputError, nearest
 from qsim.folders import folder
 from qsim.processes import finished
+from qsim.underflow import gradual_underflow
 from qsim.verdicts import Outcome, Verdict
 
 __all__ = ["Entry", "Method", "Proof", "Theorem", "all_held", "find", "run", "settle"]
@@ -209,6 +210,7 @@ def check_file(path: Path, *, quick: bool) -> Finding:
     return check(load(path), quick=quick)
 
 
+@gradual_underflow
 def check(proof: Proof, *, quick: bool) -> Finding:
     """Check a theorem, and return what came out or broke."""
     start = time.perf_counter()

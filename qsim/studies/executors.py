@@ -30,6 +30,7 @@ from qsim.kernels.threads import libraries, one_blas_thread, set_threads
 from qsim.processes import begin, keep_freed_memory, kill
 from qsim.studies.machine import memory
 from qsim.studies.source import source_of
+from qsim.underflow import gradual_underflow
 
 __all__ = ["Compute", "Dask", "Done", "Executor", "Here", "Processes"]
 
@@ -74,6 +75,7 @@ class Executor(Protocol):
         ...
 
 
+@gradual_underflow
 def attempt(compute: Compute, index: int, cell: Any) -> Done:
     """Compute a cell, and catch what it raises; what it prints goes to standard error, where no reader of JSON is."""
     started = time.perf_counter()

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from qsim.errors import InputError
 from qsim.kernels.threads import one_blas_thread
 from qsim.testing.bounds import chernoff, hoeffding_limit
+from qsim.underflow import as_caller, gradual_underflow
 from qsim.verdicts import Outcome, Verdict
 
 __all__ = ["audit_rbits"]
@@ -73,6 +74,7 @@ class Finding:
     count: int = 1
 
 
+@gradual_underflow
 def audit_rbits(
     rbits: Any,
     bits: int = 32,
@@ -92,7 +94,7 @@ def audit_rbits(
         raise InputError(f"bits = {bits!r}: a random word has 1 to 64")
     if not 0 < alpha < 1:
         raise InputError(f"alpha = {alpha!r} must lie between 0 and 1")
-    words = _words(_drawn(rbits, lanes, calls) if callable(rbits) else np.asarray(rbits), bits)
+    words = _words(_drawn(as_caller(rbits), lanes, calls) if callable(rbits) else np.asarray(rbits), bits)
     rate = math.log(alpha / len(TESTS))
     needed = math.ceil((math.log(2 * bits * len(TESTS) / alpha)) / math.log(2))
     if words.size < needed:

@@ -20,6 +20,7 @@ from qsim.testing.inputs import number_type
 from qsim.testing.laws import LAWS, OF_WORDS, WITHOUT_WORDS, Trial
 from qsim.testing.observe import Task, takes_words
 from qsim.testing.report import report
+from qsim.underflow import as_caller, gradual_underflow
 from qsim.verdicts import Outcome, Verdict
 
 __all__ = ["assert_quantizer", "check_quantizer", "elementwise", "make_task"]
@@ -36,6 +37,7 @@ WIDEST = 32
 """Formats of more bits than this are not checked."""
 
 
+@gradual_underflow
 def check_quantizer(
     fn: Callable[..., Any],
     fmt: str | Format,
@@ -152,7 +154,7 @@ def make_task(
         raise InputError(f"examples = {examples!r} must be the number of drawn inputs, 0 or more")
     width = 32 if kind.itemsize <= 4 else 64
     return Task(
-        fn=fn, name=getattr(fn, "__name__", "fn"), fmt=fmt, mode=mode, rule=parse_saturation(saturation, fmt),
+        fn=as_caller(fn), name=getattr(fn, "__name__", "fn"), fmt=fmt, mode=mode, rule=parse_saturation(saturation, fmt),
         n=(width if sr_bits is None else sr_bits) if mode.stochastic else 0, eps=eps, codes=codes, dtype=kind,
         ftz_in=ftz_in, ftz_out=ftz_out, nan=parse_nan(nan), seed=seed, laws=_laws(laws, mode), examples=examples,
         words=mode.stochastic and takes_words(fn),

@@ -33,6 +33,7 @@ from qsim.testing.bounds import chernoff, hoeffding
 from qsim.testing.observe import Base, Flags, Task, call, judge
 from qsim.testing.oracle import expect, place
 from qsim.testing.plan import PAIRED, WITHIN, DevicePlan, Floats, reach_of_lanes
+from qsim.underflow import as_caller, gradual_underflow
 from qsim.verdicts import Outcome, Verdict
 
 __all__ = ["check_stochastic_device"]
@@ -65,6 +66,7 @@ class Finding:
         return self.family in WITHIN
 
 
+@gradual_underflow
 def check_stochastic_device(sample_fn: Callable[[NDArray[Any]], Any], plan: DevicePlan) -> Verdict:
     """Ask a device as `plan` says, and refute it where so much would come by chance less often than the plan allows.
 
@@ -78,7 +80,7 @@ def check_stochastic_device(sample_fn: Callable[[NDArray[Any]], Any], plan: Devi
         )
     if not callable(sample_fn):
         raise InputError(f"sample_fn is of type {type(sample_fn).__name__}; it must be a function of an array")
-    task = dataclasses.replace(plan.task, fn=sample_fn, name=getattr(sample_fn, "__name__", "sample_fn"))
+    task = dataclasses.replace(plan.task, fn=as_caller(sample_fn), name=getattr(sample_fn, "__name__", "sample_fn"))
     base = Base(task, plan.x)
     away = np.empty((plan.calls, plan.lanes), bool)
     findings = list(_ask(base, plan, away))

@@ -17,6 +17,7 @@ from qsim.rounding import Mode, Saturation, parse_mode
 from qsim.testing.bounds import chernoff_size, hoeffding_limit
 from qsim.testing.check import make_task
 from qsim.testing.observe import Base, Flags, Task
+from qsim.underflow import gradual_underflow
 
 __all__ = ["FAMILIES", "PAIRED", "WITHIN", "DevicePlan", "Floats", "plan_device_check", "reach_of_lanes"]
 
@@ -226,6 +227,7 @@ class DevicePlan:
         return math.log(1 / (1 - self.power)) / fixed if fixed else math.inf
 
 
+@gradual_underflow
 def plan_device_check(
     fmt: str | Format,
     mode: str | Mode = Mode.SR,

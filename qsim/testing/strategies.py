@@ -37,12 +37,14 @@ except ModuleNotFoundError:
 from qsim.errors import InputError
 from qsim.formats import SUFFIX, WIDEST_TABLE, Format, Table, catalogue, get_format
 from qsim.testing.inputs import exactly, number_type, step
+from qsim.underflow import gradual_underflow
 
 __all__ = ["codes", "formats", "values", "words"]
 
 KINDS = ("float", "integer", "fixed", "table")
 
 
+@gradual_underflow
 def formats(max_bits: int = 8, *, kinds: Collection[str] = KINDS, dtype: Any = None) -> st.SearchStrategy[Format]:
     """Return formats of at most `max_bits` bits, 16 at most: the catalogue, and every spelling eXmY, Qm.n and UQm.n.
 
@@ -108,6 +110,7 @@ def _of_pattern(pattern: int, dtype: np.dtype[Any]) -> Any:
 
 
 @st.composite
+@gradual_underflow
 def _near(draw: st.DrawFn, fmt: Format, dtype: np.dtype[Any]) -> Any:
     first, last = -fmt.bottom - 2, fmt.top + 1
     if isinstance(fmt, Table):  # whose line ends where its entry says
