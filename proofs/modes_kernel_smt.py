@@ -20,7 +20,10 @@ THEOREM = Theorem(
     needs=("z3",),
 )
 
-FORMATS = ("float8_e4m3fn", "float8_e5m2", "e4m0fn", "int4", "uint4", "Binary6p3ue", "float8_e4m3fnuz", "float6_e2m3fn")
+FORMATS = (
+    "float8_e4m3fn", "float8_e5m2", "e4m0fn", "int4", "uint4", "Binary6p3ue", "float8_e4m3fnuz", "float6_e2m3fn",
+    "Binary6p3ue@p3109-4.0", "Binary6p3uf@p3109-4.0",
+)  # fmt: skip
 DETERMINISTIC = tuple(mode for mode in Mode if not mode.stochastic and mode is not Mode.THR)
 RANDOM = ((Mode.SRA, 8), (Mode.SRB, 0), (Mode.SRB, 8), (Mode.SRC, 0), (Mode.SRC, 8), (Mode.SRC, 31), (Mode.SRE, 8))
 SIGNED = ((Mode.RNE, 0, "signed"), (Mode.RNE, 0, "signed_overflow"))

@@ -12,6 +12,8 @@ import pytest
 from alike import same_values
 from strategies import P3109, P3109_FAMILY, WIDE_P3109
 
+import qsim
+from qsim import reference
 from qsim.errors import InputError
 from qsim.formats import Grid, get_format, p3109_format
 
@@ -118,3 +120,67 @@ def test_formats_that_p3109_has_not(k: int, p: int, signed: bool) -> None:
         p3109_format(k, p, signed=signed, extended=False, source="a test")
     with pytest.raises(InputError, match="did you mean"):
         get_format(f"Binary{k}p{p}{'s' if signed else 'u'}f")
+
+
+def refused(fmt: Grid) -> bool:
+    """Return whether P, K and the sign say that no array is rounded to a format: it has 12 exponent bits or more."""
+    match = P3109_NAME.fullmatch(fmt.name)
+    assert match
+    k, p = int(match[1]), int(match[2])
+    return p <= k - (12 if match[3] == "s" else 11)
+
+
+REACHING = [fmt for fmt in WIDE_P3109 if fmt.exp_bits == 11]
+"""Formats with values that float64 has as subnormal numbers, to which arrays are rounded by a list."""
+
+
+def test_the_formats_that_arrays_refuse() -> None:
+    """They are those of 12 exponent bits and more, for codes as for values; README and changelog say so, and how many."""
+    count = 0
+    for fmt in (*P3109, *WIDE_P3109):
+        assert refused(fmt) == (fmt.exp_bits >= 12)
+        if refused(fmt):
+            count += 1
+            with pytest.raises(InputError, match="has values beyond float64"):
+                qsim.encode(np.ones(1), fmt)
+            with pytest.raises(InputError, match="reaches beyond the range of a float64"):
+                qsim.decode(np.ones(1, int), fmt)
+            assert reference.encode(1.0, fmt) == fmt.code(fmt.ordinal(Fraction(1)))
+        elif fmt not in REACHING:
+            assert qsim.encode(np.ones(1), fmt).tolist() == [fmt.code(fmt.ordinal(Fraction(1)))]
+    root = Path(__file__).resolve().parents[1]
+    readme, changes = (
+        " ".join((root / name).read_text(encoding="utf-8").split()) for name in ("README.md", "CHANGELOG.md")
+    )
+    assert f"the {count} of 12 exponent bits and more (signed with P <= K - 12, unsigned with P <= K - 11)" in readme
+    assert f"the {count} of 12 exponent bits and more by `qsim.reference` alone" in changes
+
+
+@pytest.mark.parametrize("fmt", [fmt for fmt in REACHING if fmt.bits <= 12], ids=str)
+def test_codes_of_formats_at_the_end_of_float64(fmt: Grid) -> None:
+    """Every code decodes to a float64 that encodes to it, in modes that round by a list and by random words."""
+    check_round_trip(fmt)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("fmt", [fmt for fmt in REACHING if fmt.bits > 12], ids=str)
+def test_codes_of_wide_formats_at_the_end_of_float64(fmt: Grid) -> None:
+    """The same of more bits."""
+    check_round_trip(fmt)
+
+
+def check_round_trip(fmt: Grid) -> None:
+    """Hold that decode and encode are inverse, and that numbers between two values go to one of them."""
+    codes = np.array([code for code in range(1 << fmt.bits) if fmt.is_code(code)])
+    values = qsim.decode(codes, fmt, np.float64)
+    numbers = np.isfinite(values)
+    for mode in ("RNE", "RTO"):
+        assert np.array_equal(qsim.encode(values, fmt, mode, saturation=None)[numbers], codes[numbers])
+    word = np.arange(codes.size) % 16
+    assert np.array_equal(qsim.encode(values, fmt, "SRA", sr_bits=4, rbits=word)[numbers], codes[numbers])
+    ascending = np.sort(values[numbers])
+    middle = ascending[:-1] / 2 + ascending[1:] / 2
+    down, up = (qsim.quantize(middle, fmt, mode) for mode in ("RDN", "RUP"))
+    exact = middle - ascending[:-1] == ascending[1:] - middle
+    assert np.array_equal(down[exact], ascending[:-1][exact])
+    assert np.array_equal(up[exact], ascending[1:][exact])
