@@ -12,10 +12,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from qsim.errors import InputError  # a child that may not import must be able to name it
+from qsim.forks import undivided
+
 if TYPE_CHECKING:
     from qsim.arrays import decode, encode, quantize
     from qsim.autograd import numerics, value_and_grad
-    from qsim.errors import InputError
     from qsim.formats import Format, catalogue, get_format
     from qsim.kernels.threads import get_threads, set_threads
     from qsim.packing import pack, unpack
@@ -26,7 +28,6 @@ __version__ = "0.1.0"
 
 HOME = {
     "Format": "formats", "catalogue": "formats", "get_format": "formats",
-    "InputError": "errors",
     "Key": "rounding", "Mode": "rounding", "Quantizer": "rounding", "Saturation": "rounding",
     "decode": "arrays", "encode": "arrays", "quantize": "arrays",
     "derive_scale": "scales",
@@ -43,12 +44,14 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in HOME:
-        found = globals()[name] = getattr(importlib.import_module(f"qsim.{HOME[name]}"), name)
+        with undivided():
+            found = globals()[name] = getattr(importlib.import_module(f"qsim.{HOME[name]}"), name)
         return found
     if name.startswith("_"):
         raise AttributeError(f"module 'qsim' has no attribute {name!r}")
     try:  # qsim.reference, qsim.theory, ...
-        return importlib.import_module(f"qsim.{name}")
+        with undivided():
+            return importlib.import_module(f"qsim.{name}")
     except ModuleNotFoundError as error:
         if error.name != f"qsim.{name}":
             raise

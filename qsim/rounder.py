@@ -203,10 +203,11 @@ def _table_loops(q: Quantizer, n: int) -> tuple[Any, ...]:
     fmt, none = q.format, np.empty(0, np.uint64)
     line = table.line(fmt, rule_of(q), q.mode, nan=q.nan)
     if q.mode.stochastic:
-        source = np.array(stochastic(q.mode, n, FLOAT64.dtype))
-        return (lambda x, r, y, lift, _: table.round_by_words(x, r << np.uint64(lift), y, source, line)), none
+        given = table.packed(line, *stochastic(q.mode, n, FLOAT64.dtype))
+        return (lambda x, r, y, lift, _: table.round_by_words(x, r << np.uint64(lift), y, *given)), none
     if q.mode is Mode.THR:
-        return (lambda x, eps, y, _: table.round_by_eps(x, eps, y, line)), none
+        known = table.packed(line)
+        return (lambda x, eps, y, _: table.round_by_eps(x, eps, y, *known)), none
     runs = table.steps(fmt, rule_of(q), q.mode, nan=q.nan)
     return (lambda x, y, _: table.round_by_steps(x, y, runs)), none
 

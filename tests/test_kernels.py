@@ -226,7 +226,7 @@ def test_python_and_machine_code_agree_on_tables(name: str) -> None:
     random = any_pattern(FLOAT64, x.size).view(np.uint64)
     y = np.empty(x.size, np.uint64)
     source = stochastic(Mode.SRC, 8, FLOAT64)
-    table.round_by_words(x, random, y, source, p)
+    table.round_by_words(x, random, y, *table.packed(p, *source))
     with np.errstate(over="ignore"):  # wrapping is meant
         for u, word, rounded in zip(x, random, y, strict=True):
             r, sticky = core.addend(word, source)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from qsim.autograd.matmul import FivePoints
 from qsim.autograd.tape import op
 from qsim.errors import InputError
-from qsim.kernels.patches import add_patches, take_patches
+from qsim.kernels.patches import add_patches, layout, take_patches
 from qsim.kernels.threads import in_chunks
 
 __all__ = ["conv2d"]
@@ -83,8 +83,12 @@ class Patches:
         if self.plain:
             return images.reshape(-1, self.columns)
         rows = np.empty((len(images) * self.pixels, self.columns), self.dtype)
-        take_patches(images.reshape(-1), rows.reshape(-1), images.shape, self.kernel, self.stride, self.pad, self.size)
+        take_patches(images.reshape(-1), rows.reshape(-1), self.layout(len(images)))
         return rows
+
+    def layout(self, images: int) -> Array:
+        """Return the layout of so many images."""
+        return layout((images, *self.image), self.kernel, self.stride, self.pad, self.size)
 
     def rows(self, x: Array) -> Array:
         """Return all patches of all draws, (draws, samples, pixels, kh kw C)."""
@@ -125,9 +129,7 @@ class Patches:
                 np.matmul(errors, _at(flat, d), out=target.reshape(-1, self.columns))
                 return
             rows = errors @ _at(flat, d)
-            add_patches(
-                rows.reshape(-1), target.reshape(-1), target.shape, self.kernel, self.stride, self.pad, self.size
-            )
+            add_patches(rows.reshape(-1), target.reshape(-1), self.layout(len(target)))
 
         self.each(draws, work)
         return to_x

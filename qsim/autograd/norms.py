@@ -170,7 +170,7 @@ def _images(x: Array, draws: int) -> Array:
 
 
 def _of(weights: Array, draw: int) -> Array:
-    return np.asarray(weights[min(draw, len(weights) - 1)], np.float64)
+    return np.ascontiguousarray(weights[min(draw, len(weights) - 1)], np.float64)
 
 
 def _group_means(sums: Array, groups: int, pixels: int) -> Array:

@@ -10,11 +10,14 @@ Numba knows a function for kernels only once it has been told of it, and it is t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
 import importlib.util
+import logging
 import os
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +28,9 @@ from llvmlite import binding
 from platformdirs import user_cache_path
 
 from qsim.files import whole
+from qsim.forks import undivided
 
-__all__ = ["F64", "I64", "U64", "Array", "Kernel", "fields_of", "jitted", "kernel", "portable", "tell_numba"]
+__all__ = ["F64", "I64", "U64", "Array", "Kernel", "fields_of", "kernel", "portable", "tell_numba"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -115,19 +119,50 @@ def __getattr__(name: str) -> Any:
 # --- Machine code that is kept -----------------------------------------------------------------------------
 
 
+def trusted(status: os.stat_result) -> bool:
+    """Return whether a file or folder is this user's or root's, and nobody else may write to it.
+
+    From any other one machine code could be anybody's; OpenSSH asks the same of its files.
+    """
+    if not hasattr(os, "geteuid"):  # Windows, where a user's folders are the user's
+        return True
+    return status.st_uid in (os.geteuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
 @functools.cache
 def cache_directory() -> Path | None:
-    """Return the folder for compiled kernels, made if need be; `None` where none can be written."""
+    """Return the folder for compiled kernels, made if need be; `None` where there can be none, or none that is `trusted`."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    root = Path(os.environ["NUMBA_CACHE_DIR"]) if "NUMBA_CACHE_DIR" in os.environ else user_cache_path("qsim")
+    named = os.environ.get("NUMBA_CACHE_DIR")
+    root = Path(named) if named else user_cache_path("qsim")
     place = root / f"kernels-{digest.hexdigest()[:16]}"
     try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError:
+        root.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            place.mkdir(mode=0o700)
+        status = place.lstat()
+    except OSError as error:
+        say_once(f"{place} cannot be made ({error.strerror})")
         return None
-    return place if os.access(place, os.W_OK) else None
+    if not stat.S_ISDIR(status.st_mode):
+        say_once(f"{place} is no folder")
+        return None
+    if not trusted(status):
+        say_once(f"{place} belongs to another user, or others may write to it")
+        return None
+    return place
+
+
+@functools.cache
+def say_once(why: str) -> None:
+    """Say, by the logger "qsim", why kernels are compiled anew in every process."""
+    logging.getLogger("qsim").warning(
+        "compiled kernels are not kept, so that every process takes seconds for each: %s; name another folder by "
+        "NUMBA_CACHE_DIR",
+        why,
+    )
 
 
 @functools.cache
@@ -145,14 +180,23 @@ def compiler() -> str:
 UNHEEDED = ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER")
 
 
+def digest_of(file: Path, rest: bytes) -> bytes:
+    """Return the digest of what a file of this name holds: no file is taken for another kernel's, or another version's."""
+    return hashlib.sha256(f"{file.parent.name}/{file.name}".encode() + b"\0" + rest).digest()
+
+
 def read(file: Path) -> tuple[str, bytes] | None:
-    """Return the symbol and the machine code in a file, or `None`: there is none, or it is damaged."""
+    """Return the symbol and the machine code in a file, or `None`: there is none, it is not `trusted`, or it is damaged."""
     try:
-        content = file.read_bytes()
+        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        with os.fdopen(descriptor, "rb") as stream:
+            if not trusted(os.fstat(stream.fileno())):
+                return None
+            content = stream.read()
     except OSError:
         return None
     digest, rest = content[:32], content[32:]
-    if hashlib.sha256(rest).digest() != digest:
+    if digest_of(file, rest) != digest:
         return None
     symbol, _, code = rest.partition(b"\0")
     return symbol.decode(), code
@@ -163,9 +207,11 @@ def write(file: Path, symbol: str, code: bytes) -> None:
     rest = symbol.encode() + b"\0" + code
     try:
         with whole(file) as stream:
-            stream.write(hashlib.sha256(rest).digest() + rest)
-    except OSError:
-        return
+            if hasattr(os, "fchmod"):
+                os.fchmod(stream.fileno(), 0o600)
+            stream.write(digest_of(file, rest) + rest)
+    except OSError as error:
+        say_once(f"{file.parent} cannot be written ({error.strerror})")
 
 
 def loaded(symbol: str, code: bytes) -> tuple[Any, int]:
@@ -240,7 +286,7 @@ class Kernel:
         """Return the machine code for arrays of these types: known, from its file, or compiled anew."""
         arrays = [arguments[at] for at in self.arrays]
         types = tuple((array.dtype.num, array.ndim) for array in arrays)
-        with lock:
+        with undivided(), lock:
             if types not in self.native:
                 if any([n for _, n in types] != [n for _, n in known] for known in self.native):
                     raise TypeError(f"{self.name} takes arrays of as many dimensions at every call")
@@ -269,27 +315,3 @@ class Kernel:
 def kernel(*variant: object) -> Callable[[Callable[..., None]], Kernel]:
     """Return a decorator that makes a `Kernel`; `variant` tells apart those made of one function."""
     return lambda function: Kernel(function, variant)
-
-
-class Jitted:
-    """Hold a function that Numba's own dispatcher compiles, with its disk cache: it takes tuples, and may make arrays."""
-
-    def __init__(self, function: Callable[..., object]) -> None:
-        self.py_func = function
-        functools.update_wrapper(self, function)
-
-    def __call__(self, *arguments: Any) -> Any:
-        """Call it, compiled."""
-        return self.dispatcher(*arguments)
-
-    @functools.cached_property
-    def dispatcher(self) -> Any:
-        """The function for Numba, which is imported for it."""
-        from qsim.kernels import lowering
-
-        return lowering.dispatcher(self.py_func)
-
-
-def jitted(function: Callable[..., object]) -> Jitted:
-    """Make a `Jitted`; a loop of its kind needs Numba in every process."""
-    return Jitted(function)

@@ -22,7 +22,7 @@ from numba.np.numpy_support import from_dtype
 from qsim.kernels import compiled
 
 __all__ = [
-    "assembly", "dispatcher", "float_of", "njit", "object_code", "pattern_of", "prefetch", "room32", "room_like",
+    "assembly", "float_of", "njit", "object_code", "pattern_of", "prefetch", "room32", "room_like",
     "wide_vectors",
 ]  # fmt: skip
 
@@ -210,14 +210,20 @@ benchmarks show it."""
 
 
 @contextlib.contextmanager
-def interleaved() -> Iterator[None]:
-    """Have LLVM work at `INTERLEAVED` vectors in every loop that is compiled in the block, and choose by itself again then."""
-    with global_compiler_lock:  # the option is one for all of the process
+def own_settings() -> Iterator[None]:
+    """Have LLVM work at `INTERLEAVED` vectors in every loop that is compiled in the block, and Numba compile at all.
+
+    After it LLVM chooses by itself again; and NUMBA_DISABLE_JIT, with which users look for errors in functions of their own, is
+    in force for these again.
+    """
+    with global_compiler_lock:  # the settings are those of all of the process
+        disabled, config.DISABLE_JIT = config.DISABLE_JIT, 0
         binding.set_option("qsim", f"-force-vector-interleave={INTERLEAVED}")
         try:
             yield
         finally:
             binding.set_option("qsim", "-force-vector-interleave=0")
+            config.DISABLE_JIT = disabled
 
 
 def library(kernel: compiled.Kernel, arguments: tuple[Any, ...]) -> tuple[str, Any]:
@@ -230,7 +236,7 @@ def library(kernel: compiled.Kernel, arguments: tuple[Any, ...]) -> tuple[str, A
     flags.nrt = False  # nothing is allocated
     flags.error_model = "numpy"  # an exception would keep a division from vectors
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
-    with interleaved():
+    with own_settings():
         made = compiler.compile_extra(typing, target, function, kinds, types.void, flags, {})
     return made.fndesc.mangled_name, made.library
 
@@ -246,17 +252,6 @@ def assembly(kernel: compiled.Kernel, *arguments: Any) -> str:
     """Return the assembly of a kernel for such arguments."""
     _, made = library(kernel, arguments)
     return str(made.get_asm_str())
-
-
-def dispatcher(function: Any) -> Any:
-    """Compile a function at its first call as `compiled.jitted` says."""
-    place = compiled.cache_directory()
-    before = config.CACHE_DIR
-    try:
-        config.CACHE_DIR = str(place or "")  # read by numba when the decorator runs, not when the function does
-        return njit(cache=place is not None, nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
-    finally:
-        config.CACHE_DIR = before
 
 
 def at_once(what: Any) -> None:

@@ -10,18 +10,18 @@ Sums run channel by channel in float64, over the pixels in order, so that no num
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy import uint64
 
-from qsim.kernels.compiled import jitted, portable
+from qsim.kernels import compiled
+from qsim.kernels.compiled import F64, I64, Array, kernel
 
 __all__ = ["backward", "channel_sums", "forward", "gradient_sums", "moments"]
 
 
-@portable
-def sum_channels(x: Any, mean: Any, first: Any, second: Any) -> None:
-    """Do as `channel_sums`."""
+@kernel()
+def channel_sums(x: Array, mean: Array, first: Array, second: Array) -> None:
+    """Write into `first` and `second` the sums over the pixels of x (pixels, C) of x - mean and of its square, by channel."""
     pixels, channels = x.shape
     first[:] = 0
     second[:] = 0
@@ -33,54 +33,69 @@ def sum_channels(x: Any, mean: Any, first: Any, second: Any) -> None:
             second[c] += d * d
 
 
-@jitted
-def channel_sums(x: Any, mean: Any, first: Any, second: Any) -> None:
-    """Write into `first` and `second` the sums over the pixels of x (pixels, C) of x - mean and of its square, by channel."""
-    sum_channels(x, mean, first, second)
-
-
-@jitted
-def moments(x: Any, groups: Any, mean: Any, scale: Any, eps: Any) -> None:
+@kernel()
+def moments(x: Array, groups: I64, mean: Array, scale: Array, eps: F64) -> None:
     """Write the mean of each group of channels of x (pixels, C), and r, both by channel, into `mean` and `scale`.
 
-    Twice over the image: squares of differences from the mean lose no digits.
+    Twice over the image: squares of differences from the mean lose no digits. Until the end `scale` has the sums.
     """
     pixels, channels = x.shape
     each = channels // groups
-    sums, squares = np.empty(channels), np.empty(channels)
-    mean[:] = 0
-    sum_channels(x, mean, sums, squares)
-    for g in range(groups):
-        mean[g * each : (g + 1) * each] = sums[g * each : (g + 1) * each].sum() / (pixels * each)
-    sum_channels(x, mean, sums, squares)
-    for g in range(groups):
-        variance = squares[g * each : (g + 1) * each].sum() / (pixels * each)
-        scale[g * each : (g + 1) * each] = 1 / np.sqrt(variance + eps)
-
-
-@jitted
-def forward(x: Any, y: Any, mean: Any, scale: Any, gain: Any, shift: Any, relu: Any) -> None:
-    """Write gain (x - mean) scale + shift into y (pixels, C), or what of it is positive."""
-    pixels, channels = x.shape
-    slope, start = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
-    for c in range(channels):
-        slope[c] = gain[c] * scale[c]
-        start[c] = shift[c] - gain[c] * scale[c] * mean[c]
-    least = x.dtype.type(0 if relu else -np.inf)
+    scale[:] = 0
     for p in range(pixels):
-        row, out = x[p], y[p]
+        row = x[p]
         for c in range(channels):
-            z = row[c] * slope[c] + start[c]
-            out[c] = max(z, least)
+            scale[c] += np.float64(row[c])
+    for g in range(groups):
+        total = 0.0
+        for c in range(g * each, (g + 1) * each):
+            total += scale[c]
+        mean[g * each : (g + 1) * each] = total / (pixels * each)
+    scale[:] = 0
+    for p in range(pixels):
+        row = x[p]
+        for c in range(channels):
+            d = np.float64(row[c]) - mean[c]
+            scale[c] += d * d
+    for g in range(groups):
+        total = 0.0
+        for c in range(g * each, (g + 1) * each):
+            total += scale[c]
+        scale[g * each : (g + 1) * each] = 1 / np.sqrt(total / (pixels * each) + eps)
 
 
-@jitted
-def gradient_sums(x: Any, y: Any, g: Any, mean: Any, scale: Any, relu: Any, to_gain: Any, to_shift: Any) -> None:
+@kernel()
+def forward(x: Array, y: Array, mean: Array, scale: Array, gain: Array, shift: Array, relu: I64) -> None:
+    """Write gain (x - mean) scale + shift into y (pixels, C), or what of it is positive.
+
+    As many channels go together as there is room for on the stack.
+    """
+    pixels, channels = x.shape
+    slope, start = compiled.room_like(x), compiled.room_like(x)
+    least = x.dtype.type(0.0 if relu else -np.inf)
+    for begin in range(0, channels, slope.size):
+        count = min(slope.size, channels - begin)
+        for c in range(count):
+            k = uint64(begin) + uint64(c)
+            slope[c] = gain[k] * scale[k]
+            start[c] = shift[k] - gain[k] * scale[k] * mean[k]
+        for p in range(pixels):
+            row, out = x[p], y[p]
+            for c in range(count):
+                k = uint64(begin) + uint64(c)
+                z = row[k] * slope[c] + start[c]
+                out[k] = max(z, least)
+
+
+@kernel()
+def gradient_sums(
+    x: Array, y: Array, g: Array, mean: Array, scale: Array, relu: I64, to_gain: Array, to_shift: Array
+) -> None:
     """Write the sums over the pixels of g h and of g, by channel, where y > 0 if there is a ReLU."""
     pixels, channels = x.shape
     to_gain[:] = 0
     to_shift[:] = 0
-    least = x.dtype.type(0 if relu else -np.inf)
+    least = x.dtype.type(0.0 if relu else -np.inf)
     zero = x.dtype.type(0)
     for p in range(pixels):
         row, out, error = x[p], y[p], g[p]
@@ -90,21 +105,26 @@ def gradient_sums(x: Any, y: Any, g: Any, mean: Any, scale: Any, relu: Any, to_g
             to_gain[c] += e * ((np.float64(row[c]) - mean[c]) * scale[c])
 
 
-@jitted
+@kernel()
 def backward(
-    x: Any, y: Any, g: Any, to_x: Any, mean: Any, scale: Any, gain: Any, relu: Any, mean_s: Any, mean_sh: Any
-) -> None:
+    x: Array, y: Array, g: Array, to_x: Array, mean: Array, scale: Array, gain: Array, relu: I64, mean_s: Array,
+    mean_sh: Array,
+) -> None:  # fmt: skip
     """Write the cotangent of x; `mean_s` and `mean_sh` are the means of s and of s h by channel, those of its group."""
     pixels, channels = x.shape
-    a, b, d = np.empty(channels, x.dtype), np.empty(channels, x.dtype), np.empty(channels, x.dtype)
-    for c in range(channels):  # r (gain g - mean(s) - (x - mean) r mean(s h)) = a g + b x + d
-        a[c] = scale[c] * gain[c]
-        b[c] = -scale[c] * scale[c] * mean_sh[c]
-        d[c] = scale[c] * (scale[c] * mean_sh[c] * mean[c] - mean_s[c])
-    least = x.dtype.type(0 if relu else -np.inf)
+    a, b, d = compiled.room_like(x), compiled.room_like(x), compiled.room_like(x)
+    least = x.dtype.type(0.0 if relu else -np.inf)
     zero = x.dtype.type(0)
-    for p in range(pixels):
-        row, out, error, result = x[p], y[p], g[p], to_x[p]
-        for c in range(channels):
-            e = error[c] if out[c] > least else zero
-            result[c] = a[c] * e + b[c] * row[c] + d[c]
+    for begin in range(0, channels, a.size):
+        count = min(a.size, channels - begin)
+        for c in range(count):  # r (gain g - mean(s) - (x - mean) r mean(s h)) = a g + b x + d
+            k = uint64(begin) + uint64(c)
+            a[c] = scale[k] * gain[k]
+            b[c] = -scale[k] * scale[k] * mean_sh[k]
+            d[c] = scale[k] * (scale[k] * mean_sh[k] * mean[k] - mean_s[k])
+        for p in range(pixels):
+            row, out, error, result = x[p], y[p], g[p], to_x[p]
+            for c in range(count):
+                k = uint64(begin) + uint64(c)
+                e = error[k] if out[k] > least else zero
+                result[k] = a[c] * e + b[c] * row[k] + d[c]

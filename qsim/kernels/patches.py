@@ -9,11 +9,28 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy import uint64
+from numpy.typing import NDArray
 
-from qsim.kernels.compiled import jitted, portable
+from qsim.kernels.compiled import Array, kernel, portable
 
-__all__ = ["add_patches", "take_patches"]
+__all__ = ["add_patches", "layout", "take_patches"]
+
+
+def layout(
+    shape: tuple[int, ...], kernel: tuple[int, int], stride: int, pad: int, size: tuple[int, int]
+) -> NDArray[np.int64]:
+    """Return what kernels must know: (n, H, W, C), (kh, kw), stride, pad, and how many patches an image has, (Ho, Wo)."""
+    return np.array([*shape, *kernel, stride, pad, *size], np.int64)
+
+
+@portable
+def numbers(layout: Any) -> Any:
+    """Return the numbers of a `layout`."""
+    return (
+        layout[0], layout[1], layout[2], layout[3], layout[4], layout[5], layout[6], layout[7], layout[8], layout[9],
+    )  # fmt: skip
 
 
 @portable
@@ -23,12 +40,10 @@ def cut(x: Any, kw: Any, stride: Any, pad: Any, width: Any) -> Any:
     return left, min(max(-left, 0), kw), max(min(width - left, kw), 0)
 
 
-@jitted
-def take_patches(images: Any, rows: Any, shape: Any, kernel: Any, stride: Any, pad: Any, size: Any) -> None:
-    """Write the patches of flat `images` of `shape` (n, H, W, C) into flat `rows`, `size` = (Ho, Wo) of them an image."""
-    count, height, width, channels = shape
-    kh, kw = kernel
-    high, wide = size
+@kernel()
+def take_patches(images: Array, rows: Array, layout: Array) -> None:
+    """Write the patches of flat `images`, of a `layout`, into flat `rows`."""
+    count, height, width, channels, kh, kw, stride, pad, high, wide = numbers(layout)
     piece = uint64(kw * channels)
     at = uint64(0)
     for n in range(count):
@@ -54,12 +69,10 @@ def take_patches(images: Any, rows: Any, shape: Any, kernel: Any, stride: Any, p
                     at += piece
 
 
-@jitted
-def add_patches(rows: Any, images: Any, shape: Any, kernel: Any, stride: Any, pad: Any, size: Any) -> None:
+@kernel()
+def add_patches(rows: Array, images: Array, layout: Array) -> None:
     """Add flat `rows` to the pixels of flat `images` that they were taken from, in the order of the rows."""
-    count, height, width, channels = shape
-    kh, kw = kernel
-    high, wide = size
+    count, height, width, channels, kh, kw, stride, pad, high, wide = numbers(layout)
     piece = uint64(kw * channels)
     at = uint64(0)
     for n in range(count):

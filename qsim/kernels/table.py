@@ -22,17 +22,20 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy import uint64
+from numpy import int64, uint64
+from numpy.typing import NDArray
 
 from qsim.errors import InputError
 from qsim.formats import Format, Table
 from qsim.formats.format import Nans
-from qsim.kernels.compiled import jitted, portable
-from qsim.kernels.core import Stochastic, addend, eps_addend
+from qsim.kernels.compiled import Array, fields_of, kernel, portable
+from qsim.kernels.core import Addends, Stochastic, addend, eps_addend
 from qsim.kernels.parameters import CARRIERS, addends, ends
 from qsim.rounding import Mode, Saturation
 
-__all__ = ["Line", "Steps", "line", "round_by_addends", "round_by_eps", "round_by_steps", "round_by_words", "steps"]
+__all__ = [
+    "Line", "Steps", "line", "packed", "round_by_addends", "round_by_eps", "round_by_steps", "round_by_words", "steps",
+]  # fmt: skip
 
 FLOAT64 = CARRIERS[np.dtype(np.float64)]
 ONE, BOTH, SIGN, LOW = uint64(1), uint64(3), uint64(1 << 63), uint64((1 << 32) - 1)
@@ -198,9 +201,33 @@ def round_bits(u: Any, even: Any, odd: Any, sticky: Any, p: Any) -> Any:
     return (p.nan_neg if u >= p.sign else p.nan_pos) if a > p.inf else finite
 
 
-@jitted
-def round_by_addends(x: Any, y: Any, t: Any, p: Any) -> None:
-    """Round every pattern of `x` into `y` with the same `Addends`: the deterministic modes."""
+SCALARS = 17
+"""Fields of a `Line` that are no arrays."""
+
+
+@portable
+def line_of(words: Any, points: Any, intervals: Any) -> Any:
+    """Return the `Line` that `packed` made these arrays of."""
+    return Line(
+        words[0], words[1], words[2], words[3], words[4], words[5], words[6], words[7], words[8], words[9], words[10],
+        words[11], words[12], words[13], words[14], points[0], points[1], points[2], int64(words[15]), int64(words[16]),
+        intervals[0], intervals[1], intervals[2], intervals[3],
+    )  # fmt: skip
+
+
+def packed(p: Line, *more: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return a line as three arrays: its words, which `more` follow, its points and its intervals."""
+    words, last = p[:15], (p.first, p.final)
+    return np.array([*words, *last, *more], np.uint64), np.stack(p[15:18]), np.stack(p[20:])
+
+
+addends_of, stochastic_of = fields_of(Addends, SCALARS), fields_of(Stochastic, SCALARS)
+
+
+@kernel()
+def line_by_addends(x: Array, y: Array, words: Array, points: Array, intervals: Array) -> None:
+    """Do as `round_by_addends`."""
+    p, t = line_of(words, points, intervals), addends_of(words)
     for i in range(x.size):
         negative = x[i] >= p.sign
         even = t.even_neg if negative else t.even_pos
@@ -216,31 +243,42 @@ def order(u: Any) -> Any:
     return uint64(u ^ SIGN) if u < SIGN else uint64(~u)
 
 
-@jitted
-def round_by_steps(x: Any, y: Any, runs: Any) -> None:
-    """Round every pattern of `x` into `y` as the `Steps` say; the number of comparisons is the same for all."""
+def round_by_addends(x: NDArray[Any], y: NDArray[Any], t: Addends, p: Line) -> None:
+    """Round every pattern of `x` into `y` with the same `Addends`: the deterministic modes."""
+    line_by_addends(x, y, *packed(p, *t))
+
+
+@kernel()
+def line_by_steps(x: Array, y: Array, first: Array, value: Array) -> None:
+    """Do as `round_by_steps`."""
     for i in range(x.size):
         place = order(x[i])
-        low, size = 0, len(runs.first)
+        low, size = 0, len(first)
         while size > 1:
             half = size // 2
-            low += half if runs.first[low + half] <= place else 0
+            low += half if first[low + half] <= place else 0
             size -= half
-        y[i] = runs.value[low]
+        y[i] = value[low]
 
 
-@jitted
-def round_by_words(x: Any, words: Any, y: Any, source: Any, p: Any) -> None:
-    """Round `x` into `y` stochastically; element i takes the bits of `words[i]` that `source` says."""
-    kept = Stochastic(source[0], source[1], source[2], source[3], source[4])
+def round_by_steps(x: NDArray[Any], y: NDArray[Any], runs: Steps) -> None:
+    """Round every pattern of `x` into `y` as the `Steps` say; the number of comparisons is the same for all."""
+    line_by_steps(x, y, runs.first, runs.value)
+
+
+@kernel()
+def round_by_words(x: Array, random: Array, y: Array, words: Array, points: Array, intervals: Array) -> None:
+    """Round `x` into `y` stochastically by a `packed` line and `Stochastic`, which says what bits of `random[i]` i takes."""
+    p, source = line_of(words, points, intervals), stochastic_of(words)
     for i in range(x.size):
-        r, sticky = addend(words[i], kept)
+        r, sticky = addend(random[i], source)
         y[i] = round_bits(x[i], r, r, uint64(sticky * BOTH), p)
 
 
-@jitted
-def round_by_eps(x: Any, eps: Any, y: Any, p: Any) -> None:
-    """Round `x` into `y` by Threshold; element i has the threshold `eps[i]` / 2^64."""
+@kernel()
+def round_by_eps(x: Array, eps: Array, y: Array, words: Array, points: Array, intervals: Array) -> None:
+    """Round `x` into `y` by Threshold and a `packed` line; element i has the threshold `eps[i]` / 2^64."""
+    p = line_of(words, points, intervals)
     for i in range(x.size):
         r, sticky = eps_addend(eps[i], x[i] >= p.sign)
         y[i] = round_bits(x[i], r, r, uint64(sticky * BOTH), p)

@@ -33,6 +33,7 @@ from numpy import uint64
 from numpy.typing import NDArray
 
 from qsim import reference
+from qsim.errors import InputError
 from qsim.formats import Format, Grid, catalogue
 from qsim.kernels.parameters import Carrier
 from qsim.prove.specification import FLOAT32, FLOAT64
@@ -48,6 +49,10 @@ DETERMINISTIC = tuple(mode for mode in Mode if not mode.stochastic and mode is n
 
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
+
+config: Any = numba.config  # Numba is typed in part
+if config.DISABLE_JIT:
+    raise InputError("NUMBA_DISABLE_JIT is set, and theorems walk through inputs by compiled functions; unset it")
 
 
 def named(carrier: Carrier = FLOAT32) -> list[Grid]:
