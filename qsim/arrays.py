@@ -30,6 +30,7 @@ from qsim.rounder import (
 )
 from qsim.rounding import (
     LIMITED,
+    Flush,
     Key,
     Mode,
     Order,
@@ -99,7 +100,7 @@ def quantize(
     per: Per = "tensor",
     order: Order = "divide",
     ftz_in: bool = False,
-    ftz_out: bool = False,
+    ftz_out: bool | Flush = False,
     nan: str | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
@@ -142,7 +143,7 @@ def encode(
     per: Per = "tensor",
     order: Order = "divide",
     ftz_in: bool = False,
-    ftz_out: bool = False,
+    ftz_out: bool | Flush = False,
     nan: str | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
@@ -358,7 +359,7 @@ def _spelled(
     per: Per,
     order: Order,
     ftz_in: bool,
-    ftz_out: bool,
+    ftz_out: bool | Flush,
     nan: Any,
 ) -> How:
     """Return the rounding that the arguments of `quantize` spell."""

@@ -10,16 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from fractions import Fraction
+from typing import Literal
 
 from qsim.errors import InputError, enumerate_names, integer
-from qsim.formats import Format, get_format
+from qsim.formats import Format, Grid, get_format
 from qsim.rounding import (
     DERIVED,
     ORDERS,
+    Flush,
     Mode,
     Order,
     Saturation,
     check_eps,
+    parse_ftz_out,
     parse_mode,
     parse_nan,
     parse_saturation,
@@ -32,10 +35,12 @@ __all__ = [
     "derived_scale",
     "encode",
     "flushed",
+    "locate",
     "quantize",
     "restored",
     "scaled",
     "sr_moments",
+    "tiny",
 ]
 
 HALF = Fraction(1, 2)
@@ -84,6 +89,29 @@ def away(
             return math.floor(nu * whole) + rbits >= whole
 
 
+def locate(fmt: Format, x: Fraction, flush: Flush | Literal[False] = False) -> tuple[int, bool, Fraction]:
+    """Return the ordinal of x's neighbour toward zero, whether its code is odd, and the discarded fraction nu.
+
+    With `flush` = "after" a rounding has all bits of the precision below the smallest normal number N too. Next to N lies
+    `Grid.below_normal` then, from which nu counts; there is no need to tell apart what lies below that, for all of it is tiny.
+    """
+    ordinal, nu = fmt.split(x)
+    if flush == "after" and isinstance(fmt, Grid) and not fmt.even and abs(ordinal) == fmt.first_normal - 1:
+        below, normal = fmt.below_normal, fmt.value(fmt.first_normal)
+        return ordinal, not fmt.is_odd(fmt.first_normal), max((abs(x) - below) / (normal - below), Fraction(0))
+    return ordinal, fmt.is_odd(ordinal), nu
+
+
+def tiny(fmt: Format, x: Fraction, ordinal: int, flush: Flush | Literal[False]) -> bool:
+    """Return whether x, which rounds to `ordinal`, is flushed to zero. Only floats have a smallest normal number."""
+    if not flush or not isinstance(fmt, Grid) or fmt.even:
+        return False
+    if flush == "before":
+        return abs(x) < fmt.value(fmt.first_normal)
+    inside = -fmt.bottom <= ordinal <= fmt.top  # of unsigned formats no negative number is a result
+    return abs(ordinal) < fmt.first_normal and (inside or flush == "after")
+
+
 @gradual_underflow
 def encode(
     x: float | Fraction,
@@ -94,7 +122,7 @@ def encode(
     rbits: int = 0,
     eps: float = 0.0,
     saturation: str | Saturation | None = None,
-    ftz_out: bool = False,
+    ftz_out: bool | Flush = False,
     nan: str | None = None,
 ) -> int:
     """Return the code that `x` rounds to; x may be any rational, an infinity, a NaN or a signed zero.
@@ -104,10 +132,11 @@ def encode(
     follows its data: NaN by `nan_to`, 0 by `zero_to`, an infinity by `saturation`, a negative number and an unsigned format by
     `saturation` and `negative_to`; -0 (and a negative value that rounds to zero) becomes +0 without -0. Where there is no
     zero, what has a minus sign is negative, however small, -0 too, and what is positive is at least the smallest value.
-    `ftz_out` makes a zero of a subnormal result; `nan` says which NaNs have the sign of the input, as in `Quantizer`, if the
-    format's NaNs have one.
+    `ftz_out` makes a zero of what is tiny, see `qsim.rounding.FLUSHES`; `nan` says which NaNs have the sign of the input, as in
+    `Quantizer`, if the format's NaNs have one.
     """
     fmt = get_format(fmt)
+    flush = parse_ftz_out(ftz_out)
     mode, rule, nan = parse_mode(mode, fmt), parse_saturation(saturation, fmt), parse_nan(nan, fmt)
     if not isinstance(x, float | int | Fraction):
         x = float(x)  # a NumPy scalar, exactly
@@ -130,13 +159,14 @@ def encode(
     exact = Fraction(x)
     if not exact and not fmt.has_zero and (fmt.signed or not negative):
         return _zero(fmt)
-    ordinal, nu = fmt.split(exact)
-    if away(mode, nu, fmt.is_odd(ordinal), negative, sr_bits, rbits, eps):
+    ordinal, odd, nu = locate(fmt, exact, flush)
+    if away(mode, nu, odd, negative, sr_bits, rbits, eps):
         ordinal += -1 if negative else 1
+    if tiny(fmt, exact, ordinal, flush):
+        ordinal = 0
     if rule is Saturation.wrap:  # the values of an even grid are numbered by their integers
         return ordinal % (1 << fmt.bits)
     if -fmt.bottom <= ordinal <= fmt.top:
-        ordinal = 0 if ftz_out and fmt.is_subnormal(ordinal) else ordinal
         return fmt.code(ordinal, negative_zero=negative and not ordinal)
     if not ordinal and fmt.bottom < 0 and not negative:  # a grid without zero: between it and the smallest value
         return fmt.code(-fmt.bottom)
@@ -199,7 +229,7 @@ def quantize(
     rbits: int = 0,
     eps: float = 0.0,
     saturation: str | Saturation | None = None,
-    ftz_out: bool = False,
+    ftz_out: bool | Flush = False,
     nan: str | None = None,
 ) -> float:
     """Return the value that `x` rounds to: the decoded `encode`."""

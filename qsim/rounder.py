@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +21,7 @@ from qsim.kernels import cpu, table
 from qsim.kernels.core import Parameters
 from qsim.kernels.parameters import CARRIERS, Carrier, addends, needs_stand_in, parameters, stand_in, stochastic
 from qsim.kernels.threads import MANY, in_parts
-from qsim.rounding import Key, Mode, Quantizer, Saturation
+from qsim.rounding import Flush, Key, Mode, Quantizer, Saturation
 from qsim.scales import (
     apply_scale,
     flush_input,
@@ -162,15 +162,19 @@ def _plan(how: How, dtype: np.dtype[Any], *, codes: bool, back: bool) -> Plan:
         raise InputError(f"{dtype} cannot hold the values of {fmt}; convert the input to float64, or encode")
     width = 8 * max(dtype.itemsize, 4)
     n = random_bits(q, how.n, width) if q.mode.stochastic else 0
+    line = _line_of(q)
     exact = q.order == "exact" and (q.scale != "none" or how.scale is not None)  # quotients come as float64
     each_eps = isinstance(how.eps, np.ndarray)
     short_eps = q.mode is not Mode.THR or (not each_eps and float(2**FLOAT32.width * q.eps).is_integer())
-    narrow = dtype.itemsize <= 4 and FLOAT32.holds(fmt) and short_eps and not exact
+    narrow = dtype.itemsize <= 4 and FLOAT32.holds(line) and short_eps and not exact
     between = q.mode in (Mode.SRB, Mode.SRC) and n == FLOAT32.width  # a bit below the last is looked at
     carrier = FLOAT32 if narrow and not between else FLOAT64
-    direct = carrier.holds(fmt)
-    if not direct and not listed(fmt):
-        raise InputError(f"{fmt} has values beyond float64, or fewer exact bits there; qsim.reference rounds to it")
+    direct = carrier.holds(line)
+    if not direct and (line is not fmt or not listed(fmt)):
+        flushed = f", with ftz_out = {q.ftz_out!r}," if line is not fmt else ""
+        raise InputError(
+            f"{fmt}{flushed} has values beyond float64, or fewer exact bits there; qsim.reference rounds to it"
+        )
     plain = q.saturation is not Saturation.wrap and not q.ftz_out
     coded = codes and direct and plain
     each_eps = each_eps or (q.mode is Mode.THR and not direct)
@@ -180,9 +184,32 @@ def _plan(how: How, dtype: np.dtype[Any], *, codes: bool, back: bool) -> Plan:
     return Plan(carrier, width, n, coded, simple, stands_in, each_eps, *loops)
 
 
+def _line_of(q: Quantizer) -> Format:
+    """Return the format whose values a rounding chooses from: its own, or one that goes on below the smallest normal number.
+
+    With ftz_out = "after" what comes out below that number is flushed, and what reaches it was rounded once, as the reference
+    has it.
+    """
+    fmt = q.format
+    return fmt.deepened() if _kind_of_flush(q) == "after" and isinstance(fmt, Grid) else fmt
+
+
+def _kind_of_flush(q: Quantizer) -> Flush | Literal[False]:
+    """Return when arrays decide what is tiny, if anything is.
+
+    Of a precision of 53 bits, all numbers of float64 have it: where the exponent has no lower end they stay what they are.
+    """
+    if q.format.kind != "float" or not isinstance(q.format, Grid):
+        return False
+    return "before" if q.ftz_out == "after" and q.format.man_bits >= FLOAT64.fraction_bits else q.ftz_out
+
+
 def _grid_loops(q: Quantizer, carrier: Carrier, n: int, width: int, codes: bool, each_eps: bool) -> tuple[Any, ...]:
     """Return the loop, its words, and the loops that draw words, for one row and for several, and that take scales."""
-    p = parameters(q.format, rule_of(q), carrier.dtype, q.mode, nan=q.nan, codes=codes)
+    line = _line_of(q)
+    p = parameters(line, rule_of(q), carrier.dtype, q.mode, nan=q.nan, codes=codes)
+    if line is not q.format and not line.signed:  # what is tiny is flushed before its sign matters
+        p = p._replace(bottom=carrier.word(carrier.pattern(q.format.smallest_normal) - 1))
     if q.mode.stochastic:
         source = stochastic(q.mode, n, carrier.dtype)
         loop, words = cpu.by_words(p, source, codes=codes), cpu.words_of(p, source)
@@ -226,8 +253,9 @@ def random_bits(q: Quantizer, n: int | None, width: int) -> int:
 def _ends(q: Quantizer, carrier: Carrier) -> NDArray[Any]:
     """Return the words that say where the range of the format ends, and what its zeros are."""
     rule = Saturation.saturate if q.saturation is Saturation.wrap else rule_of(q)
-    if carrier.holds(q.format):
-        p = parameters(q.format, rule, carrier.dtype, q.mode)
+    line = _line_of(q)
+    if carrier.holds(line):
+        p = parameters(line, rule, carrier.dtype, q.mode)
     else:
         known = table.line(q.format, rule, q.mode)._asdict()
         p = Parameters(*(known.get(name, carrier.word(0)) for name in Parameters._fields))
@@ -404,7 +432,7 @@ def _piece(
     scaled = flush_input(x, q)
     if s is not None:
         scaled = apply_scale(scaled, s, q, plan.n)
-    u = np.ascontiguousarray(scaled, carrier.dtype)
+    u = _flushed_before(np.ascontiguousarray(scaled, carrier.dtype), q)
     out = y if plan.codes or y.dtype == carrier.dtype else np.empty(x.size, carrier.dtype)
     patterns, results = _entering(u, q.format, plan), _patterns(out, plan)
     if given is not None and q.mode.stochastic:
@@ -461,6 +489,13 @@ def _eps_words(eps: NDArray[Any]) -> NDArray[np.uint64]:
     return np.ldexp(eps.astype(np.float64), 64).astype(np.uint64)
 
 
+def _flushed_before(x: NDArray[Any], q: Quantizer) -> NDArray[Any]:
+    """Return `x` with zeros in place of what is tiny before it is rounded, if `q` flushes that."""
+    if _kind_of_flush(q) != "before":
+        return x
+    return np.where(np.abs(x) < q.format.smallest_normal, np.copysign(x.dtype.type(0), x), x)
+
+
 def _after(y: NDArray[Any], q: Quantizer, carrier: Carrier) -> None:
     """Wrap, or flush to zero, what was rounded, in place."""
     fmt = q.format
@@ -471,7 +506,7 @@ def _after(y: NDArray[Any], q: Quantizer, carrier: Carrier) -> None:
         # Both terms are multiples of the spacing, and so is the result, of no more than `bits` bits: all of it is exact. The
         # difference is +0 where nothing wraps, and -0 + 0 is 0: integers have no -0.
         y += np.where(y < number(fmt.min), period, number(0)) - np.where(y > number(fmt.max), period, number(0))
-    if q.ftz_out and fmt.kind == "float" and fmt.smallest_subnormal < fmt.smallest_normal:
+    if _kind_of_flush(q) in ("after", "result"):
         limit = carrier.pattern(fmt.smallest_normal)
         flat = y.reshape(-1).view(carrier.word)
         cpu.flush_all(flat, flat, limit, _ends(q, carrier))
@@ -509,7 +544,8 @@ def _round_draws(
     rows: NDArray[Any], y: NDArray[Any], how: How, plan: Plan, seed: int, streams: NDArray[np.uint64], offset: int
 ) -> None:
     """Round each row (or the only one) into a row of `y`; a stochastic mode's row k takes the words of `streams[k]`."""
-    q, u, v = how.q, _entering(rows, how.q.format, plan), _patterns(y, plan)
+    q, v = how.q, _patterns(y, plan)
+    u = _entering(_flushed_before(rows, q), q.format, plan)
     if plan.rows is not None:
         plan.rows(u, v, seed, streams, *_place(offset, plan.width), plan.words)
     elif q.mode.stochastic:

@@ -17,7 +17,9 @@ from qsim.formats import Format, get_format
 from qsim.formats.format import Nans
 from qsim.underflow import gradual_underflow
 
-__all__ = ["NANS", "ORDERS", "SHARED_RANK", "Key", "Mode", "Quantizer", "Saturation", "site_key", "stream"]
+__all__ = [
+    "FLUSHES", "NANS", "ORDERS", "SHARED_RANK", "Flush", "Key", "Mode", "Quantizer", "Saturation", "site_key", "stream",
+]  # fmt: skip
 
 
 class Mode(enum.Enum):
@@ -67,6 +69,8 @@ class Mode(enum.Enum):
     def __init__(self, name: str) -> None:
         #: Whether the mode takes a random word.
         self.stochastic = name.startswith("Stochastic")
+        #: Whether the mode rounds to the nearest value.
+        self.nearest = name.startswith("Nearest")
 
     def inward(self, fmt: Format, *, negative: bool) -> bool:
         """Whether under SatNone and OvfNaN a finite overflow of this sign becomes the extremum of `fmt`.
@@ -270,6 +274,29 @@ s is a float32, and fl rounds to float32, for inputs of up to 32 bits, and float
 float16 and bfloat16 alone.
 """
 NANS = get_args(Nans)
+Flush = Literal["after", "before", "result"]
+FLUSHES: Mapping[Flush, str] = {
+    "after": "what rounds, with an unbounded exponent, below the smallest normal number; as x86 processors and XLA do",
+    "before": "what lies below the smallest normal number before it is rounded; as Arm processors do",
+    "result": "what rounds to a subnormal number of the format; no processor known does this",
+}
+"""What `ftz_out` makes a zero of: a number that is tiny after rounding, before it, or in the format (IEEE 754-2019, 7.5).
+
+They differ next to the smallest normal number N only. With p significant bits, and rounding to nearest, numbers below N stay
+nonzero, and become N: from N (1 - 2^-(p+1)) on by "after", none by "before", from N (1 - 2^-p) on by "result". Sources: Intel
+64 and IA-32 Architectures Software Developer's Manual, volume 1, 4.9.1.5 and 10.2.3.3; Arm Architecture Reference Manual for
+A-profile, FPCR.FZ and FPRound(); OpenXLA, operation semantics, ReducePrecision.
+"""
+
+
+def parse_ftz_out(ftz_out: bool | Flush) -> Flush | Literal[False]:
+    """Return which results are flushed, or `False` for none; `True` is "after"."""
+    if isinstance(ftz_out, bool):
+        return "after" if ftz_out else False
+    if not isinstance(ftz_out, str) or ftz_out not in FLUSHES:
+        words = enumerate_names(map(repr, FLUSHES))
+        raise InputError(f"ftz_out = {shown(ftz_out)}; it is {words}, True (which is 'after') or False")
+    return ftz_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,9 +317,10 @@ class Quantizer:
     A derived scale is a normal number, and 1 only where there is nothing but zeros (see `derive_scale`). `per` says which
     elements share a scale: those of the "tensor", of a "sample" (index of axis 0), of a "channel" (axis 0 too, where a weight
     has its outputs), of a "token" (all axes but the last), or those of one index of the axis or axes it names. `ftz_in` takes a
-    subnormal number of the input's type for a zero, `ftz_out` makes one of a subnormal result; a NaN result is "canonical", or
-    "signed": it has the sign of the input; or "signed_overflow": a NaN that an overflow or an infinity becomes has it, and no
-    other (CUDA's FP8 conversions from float). What is not said, saturation and NaN, is as the format's entry has it.
+    subnormal number of the input's type for a zero. `ftz_out` flushes results of a float format to zero: "after", "before" or
+    "result" say which, see `FLUSHES`; `True` is "after". A NaN result is "canonical", or "signed": it has the sign of the
+    input; or "signed_overflow": a NaN that an overflow or an infinity becomes has it, and no other (CUDA's FP8 conversions from
+    float). What is not said, saturation and NaN, is as the format's entry has it.
     `Quantizer.parse("FORMAT:MODE")` is the short form, with N or eps in brackets: "e4m3:SRA(8)".
     """
 
@@ -305,7 +333,7 @@ class Quantizer:
     order: Order = "divide"
     saturation: Saturation | None = None
     ftz_in: bool = False
-    ftz_out: bool = False
+    ftz_out: Flush | Literal[False] = False
     nan: Nans = "canonical"
 
     @gradual_underflow
@@ -321,7 +349,7 @@ class Quantizer:
         order: Order = "divide",
         saturation: str | Saturation | None = None,
         ftz_in: bool = False,
-        ftz_out: bool = False,
+        ftz_out: bool | Flush = False,
         nan: Nans | None = None,
     ) -> None:
         # A plain dataclass __init__ could not take names for formats and modes and hold what they name.
@@ -350,12 +378,11 @@ class Quantizer:
         per = per if per in PERS else axes(per)
         if not isinstance(order, str) or order not in ORDERS:
             raise InputError(f"no order of operations is called {order!r}; it is {enumerate_names(ORDERS)}")
-        for flag, given in (("ftz_in", ftz_in), ("ftz_out", ftz_out)):
-            if not isinstance(given, bool):
-                raise InputError(f"{flag} = {shown(given)} must be True or False")
+        if not isinstance(ftz_in, bool):
+            raise InputError(f"ftz_in = {shown(ftz_in)} must be True or False")
         for name, value in {
             "format": fmt, "mode": parsed, "sr_bits": sr_bits, "eps": eps, "scale": scale, "per": per, "order": order,
-            "saturation": parse_saturation(saturation, fmt), "ftz_in": ftz_in, "ftz_out": ftz_out, "nan": nan,
+            "saturation": parse_saturation(saturation, fmt), "ftz_in": ftz_in, "ftz_out": parse_ftz_out(ftz_out), "nan": nan,
         }.items():  # fmt: skip
             object.__setattr__(self, name, value)
 
@@ -377,7 +404,8 @@ class Quantizer:
             words += [f"per {self.per}"] if self.per != "tensor" else []
             words += [f"order {self.order}"] if self.order != "divide" else []
         words.append(str(self.saturation))
-        words += [name for name in ("ftz_in", "ftz_out") if getattr(self, name)]
+        words += ["ftz_in"] if self.ftz_in else []
+        words += [f"ftz_out {self.ftz_out}"] if self.ftz_out else []
         words += [f"{self.nan.replace('_', ' ')} NaN"] if self.nan != "canonical" else []
         return ", ".join(words)
 

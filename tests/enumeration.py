@@ -37,15 +37,23 @@ class Place(NamedTuple):
 # --- Where a number lies ---------------------------------------------------------------------------------------------
 
 
-def place(fmt: Format, x: np.ndarray) -> Place:
-    """Return where the numbers `x`, float64, lie; NaN and infinities lie at zero."""
+def place(fmt: Format, x: np.ndarray, *, unbounded: bool = False) -> Place:
+    """Return where the numbers `x`, float64, lie; NaN and infinities lie at zero.
+
+    `unbounded`: where the exponent of a float format has no lower end. Every number has its full precision then, and those
+    below the smallest normal one have the ordinals below its own, of either sign.
+    """
     x = entering(fmt, x)
     finite = np.where(np.isfinite(x), x, 0.0)
+    negative = np.signbit(x)
+    if unbounded and fmt.kind == "float":
+        ordinal, word, more = _place_on_grid(fmt, finite, unbounded=True)
+        ordinal -= np.where(negative, -fmt.gap, fmt.gap)
+        return Place(ordinal, word, more, (ordinal - (not fmt.has_zero)) % 2 == 1, negative)
     if isinstance(fmt, Table) or fmt.gap:
         ordinal, word, more = _place_on_line(fmt, finite)
     else:
         ordinal, word, more = _place_on_grid(fmt, finite)
-    negative = np.signbit(x)
     return Place(ordinal, word, more, _odd(fmt, ordinal), negative)
 
 
@@ -54,16 +62,19 @@ def entering(fmt: Format, x: np.ndarray) -> np.ndarray:
     return np.abs(x) if fmt.negative_to == "magnitude" else x
 
 
-def _place_on_grid(fmt: Grid, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _place_on_grid(
+    fmt: Grid, x: np.ndarray, *, unbounded: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Count the grid's points below |x| = m 2^e, m an integer of 53 bits, by shifting m.
 
     In binade b >= 0, that is from 2^(emin + b) on, the spacing is 2^(lsb + b), and b 2^man_bits points are counted twice
-    short: once for each binade below. An even grid has no binades.
+    short: once for each binade below. An even grid has no binades, an `unbounded` one has negative ones too.
     """
     fraction, exponent = np.frexp(np.abs(x))
     m, e = (fraction * 2.0**53).astype(np.int64), exponent.astype(np.int64) - 53
     none = np.zeros_like(e)
-    binade = none if fmt.even else np.where(m > 0, np.maximum(exponent - 1 - fmt.emin, none), none)
+    binade = exponent.astype(np.int64) - 1 - fmt.emin
+    binade = none if fmt.even else np.where(m > 0, binade if unbounded else np.maximum(binade, none), none)
     s = fmt.lsb + binade - e  # the bits of m below the spacing
     steps = np.where(s >= 64, none, m >> np.clip(s, 0, 63))
     left = m - (steps << np.clip(s, 0, 63))
@@ -274,11 +285,12 @@ def of_zero(fmt: Format) -> int:
 
 
 def codes(
-    fmt: Format, rule: Saturation, mode: Mode, x: np.ndarray, at: Place, *, ftz_out: bool = False, nan: str = "canonical"
+    fmt: Format, rule: Saturation, mode: Mode, x: np.ndarray, at: Place, *, ftz_out: str | bool = False,
+    nan: str = "canonical",
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return the codes of the numbers `x`, float64, which lie `at`: where they go toward zero, and where away from it.
 
-    Of the mode only the direction counts, see `beyond`.
+    Of the mode only the direction counts, see `beyond`. With ftz_out = "after" the place is that of an unbounded exponent.
     """
     x = entering(fmt, x)
     outward = np.where(at.negative, -1, 1)
@@ -286,6 +298,11 @@ def codes(
     zeros = (x == 0) & (fmt.signed | ~at.negative) & (not fmt.has_zero)  # without a sign, -0 is negative
     settled = np.isnan(x) | np.isinf(x) | zeros
     special = np.zeros(x.size, np.uint64)
+    if ftz_out == "before" and fmt.kind == "float":  # a zero of its sign, which is not rounded
+        small = np.abs(x) < fmt.smallest_normal
+        settled |= small
+        special[small & at.negative & fmt.has_neg_zero] = 1 << (fmt.bits - 1)
+        x = np.where(small, 0.0, x)
     if not fmt.has_zero:
         special[zeros] = of_zero(fmt)
     for below in False, True:
@@ -303,13 +320,15 @@ def codes(
 
 
 def _codes_of(
-    fmt: Format, rule: Saturation, mode: Mode, ordinal: np.ndarray, negative: np.ndarray, sign: np.ndarray, *, ftz_out: bool
+    fmt: Format, rule: Saturation, mode: Mode, ordinal: np.ndarray, negative: np.ndarray, sign: np.ndarray, *,
+    ftz_out: str | bool,
 ) -> np.ndarray:  # fmt: skip
     """Return the codes of rounded numbers, `negative` or not: `ordinal` numbers them, inside or beyond the range."""
     if rule is Saturation.wrap:
         return ordinal.astype(np.uint64) & np.uint64((1 << fmt.bits) - 1)
-    if ftz_out and fmt.kind == "float":
-        small = (np.abs(ordinal) < fmt.ordinal(fmt.smallest_normal)) & (ordinal >= -fmt.bottom)
+    if ftz_out in ("after", "result") and fmt.kind == "float":
+        magnitude = np.where(negative, -ordinal, ordinal)
+        small = (magnitude < fmt.ordinal(fmt.smallest_normal)) & ((ftz_out == "after") | (ordinal >= -fmt.bottom))
         ordinal = np.where(small, 0, ordinal)
     result = _code_of(fmt, ordinal)
     result[(ordinal == 0) & negative & fmt.has_neg_zero] = 1 << (fmt.bits - 1)

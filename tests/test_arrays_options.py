@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from qsim import reference
 from qsim.arrays import encode, quantize
 from qsim.errors import InputError
 from qsim.formats import get_format, integer_format
-from qsim.rounding import Quantizer, saturations
+from qsim.rounding import FLUSHES, Quantizer, saturations
 
 # --- Threshold -------------------------------------------------------------------------------------------------------
 
@@ -96,18 +97,18 @@ FLUSHED = [
 @every_kind
 @pytest.mark.parametrize("name", FLUSHED)
 def test_subnormal_results_are_flushed(name: str, kind: np.dtype) -> None:
-    """With ftz_out a subnormal result is a zero of its sign, if the format has one; integers and tables have no such thing."""
+    """What is tiny becomes a zero of its sign, if the format has one; integers and tables have no such thing."""
     fmt = get_format(name)
     small = fmt.smallest_normal * np.array([1, 0.99, 0.5, 0.26, 0.01, 1.01, 0.9999])
     x = np.concatenate([some_numbers(fmt, kind, 30), small.astype(kind), -small.astype(kind)])
     for mode, more in ("RNE", {}), ("RAZ", {}), ("THR", {"eps": 0.2}), ("SRA", {"sr_bits": 0, "rbits": [0] * x.size}):
         stated = {"sr_bits": 0, "rbits": 0} if mode == "SRA" else more
-        for rule in saturations(fmt):
-            codes = encode(x, fmt, mode, ftz_out=True, saturation=rule, **stated)
-            expected = codes_by_reference(x, fmt, mode, ftz_out=True, saturation=rule, **more)
-            assert codes.tolist() == expected.tolist()
-    if fmt.kind == "float" and fmt.has_zero:
-        values = np.abs(fmt.values()[encode(x, fmt, ftz_out=True)])
+        for rule, flush in itertools.product(saturations(fmt), FLUSHES):
+            codes = encode(x, fmt, mode, ftz_out=flush, saturation=rule, **stated)
+            expected = codes_by_reference(x, fmt, mode, ftz_out=flush, saturation=rule, **more)
+            assert codes.tolist() == expected.tolist(), flush
+    for flush in FLUSHES if fmt.kind == "float" and fmt.has_zero else ():
+        values = np.abs(fmt.values()[encode(x, fmt, ftz_out=flush)])
         assert not ((values > 0) & (values < fmt.smallest_normal)).any()
 
 

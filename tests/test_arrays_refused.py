@@ -136,7 +136,7 @@ X = np.ones(4, np.float32)
         ((X, "nf4"), {"saturation": "OvfNaN"}, "OvfNaN makes no sense for nf4"),
         ((X, "e4m3"), {"nan": "quiet"}, "nan = 'quiet'; it is canonical, signed or signed_overflow"),
         ((X, "e4m3"), {"ftz_in": 1}, "ftz_in = 1 must be True or False"),
-        ((X, "e4m3"), {"ftz_out": "yes"}, "ftz_out = 'yes' must be True or False"),
+        ((X, "e4m3"), {"ftz_out": "yes"}, "ftz_out = 'yes'; it is 'after', 'before' or 'result', True"),
         ((X, Quantizer("e4m3"), "SR"), {}, "a Quantizer says mode"),
         ((X, Quantizer("e4m3")), {"scale": 2.0}, "a Quantizer says mode"),
         ((X, Quantizer("e4m3")), {"ftz_in": True}, "a Quantizer says mode"),

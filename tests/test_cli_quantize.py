@@ -45,7 +45,7 @@ ROUNDINGS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "absmax, axes": (["--scale", "absmax", "--per=-1,-2"], {"scale": "absmax", "per": (-2, -1)}),
     "reciprocal": (["--scale", "0.37", "--order", "reciprocal"], {"scale": 0.37, "order": "reciprocal"}),
     "exact": (["--scale", "0.37", "--order", "exact", "-r", "RUP"], {"scale": 0.37, "order": "exact", "mode": "RUP"}),
-    "flushed": (["--ftz-in", "--ftz-out"], {"ftz_in": True, "ftz_out": True}),
+    "flushed": (["--ftz-in", "--ftz-out", "after"], {"ftz_in": True, "ftz_out": "after"}),
     "signed NaN": (["--nan", "signed"], {"nan": "signed"}),
 }
 
@@ -193,9 +193,21 @@ def test_only_given_options_are_passed_on(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(qsim, "quantize", quantize)
     run(capsys, "x.npy", "-f", "e4m3", "-o", "y.npy")
     assert seen == [{"mode": "RNE"}]
-    options = ["--scale", "pow2", "--per", "-1", "--order", "divide", "--ftz-in", "--ftz-out", "--nan", "canonical"]
+    options = [
+        "--scale",
+        "pow2",
+        "--per",
+        "-1",
+        "--order",
+        "divide",
+        "--ftz-in",
+        "--ftz-out",
+        "before",
+        "--nan",
+        "canonical",
+    ]
     run(capsys, "x.npy", "-f", "e4m3", "-o", "y.npy", *options)
-    further = {"scale": "pow2", "per": -1, "order": "divide", "ftz_in": True, "ftz_out": True, "nan": "canonical"}
+    further = {"scale": "pow2", "per": -1, "order": "divide", "ftz_in": True, "ftz_out": "before", "nan": "canonical"}
     assert seen[1:] == [{"mode": "RNE", **further}]
 
 
@@ -249,9 +261,9 @@ def counted(x: np.ndarray, s: np.ndarray, q: Quantizer) -> dict[str, int]:
         ("int4", {"scale": 0.3, "order": "exact", "mode": "RAZ"}),
         ("nf4", {"scale": "absmax", "per": "token"}),
         ("UQ0.8", {"scale": "pow2", "per": "sample", "saturation": "wrap"}),
-        ("float16", {"scale": 0.7, "ftz_in": True, "ftz_out": True}),
+        ("float16", {"scale": 0.7, "ftz_in": True, "ftz_out": "after"}),
         ("e4m3", {"ftz_in": True}),
-        ("cfloat8_1_4_3_half", {"mode": "RTO", "ftz_out": True}),
+        ("cfloat8_1_4_3_half", {"mode": "RTO", "ftz_out": "result"}),
     ],
     ids=str,
 )

@@ -21,12 +21,14 @@ def assert_oracle_is_reference(fmt: Format, x: np.ndarray, shift: int = 0) -> No
     the sign of NaN change from mode to mode.
     """
     exact, random = exactly(x), np.random.default_rng(3)
-    at, numbers = place(fmt, exact), exact.tolist()
+    places, numbers = {unbounded: place(fmt, exact, unbounded=unbounded) for unbounded in (False, True)}, exact.tolist()
     for rule in saturations(fmt):
         for m, mode in enumerate(Mode):
             usual = (10, 1, 63, 0, 32)[(m + shift + len(str(rule))) % 5]
             n = {Mode.SRE: 1, Mode.SR: 32}.get(mode, usual)
             last = np.uint64((1 << n) - 1)
+            flush = (False, "result", "after", "before")[(m + shift) % 4]
+            at = places[flush == "after"]
             turn = np.minimum(first_word(mode, at, n) - random.integers(0, 2, x.shape, np.uint64), last)
             word = np.where(
                 random.integers(0, 2, x.shape), turn, random.integers(0, last, x.shape, np.uint64, endpoint=True)
@@ -35,7 +37,7 @@ def assert_oracle_is_reference(fmt: Format, x: np.ndarray, shift: int = 0) -> No
             for rounding in roundings(Mode.THR, at, (), 0):
                 eps = np.where(random.integers(0, 4, x.shape) == 0, rounding["eps"], eps)
             words, thresholds = word.tolist(), eps.tolist()
-            flags = {"ftz_out": m % 2 == 1, "nan": ("canonical", "signed")[m // 2 % 2]}
+            flags = {"ftz_out": flush, "nan": ("canonical", "signed")[m // 2 % 2]}
             mine = np.where(goes_away(mode, at, n, word, eps), *codes(fmt, rule, mode, exact, at, **flags)[::-1])
             for i in range(m if shift else 0, x.size, len(Mode) if shift else 1):
                 if fmt.nan_to == "error" and math.isnan(numbers[i]):

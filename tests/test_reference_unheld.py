@@ -16,7 +16,7 @@ import qsim
 from qsim import reference
 from qsim.errors import InputError
 from qsim.formats import Format, float_format, get_format, load_formats
-from qsim.rounding import Mode, Saturation, saturations
+from qsim.rounding import FLUSHES, Mode, Saturation, saturations
 
 INF, NAN = math.inf, math.nan
 
@@ -223,23 +223,25 @@ def test_small_numbers_without_a_zero() -> None:
 
 @pytest.mark.parametrize("fmt", [*SMALL, *map(get_format, ("float16", "bfloat16", "dlfloat16"))], ids=str)
 def test_flushing(fmt: Format) -> None:
-    """With ftz_out exactly the results that are subnormal become zeros, which keep their sign where zeros have one."""
+    """Subnormal numbers become zeros, which keep their sign where zeros have one; the kinds differ next to the normal ones."""
     for ordinal in [*range(-min(fmt.bottom, 40), min(fmt.top, 40) + 1), fmt.top]:
         if not -fmt.bottom <= ordinal <= fmt.top:
             continue
         x = fmt.value(ordinal)
         if not x and not fmt.has_zero:
             continue
-        y = reference.quantize(x, fmt, ftz_out=True)
         tiny = fmt.kind == "float" and 0 < abs(x) < fmt.smallest_normal
         expected = (-0.0 if x < 0 and fmt.has_neg_zero else 0.0) if tiny else float(x)
-        assert alike(y, expected), x
-    if (
-        fmt.kind == "float" and fmt.has_zero and not fmt.gap
-    ):  # rounded first: what reaches the smallest normal number stays
-        edge = (fmt.value(fmt.first_normal) + fmt.value(fmt.first_normal - 1)) / 2
-        assert reference.quantize(edge + Fraction(1, 1 << 300), fmt, ftz_out=True) == fmt.smallest_normal
-        assert reference.quantize(edge - Fraction(1, 1 << 300), fmt, ftz_out=True) == 0
+        for kind in (True, *FLUSHES):
+            assert alike(reference.quantize(x, fmt, ftz_out=kind), expected), (x, kind)
+    if fmt.kind == "float" and fmt.has_zero and not fmt.gap:
+        normal, half = fmt.value(fmt.first_normal), Fraction(1, 2) ** (fmt.man_bits + 2)
+        below = fmt.value(fmt.first_normal - 1)
+        for kind, edge in (
+            ("before", normal), ("after", normal * (1 - half)), ("result", (normal + below) / 2), (True, normal * (1 - half)),
+        ):  # fmt: skip
+            assert reference.quantize(edge + Fraction(1, 1 << 300), fmt, ftz_out=kind) == fmt.smallest_normal
+            assert reference.quantize(edge - Fraction(1, 1 << 300), fmt, ftz_out=kind) == 0
 
 
 def test_signs_of_nans() -> None:

@@ -22,7 +22,7 @@ from strategies import FLOAT32, FLOAT64, SMALL, held, inputs
 from qsim import arrays, reference
 from qsim.errors import InputError
 from qsim.formats import Format, get_format
-from qsim.rounding import LIMITED, Mode, Saturation, saturations
+from qsim.rounding import FLUSHES, LIMITED, Mode, Saturation, saturations
 from qsim.testing import assert_quantizer, check_quantizer, oracle
 from qsim.testing import strategies as qst
 from qsim.testing.inputs import exactly, make_inputs, step
@@ -203,9 +203,11 @@ def test_kernels_in_full(fmt: Format, dtype: np.dtype) -> None:
         for rule in (
             saturations(fmt) if dtype.itemsize > 2 else saturations(fmt)[:1]
         ):  # of 16 bits all numbers are tried
-            for flushed, nan in ((False, "canonical"), (True, "signed")):
+            for flushed, nan in ((False, "canonical"), ("after", "signed"), ("before", "signed"), ("result", "signed")):
                 n = 8 if mode in LIMITED else 64 if dtype == FLOAT64 else 32
-                assert_kernel_holds(fmt, mode, rule, dtype, n, codes=True, ftz_in=flushed, ftz_out=flushed, nan=nan)
+                assert_kernel_holds(
+                    fmt, mode, rule, dtype, n, codes=True, ftz_in=bool(flushed), ftz_out=flushed, nan=nan
+                )
 
 
 @pytest.mark.parametrize(
@@ -241,7 +243,7 @@ def test_oracle_is_the_reference(data: st.DataObject) -> None:
     rule = data.draw(st.sampled_from(saturations(fmt)))
     n = data.draw(st.integers(mode is Mode.SR, 64)) if mode.stochastic else 0
     eps = data.draw(st.sampled_from([0.0, 0.25, 0.5, 0.7, 2.0**-12])) if mode is Mode.THR else 0.0
-    ftz_out, nan = data.draw(st.booleans()), data.draw(st.sampled_from(["canonical", "signed"]))
+    ftz_out, nan = data.draw(st.sampled_from([False, *FLUSHES])), data.draw(st.sampled_from(["canonical", "signed"]))
     x = data.draw(st.lists(inputs(fmt, FLOAT64).map(float), min_size=1, max_size=8))
     array = np.array(x)
     at = oracle.place(fmt, array, wrap=rule is Saturation.wrap)

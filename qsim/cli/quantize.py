@@ -59,7 +59,8 @@ OPTIONS: tuple[tuple[str, str, Mapping[str, Any], str], ...] = (
      "a scale for each: tensor, channel, token, sample, or an index of an axis, 1, or of several, 0,2"),
     ("--order", "order", {"metavar": "ORDER"}, "divide, reciprocal, exact or input: how x / s is computed"),
     ("--ftz-in", "ftz_in", FLAG, "flush subnormal inputs to zero"),
-    ("--ftz-out", "ftz_out", FLAG, "flush subnormal results to zero"),
+    ("--ftz-out", "ftz_out", {"metavar": "WHEN"},
+     "flush to zero what is tiny after rounding (as x86), before it (as Arm), or a subnormal result: after, before, result"),
     ("--nan", "nan", {"metavar": "RULE"}, "canonical, signed or signed_overflow: which NaN results have"),
 )  # fmt: skip
 """The options that are keywords of `qsim.quantize` and `qsim.encode`: flags, keyword, how it is parsed, help."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from qsim import reference
 from qsim.errors import InputError, enumerate_names
-from qsim.formats import Format, Table, get_format
-from qsim.rounding import Mode, Saturation, check_eps, parse_mode, parse_saturation
+from qsim.formats import Format, Grid, Table, get_format
+from qsim.rounding import Flush, Mode, Saturation, check_eps, parse_ftz_out, parse_mode, parse_saturation
 from qsim.underflow import gradual_underflow
 
 __all__ = [
@@ -44,7 +44,7 @@ class Case:
     rbits: int | None = 0
     eps: float = 0.0
     ftz_in: bool = False
-    ftz_out: bool = False
+    ftz_out: Flush | Literal[False] = False
     nan: Nan = "canonical"
     #: The format of the input's own type; `None` for a rational.
     number: Format | None = None
@@ -63,6 +63,19 @@ class Case:
     def subnormal(self) -> bool:
         """Whether x is a subnormal number of its own type."""
         return self.number is not None and 0 < abs(float(self.x)) < self.number.smallest_normal
+
+    @property
+    def underflows(self) -> bool:
+        """Whether the number is flushed to zero whichever way it would go, so that it is not rounded."""
+        x = self.entering
+        if not isinstance(self.format, Grid) or self.format.even or (isinstance(x, float) and not math.isfinite(x)):
+            return False
+        magnitude = abs(Fraction(x))
+        if not magnitude or self.ftz_out not in ("before", "after"):
+            return False
+        if self.ftz_out == "before":
+            return magnitude < self.format.value(self.format.first_normal)
+        return magnitude <= self.format.below_normal
 
     def moved(self, x: float, rbits: int, pattern: int, got: Answer) -> Case:
         """Return the same conversion of another number, of the same type, with another word and answer."""
@@ -108,7 +121,7 @@ def make_case(
     eps: float | None = None,
     saturation: str | Saturation | None = None,
     ftz_in: bool = False,
-    ftz_out: bool = False,
+    ftz_out: bool | Flush = False,
     nan: Nan | None = None,
     got: Any = None,
 ) -> Case:
@@ -140,7 +153,7 @@ def make_case(
     return Case(
         x=x, format=fmt, mode=mode, saturation=parse_saturation(saturation, fmt), sr_bits=sr_bits or 0,
         rbits=None if rbits is None and mode.stochastic else int(rbits or 0), eps=float(eps or 0.0), ftz_in=ftz_in,
-        ftz_out=ftz_out, nan=parse_nan(fmt.nan if nan is None else nan), number=number, pattern=pattern,
+        ftz_out=parse_ftz_out(ftz_out), nan=parse_nan(fmt.nan if nan is None else nan), number=number, pattern=pattern,
         got=None if got is None else _answer(fmt, got),
     )  # fmt: skip
 
@@ -179,7 +192,8 @@ class View:
     #: The number that is rounded.
     x: float | Fraction
     negative: bool
-    #: The neighbour toward zero; `None` for NaN, infinities, and for 0 where the format has none.
+    #: The neighbour toward zero; `None` for what is not rounded: NaN, infinities, 0 where the format has none, and what is
+    #: flushed whichever way it would go.
     ordinal: int | None
     nu: Fraction
     odd: bool
@@ -231,6 +245,18 @@ class View:
         return not inside and not underflow
 
     @property
+    def unbounded(self) -> bool:
+        """Whether the inner neighbour is `Grid.below_normal`, no value of the format: one is flushed after the rounding."""
+        fmt, tiny = self.fmt, self.case.ftz_out == "after"
+        at = (
+            self.ordinal is not None
+            and isinstance(fmt, Grid)
+            and not fmt.even
+            and abs(self.ordinal) == fmt.first_normal - 1
+        )
+        return tiny and at and bool(self.nu)
+
+    @property
     def end(self) -> int:
         """The ordinal of the last value on x's side."""
         return -self.fmt.bottom if self.negative else self.fmt.top
@@ -272,9 +298,8 @@ def look(case: Case) -> list[View]:
         x = math.fabs(x) if isinstance(x, float) else abs(x)
     negative = math.copysign(1.0, x) < 0 if isinstance(x, float) else x < 0
     ordinal, nu, odd, rounded = None, Fraction(0), False, None
-    if not (isinstance(x, float) and not math.isfinite(x)) and (x or fmt.has_zero):
-        ordinal, nu = fmt.split(Fraction(x))
-        odd = fmt.is_odd(ordinal)
+    if not (isinstance(x, float) and not math.isfinite(x)) and (x or fmt.has_zero) and not case.underflows:
+        ordinal, odd, nu = reference.locate(fmt, Fraction(x), case.ftz_out)
         away = reference.away(case.mode, nu, odd, negative, case.sr_bits, case.rbits, case.eps)
         rounded = ordinal + away * (-1 if negative else 1)
     view = View(case=case, x=x, negative=negative, ordinal=ordinal, nu=nu, odd=odd, rounded=rounded, right=case.code())

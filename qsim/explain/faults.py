@@ -13,13 +13,13 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 from qsim import reference
 from qsim.errors import InputError
 from qsim.explain.case import Answer, Case, View, is_code, is_nan, point, value_of
 from qsim.formats import SUFFIX, Format, Grid, Specials, catalogue, float_format, get_format, variants_of
-from qsim.rounding import Mode, Saturation, saturations
+from qsim.rounding import Flush, Mode, Saturation, saturations
 
 __all__ = ["ANYTHING", "INSTEAD", "PARTS", "Rule", "Turning", "faults"]
 
@@ -104,12 +104,12 @@ INSTEAD: Mapping[str, tuple[str, ...]] = {
 def faults(case: Case) -> Mapping[str, Rule]:
     """Return the known faults by name, the plainest first, for a rounding such as that of `case`."""
     words = case.sr_bits if case.rbits is not None else 0
-    return _faults(case.format, case.mode, case.saturation, case.sr_bits, words, ftz_out=case.ftz_out)
+    return _faults(case.format, case.mode, case.saturation, case.sr_bits, words, case.ftz_out)
 
 
 @functools.lru_cache(maxsize=64)
 def _faults(
-    fmt: Format, mode: Mode, saturation: Saturation, sr_bits: int, words: int, *, ftz_out: bool
+    fmt: Format, mode: Mode, saturation: Saturation, sr_bits: int, words: int, flush: Flush | Literal[False]
 ) -> Mapping[str, Rule]:
     """Return the known faults; `words` is the number of bits of the known random words, 0 if they are not known."""
     groups = [_of_ties(mode), _of_variants(fmt), _of_modes(fmt, mode, known=words > 0)]
@@ -117,7 +117,7 @@ def _faults(
         groups += [_of_words(mode, words), _of_signed_words(mode, words)]
     groups += [
         _of_detours(fmt), _of_fractions(mode, sr_bits), _of_grids(fmt), _of_saturation(fmt, saturation), _of_range(fmt),
-        _of_subnormals(ftz_out=ftz_out), _of_zeros(fmt), _of_nans(), _of_parts(fmt, mode), _of_other_formats(fmt),
+        _of_subnormals(flush), _of_zeros(fmt), _of_nans(), _of_parts(fmt, mode), _of_other_formats(fmt),
     ]  # fmt: skip
     return {name: rule for group in groups for name, rule in group}
 
@@ -157,7 +157,7 @@ def _finite(v: View) -> bool:
 
 def _low(v: View) -> bool:
     """Return whether x is not 0, and below the smallest normal value of a float format."""
-    if not isinstance(v.fmt, Grid) or v.fmt.even or not _finite(v):
+    if not isinstance(v.fmt, Grid) or v.fmt.even or v.nan or v.infinite:
         return False
     return 0 < v.magnitude < v.fmt.value(v.fmt.first_normal)
 
@@ -537,18 +537,26 @@ def _full_precision(v: View, mode: Mode) -> Fraction:
     return (steps + away) * unit * v.outward
 
 
-def _of_subnormals(*, ftz_out: bool) -> Named:
+FLUSHING: Mapping[Flush, str] = {
+    "result": "flushes subnormal results to zero",
+    "after": "flushes to zero what is tiny after it is rounded with an unbounded exponent",
+    "before": "flushes what is below the smallest normal value before rounding",
+}
+
+
+def _of_subnormals(flush: Flush | Literal[False]) -> Named:
     """Yield the ways to flush to zero, or not to."""
 
     def subnormal(v: View) -> bool:
         return v.rounded is not None and v.fmt.is_subnormal(v.rounded)
 
-    if ftz_out:
-        yield "does not flush subnormal results", lambda v: v.case.code(ftz_out=False)
-    else:
-        yield "flushes subnormal results to zero", lambda v: v.case.code(ftz_out=True)
+    if flush:
+        yield "does not flush subnormal results", _of_flushing(False)
+    for kind, name in FLUSHING.items():
+        if kind != flush:
+            yield name, _of_flushing(kind)
+    if not flush:
         yield "flushes subnormal results to +0", _where(subnormal, _always(0.0))
-    yield "flushes what is below the smallest normal value before rounding", _where(_low, _signed_zero)
     yield (
         "what is below the smallest value becomes 0 without a rounding",
         _where(lambda v: _finite(v) and v.fmt.has_zero and v.ordinal == 0 and bool(v.nu), _signed_zero),
@@ -559,6 +567,10 @@ def _of_subnormals(*, ftz_out: bool) -> Named:
     )
     yield "flushes subnormal inputs to zero", _where(lambda v: v.case.subnormal, _of_flushed(to=True))
     yield "does not flush subnormal inputs", _where(lambda v: v.case.subnormal, _of_flushed(to=False))
+
+
+def _of_flushing(kind: Flush | Literal[False]) -> Rule:
+    return _where(_low, lambda v: v.case.code(ftz_out=kind))
 
 
 def _of_flushed(*, to: bool) -> Rule:
@@ -684,7 +696,7 @@ def _of_zeros(fmt: Format) -> Named:
     """Yield what goes wrong with the sign of zero."""
 
     def zero(v: View) -> bool:
-        return _finite(v) and value_of(v.fmt, v.right) == 0
+        return not v.nan and not v.infinite and value_of(v.fmt, v.right) == 0
 
     def nonzero(v: View) -> bool:
         return zero(v) and bool(v.x)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from qsim import reference
 from qsim.errors import InputError
 from qsim.explain.case import Answer, Case, Nan, View, is_code, look, make_case
 from qsim.explain.search import common_causes, wrong
 from qsim.formats import Format, Grid
-from qsim.rounding import Mode, Saturation
+from qsim.rounding import Flush, Mode, Saturation
 from qsim.underflow import gradual_underflow
 
 __all__ = ["Explanation", "Neighbour", "explain"]
@@ -50,7 +52,7 @@ class Explanation:
     """
 
     case: Case
-    #: The neighbours; `None` for NaN, infinities and for 0 where the format has none. Of a point of the line both are that.
+    #: The neighbours; `None` for what is not rounded. Of a point of the line both are that.
     inner: Neighbour | None
     outer: Neighbour | None
     #: The fraction of the way from `inner` to `outer`.
@@ -89,7 +91,7 @@ def explain(
     eps: float | None = None,
     saturation: str | Saturation | None = None,
     ftz_in: bool = False,
-    ftz_out: bool = False,
+    ftz_out: bool | Flush = False,
     nan: Nan | None = None,
     got: Any = None,
 ) -> Explanation:
@@ -145,6 +147,9 @@ def _neighbours(view: View) -> tuple[Neighbour, Neighbour]:
     ends = []
     for ordinal in (view.ordinal, view.ordinal + bool(view.nu) * view.outward):
         held = -fmt.bottom <= ordinal <= fmt.top
+        if view.unbounded and ordinal == view.ordinal and isinstance(fmt, Grid):
+            ends.append(Neighbour(ordinal=ordinal, value=fmt.below_normal * view.outward, code=None))
+            continue
         try:
             value = fmt.value(ordinal)
         except InputError:  # beyond the end of a table
@@ -183,7 +188,22 @@ WORDS = {
 }
 
 
+FLUSHED: Mapping[Flush, str] = {
+    "after": "and stays so, rounded to as many bits: it is tiny",
+    "before": "before it is rounded: it is tiny",
+    "result": "",
+}
+"""Why a number is flushed whichever way it would go."""
+
+
+def _tiny(v: View) -> str:
+    assert isinstance(v.fmt, Grid)  # no other format flushes
+    return f"x is below the smallest normal number {number(v.fmt.value(v.fmt.first_normal))}"
+
+
 def _rule(v: View) -> str:
+    if v.case.underflows:
+        return f"none: {_tiny(v)} {FLUSHED[v.case.ftz_out or 'result']}"
     if v.ordinal is None:
         what = "a NaN" if v.nan else "an infinity" if v.infinite else "0, for which the format has no code,"
         return f"none: {what} is not rounded"
@@ -239,7 +259,9 @@ def _range(v: View) -> str:
         return f"a NaN {becomes} (nan_to of the format is {fmt.nan_to!r})"
     if v.infinite:
         return f"an infinity {becomes} under {rule}"
-    if v.rounded is None:
+    if v.case.underflows:
+        return f"tiny: {becomes} (ftz_out = {case.ftz_out!r})"
+    if v.rounded is None or not (v.rounded or fmt.has_zero or fmt.bottom >= 0):
         return f"0 {becomes} (zero_to of the format is {fmt.zero_to!r})"
     if not v.rounded and fmt.bottom < 0 and not v.negative:
         return f"below the smallest value: {becomes}, for there is no zero"
@@ -249,8 +271,9 @@ def _range(v: View) -> str:
         end = end if below else f"beyond the largest value {number(fmt.value(fmt.top))}"
         inward = case.mode.inward(fmt, negative=below) and rule in (Saturation.SatNone, Saturation.OvfNaN)
         return f"{end}: {becomes} under {rule}{f', since {case.mode} rounds no further' if inward else ''}"
-    if case.ftz_out and fmt.is_subnormal(v.rounded):
-        return f"a subnormal value: {becomes} (ftz_out)"
+    if case.ftz_out and reference.tiny(fmt, Fraction(v.x), v.rounded, case.ftz_out) and v.x:
+        kind = "tiny" if v.unbounded else "a subnormal value"
+        return f"{kind}: {becomes} (ftz_out = {case.ftz_out!r})"
     if not v.rounded and v.negative and not fmt.has_neg_zero:
         return "inside; a zero of the format has no sign"
     return "inside"
@@ -267,7 +290,11 @@ def _lines(e: Explanation) -> list[str]:
         how += [f"N = {case.sr_bits}", "R unknown" if case.rbits is None else f"R = {case.rbits}"]
     if case.mode is Mode.THR:
         how.append(f"eps = {number(case.eps)}")
-    how += [str(case.saturation), *(name for name in ("ftz_in", "ftz_out") if getattr(case, name))]
+    how += [
+        str(case.saturation),
+        *(["ftz_in"] if case.ftz_in else []),
+        *([f"ftz_out {case.ftz_out}"] if case.ftz_out else []),
+    ]
     lines += _labelled("rounding", f"to {fmt.name} by {', '.join(how)}")
     if case.ftz_in and case.subnormal:
         lines += _labelled("", "a subnormal number of its type, taken for a zero (ftz_in)")
@@ -330,7 +357,8 @@ def _fields(fmt: Format, code: int) -> str:
 def _point(fmt: Format, neighbour: Neighbour) -> str:
     if neighbour.code is not None:
         return f"{number(neighbour.value)}, code {_code(fmt, neighbour.code)}"
-    return f"{number(neighbour.value)}, {'beyond the range' if neighbour.ordinal else 'not a value of the format'}"
+    outside = not min(-fmt.bottom, 0) <= neighbour.ordinal <= fmt.top
+    return f"{number(neighbour.value)}, {'beyond the range' if outside else 'not a value of the format'}"
 
 
 def _code(fmt: Format, code: int) -> str:

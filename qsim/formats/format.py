@@ -15,6 +15,7 @@ from __future__ import annotations
 import abc
 import bisect
 import contextlib
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping
@@ -336,6 +337,30 @@ class Grid(Format):
     def first_normal(self) -> int:
         """Ordinal of the smallest positive value of full precision."""
         return 1 if self.even or (self.gap and not self.gap_at) else 1 << self.man_bits
+
+    @property
+    def below_normal(self) -> Fraction:
+        """The number next below the smallest normal one, of the same precision, if the exponent had no lower end.
+
+        It lies half as far from a power of two as the next value above does.
+        """
+        normal, after = self.value(self.first_normal), self.value(self.first_normal + 1)
+        power = normal.numerator & (normal.numerator - 1) == 0  # of two; the denominator always is one
+        return normal - (after - normal) / (2 if power else 1)
+
+    def deepened(self) -> Grid:
+        """Return the same grid, without a gap, with two more binades of full precision below its smallest normal number.
+
+        Two, so that the code of a value stays even or odd. The range is the same, and its specials are none of its own.
+        """
+        more = 2 << self.man_bits
+
+        def moved(ordinal: int) -> int:
+            gap = self.gap if ordinal > self.gap_at else 0
+            return ordinal + gap + more if ordinal > 0 else ordinal
+
+        bottom = -moved(-self.bottom) if self.bottom < 0 else moved(self.bottom)
+        return dataclasses.replace(self, emin=self.emin - 2, top=moved(self.top), bottom=bottom, gap=0, gap_at=0)
 
     def value(self, ordinal: int) -> Fraction:
         """Return the exact value on the format's grid that `ordinal` numbers, range or not.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from qsim.errors import InputError, enumerate_names, nearest
 from qsim.explain.case import Nan, parse_nan
 from qsim.formats import Format, get_format
-from qsim.rounding import LIMITED, Mode, Saturation, check_eps, parse_mode, parse_saturation
+from qsim.rounding import LIMITED, Flush, Mode, Saturation, check_eps, parse_ftz_out, parse_mode, parse_saturation
 from qsim.testing.inputs import number_type
 from qsim.testing.laws import LAWS, OF_WORDS, WITHOUT_WORDS, Trial
 from qsim.testing.observe import Task, takes_words
@@ -49,7 +49,7 @@ def check_quantizer(
     codes: bool = False,
     dtype: Any = np.float32,
     ftz_in: bool = False,
-    ftz_out: bool = False,
+    ftz_out: bool | Flush = False,
     nan: Nan = "any",
     seed: int = 0,
     laws: Iterable[str] | None = None,
@@ -127,7 +127,7 @@ def make_task(
     *,
     codes: bool,
     ftz_in: bool,
-    ftz_out: bool,
+    ftz_out: bool | Flush,
     seed: int,
     examples: int,
 ) -> Task:
@@ -156,7 +156,7 @@ def make_task(
     return Task(
         fn=as_caller(fn), name=getattr(fn, "__name__", "fn"), fmt=fmt, mode=mode, rule=parse_saturation(saturation, fmt),
         n=(width if sr_bits is None else sr_bits) if mode.stochastic else 0, eps=eps, codes=codes, dtype=kind,
-        ftz_in=ftz_in, ftz_out=ftz_out, nan=parse_nan(nan), seed=seed, laws=_laws(laws, mode), examples=examples,
+        ftz_in=ftz_in, ftz_out=parse_ftz_out(ftz_out), nan=parse_nan(nan), seed=seed, laws=_laws(laws, mode), examples=examples,
         words=mode.stochastic and takes_words(fn),
     )  # fmt: skip
 

@@ -189,18 +189,20 @@ def _ends(fmt: Format) -> NDArray[np.int64]:
 
 @functools.lru_cache(maxsize=16)
 def make_inputs(
-    fmt: Format, dtype: np.dtype[Any], fractions: tuple[Fraction, ...], seed: int, examples: int
+    fmt: Format, dtype: np.dtype[Any], fractions: tuple[Fraction, ...], seed: int, examples: int,
+    further: tuple[float, ...] = (),
 ) -> Inputs:  # fmt: skip
     """Return the inputs for a rounding of `dtype` numbers to `fmt` that turns at these `fractions` of an interval.
 
-    `examples` more are drawn with `seed`: half of them from all bit patterns, half from the range of the format.
+    It turns at the `further` points too. `examples` more are drawn with `seed`: half of them from all bit patterns, half from
+    the range of the format.
     """
     number = number_type(dtype)[1]
     rng = np.random.Generator(np.random.PCG64(seed))
     ordinals, intervals = None, "intervals"
     if fmt.bits > WIDEST_TABLE:
         ordinals, intervals = _some_ordinals(fmt, rng), "chosen intervals"
-    points = turning_points(fmt, fractions, ordinals)
+    points = np.union1d(turning_points(fmt, fractions, ordinals), further)
     count = line(fmt).points.size - 1 if ordinals is None else ordinals.size
     edges, fine = _edges(fmt, number, dtype), _approaches(fmt, number, dtype, ordinals)
     if dtype.itemsize == 2:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim.errors import InputError
+from qsim.formats import Grid
 from qsim.rounding import LIMITED, Mode
 from qsim.testing.inputs import Inputs, exactly, make_inputs
 from qsim.testing.observe import Base, Flags, Indices, Seen, Task, ask, filled, turning_words
@@ -92,7 +93,9 @@ class Trial:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.inputs: Inputs = make_inputs(task.fmt, task.dtype, _fractions(task), task.seed, task.examples)
+        fractions = _fractions(task)
+        further = _further(task, fractions)
+        self.inputs: Inputs = make_inputs(task.fmt, task.dtype, fractions, task.seed, task.examples, further)
         #: What a verdict adds to what it covered.
         self.notes: list[str] = []
         #: Numbers come first, NaNs last.
@@ -305,6 +308,16 @@ def _fractions(task: Task) -> tuple[Fraction, ...]:
         steps = [Fraction(k, 2 << task.n) for k in (1, 2, 3, 4) if task.mode in LIMITED or task.mode is Mode.SR]
         found |= {share for step in steps if task.n <= 24 for share in (step, 1 - step) if share < 1}
     return tuple(sorted(found))
+
+
+def _further(task: Task, fractions: tuple[Fraction, ...]) -> tuple[float, ...]:
+    """Return the points at which results turn that are no such fractions of an interval."""
+    fmt = task.fmt
+    if task.ftz_out != "after" or not isinstance(fmt, Grid) or fmt.even:
+        return ()
+    below = fmt.below_normal
+    step = fmt.value(fmt.first_normal) - below
+    return tuple(sign * float(below + share * step) for share in fractions for sign in (-1, 1))
 
 
 def _broken(

@@ -7,17 +7,18 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qsim import reference
 from qsim.errors import InputError
 from qsim.explain.case import Case, Nan, View, look, make_case
 from qsim.formats import WIDEST_TABLE, Format, Table, get_format
-from qsim.rounding import Mode, Saturation
+from qsim.rounding import Flush, Mode, Saturation
 from qsim.testing.inputs import exactly
-from qsim.testing.oracle import Expected, expect, place, wide
+from qsim.testing.oracle import Expected, expect, place, tiny, wide
 
 __all__ = [
     "Base", "Flags", "Indices", "Seen", "Task", "ask", "call", "filled", "judge", "takes_words", "turning_words",
@@ -45,7 +46,7 @@ class Task:
     codes: bool
     dtype: np.dtype[Any]
     ftz_in: bool
-    ftz_out: bool
+    ftz_out: Flush | Literal[False]
     nan: Nan
     seed: int
     laws: tuple[str, ...]
@@ -73,7 +74,7 @@ class Task:
 
     def __str__(self) -> str:
         argument = f"({self.n})" if self.mode.stochastic else "" if self.eps is None else f"({self.eps})"
-        flags = "".join(f", {name}" for name in ("ftz_in", "ftz_out") if getattr(self, name))
+        flags = f"{', ftz_in' * self.ftz_in}{f', ftz_out {self.ftz_out}' * bool(self.ftz_out)}"
         return f"{self.fmt.name}:{self.mode}{argument}, {self.rule}{flags}, from {self.dtype}"
 
 
@@ -124,6 +125,8 @@ class Base:
         self.on_grid = self.within & (at.word == 0) & ~at.more
         #: Subnormal, or below the smallest normal value of the format.
         self.low = self.within & (small | ((fmt.kind == "float") & (np.abs(self.entering) < fmt.smallest_normal)))
+        #: Flushed to zero, whichever way they would go.
+        self.underflows = tiny(fmt, self.entering, task.ftz_out)
         #: Numbers that tell how many bits are kept on the way; a trial knows which they are.
         self.fine = np.zeros(len(x), bool)
 
@@ -198,7 +201,7 @@ class Seen:
     def views(self, chosen: Indices, *, signs: bool) -> Iterator[list[View]]:
         """Yield the cases of many conversions, each seen as `look` does, from what is known of the numbers already."""
         base, expected, at = self.base, self.base.expected, self.base.expected.places
-        plain = (base.within & (expected.inner != -1)).tolist()
+        plain = (base.within & (expected.inner != -1) & ~base.underflows).tolist()
         known = None
         for i in chosen.tolist():
             here = int(self.at[i])
@@ -216,11 +219,9 @@ class Seen:
             away = bool(word >= expected.first_word[here])
             ordinal = int(at.ordinal[here])
             entering = float(base.entering[here])
-            nu = (
-                self.base.task.fmt.split(Fraction(entering))[1]
-                if at.more[here]
-                else Fraction(int(at.word[here]), 1 << 64)
-            )
+            nu = Fraction(int(at.word[here]), 1 << 64)
+            if at.more[here]:
+                nu = reference.locate(base.task.fmt, Fraction(entering), base.task.ftz_out)[2]
             yield [View(
                 case=case, x=entering, negative=negative, ordinal=ordinal,
                 nu=nu, odd=bool(at.odd[here]),

@@ -11,7 +11,7 @@ import functools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from qsim import reference
 from qsim.explain.case import Nan, landing
 from qsim.formats import WIDEST_TABLE, Format, Grid, Table
-from qsim.rounding import Mode, Saturation
+from qsim.rounding import Flush, Mode, Saturation
 
-__all__ = ["Expected", "Line", "Places", "expect", "line", "place", "wide"]
+__all__ = ["Expected", "Line", "Places", "expect", "line", "place", "tiny", "wide"]
 
 Floats = NDArray[np.float64]
 
@@ -188,6 +188,33 @@ def _by_definition(fmt: Format, x: Floats, negative: NDArray[np.bool_]) -> Place
     return Places(ordinal[at], word[at], more[at], odd[at], negative)
 
 
+def tiny(fmt: Format, x: Floats, flush: Flush | Literal[False]) -> NDArray[np.bool_]:
+    """Return which numbers are flushed to zero whichever way they would go, so that they are not rounded at all."""
+    if flush not in ("before", "after") or not isinstance(fmt, Grid) or fmt.even:
+        return np.zeros(x.size, bool)
+    normal, below = _float(fmt.value(fmt.first_normal)), fmt.below_normal
+    above = float(below) if float(below) > below else math.nextafter(float(below), math.inf)
+    least = normal if flush == "before" else above
+    return np.asarray((np.abs(x) > 0) & (np.abs(x) < least))
+
+
+def _above(fmt: Format, x: Floats, at: Places) -> Places:
+    """Return the places of numbers as a rounding has them whose exponent has no lower end.
+
+    Only next to the smallest normal number they are others than on the format's own line.
+    """
+    assert isinstance(fmt, Grid)  # floats alone
+    below, normal = fmt.below_normal, fmt.value(fmt.first_normal)
+    word, more, odd = at.word.copy(), at.more.copy(), at.odd.copy()
+    last = (np.abs(at.ordinal) == fmt.first_normal - 1) & np.isfinite(x)
+    odd[last] = not fmt.is_odd(fmt.first_normal)
+    for i in np.flatnonzero(last).tolist():
+        nu = max((abs(Fraction(x[i].item())) - below) / (normal - below), Fraction(0))
+        word[i], left = divmod(nu.numerator << 64, nu.denominator)
+        more[i] = left > 0
+    return at._replace(word=word, more=more, odd=odd)
+
+
 # --- Which way they go -----------------------------------------------------------------------------------------------
 
 
@@ -240,7 +267,7 @@ def _first_word(mode: Mode, n: int, at: Places, nus: list[Fraction] | None) -> N
 
 
 @functools.lru_cache(maxsize=256)
-def _ends(fmt: Format, mode: Mode, rule: Saturation, nan: str, *, ftz_out: bool) -> NDArray[np.int64]:
+def _ends(fmt: Format, mode: Mode, rule: Saturation, nan: str, *, ftz_out: Flush | Literal[False]) -> NDArray[np.int64]:
     """Return the codes of all points of a line, range and all: a row for positive numbers, and one for negative ones."""
     first, last = min(-fmt.bottom - 1, -1), fmt.top + 1
     rows = [
@@ -251,7 +278,8 @@ def _ends(fmt: Format, mode: Mode, rule: Saturation, nan: str, *, ftz_out: bool)
 
 
 def _land(
-    fmt: Format, mode: Mode, rule: Saturation, nan: str, ordinal: int, *, negative: bool, ftz_out: bool
+    fmt: Format, mode: Mode, rule: Saturation, nan: str, ordinal: int, *, negative: bool,
+    ftz_out: Flush | Literal[False],
 ) -> int:  # fmt: skip
     """Return the code of a number, negative or not, that was rounded to `ordinal`."""
     inside = -fmt.bottom <= ordinal <= fmt.top
@@ -262,8 +290,9 @@ def _land(
 
 
 def _codes(
-    fmt: Format, mode: Mode, rule: Saturation, nan: str, at: Places, steps: Any, *, ftz_out: bool
-) -> NDArray[np.int64]:
+    fmt: Format, mode: Mode, rule: Saturation, nan: str, at: Places, steps: Any, *,
+    ftz_out: Flush | Literal[False],
+) -> NDArray[np.int64]:  # fmt: skip
     """Return the codes of numbers that were rounded `steps` ordinals away from zero."""
     ordinal = at.ordinal + steps * np.where(at.negative, -1, 1)
     first, last = min(-fmt.bottom - 1, -1), fmt.top + 1
@@ -291,25 +320,30 @@ def expect(
     *,
     n: int = 0,
     eps: float = 0.0,
-    ftz_out: bool = False,
+    ftz_out: Flush | Literal[False] = False,
     nan: Nan = "canonical",
 ) -> Expected:
     """Return what the numbers `x`, which lie `at`, become by the mode; `n` is the number of random bits.
 
     `nan` "any" gives the canonical one. A NaN that the format refuses gives the code -1.
     """
+    at = _above(fmt, x, at) if ftz_out == "after" and isinstance(fmt, Grid) and not fmt.even else at
     sign = "canonical" if nan == "any" else nan
     inner = _codes(fmt, mode, rule, sign, at, 0, ftz_out=ftz_out)
     outer = _codes(fmt, mode, rule, sign, at, 1, ftz_out=ftz_out)
     if mode.stochastic:
         deep = mode in (Mode.SRB, Mode.SRC) and wide(n)
-        nus = [fmt.split(Fraction(v))[1] for v in np.where(np.isfinite(x), x, 0.0).tolist()] if deep else None
+        finite = np.where(np.isfinite(x), x, 0.0).tolist() if deep else []
+        nus = [reference.locate(fmt, Fraction(v), ftz_out)[2] for v in finite] if deep else None
         first_word = _first_word(mode, n, at, nus)
     else:
         first_word = 1 - _away(mode, eps, at).astype(np.int64)
     if rule is Saturation.wrap:
         _wrap(fmt, x, inner, outer)
-    for special in _specials(fmt, x):
+    flushed = tiny(fmt, x, ftz_out)
+    for special in [*_specials(fmt, x), flushed & ~np.signbit(x), flushed & np.signbit(x)]:
+        if not special.any():
+            continue
         value = float(x[special][0])
         refused = math.isnan(value) and fmt.nan_to == "error"
         code = (
