@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 HALF = Fraction(1, 2)
-CLAMPING = (Saturation.SatFinite, Saturation.SatPropagate, Saturation.saturate)
+CLAMPING = (Saturation.SatFinite, Saturation.SatPropagate, Saturation.InfNaN, Saturation.saturate)
 
 
 def away(
@@ -89,13 +89,16 @@ def away(
             return math.floor(nu * whole) + rbits >= whole
 
 
-def locate(fmt: Format, x: Fraction, flush: Flush | Literal[False] = False) -> tuple[int, bool, Fraction]:
+def locate(
+    fmt: Format, x: Fraction, mode: Mode, flush: Flush | Literal[False] = False
+) -> tuple[int, bool, Fraction]:  # fmt: skip
     """Return the ordinal of x's neighbour toward zero, whether its code is odd, and the discarded fraction nu.
 
+    For a rounding to nearest nu is 1/2 at the format's threshold, which need not be the middle; else it goes by distance.
     With `flush` = "after" a rounding has all bits of the precision below the smallest normal number N too. Next to N lies
     `Grid.below_normal` then, from which nu counts; there is no need to tell apart what lies below that, for all of it is tiny.
     """
-    ordinal, nu = fmt.split(x)
+    ordinal, nu = fmt.split(x, nearest=mode.nearest)
     if flush == "after" and isinstance(fmt, Grid) and not fmt.even and abs(ordinal) == fmt.first_normal - 1:
         below, normal = fmt.below_normal, fmt.value(fmt.first_normal)
         return ordinal, not fmt.is_odd(fmt.first_normal), max((abs(x) - below) / (normal - below), Fraction(0))
@@ -159,7 +162,7 @@ def encode(
     exact = Fraction(x)
     if not exact and not fmt.has_zero and (fmt.signed or not negative):
         return _zero(fmt)
-    ordinal, odd, nu = locate(fmt, exact, flush)
+    ordinal, odd, nu = locate(fmt, exact, mode, flush)
     if away(mode, nu, odd, negative, sr_bits, rbits, eps):
         ordinal += -1 if negative else 1
     if tiny(fmt, exact, ordinal, flush):
@@ -180,7 +183,7 @@ def _beyond(fmt: Format, rule: Saturation, *, below: bool, negative_nan: bool) -
     """Return the code of what lies beyond the range, under a rule that does not clamp it."""
     if below and not fmt.signed and fmt.negative_to == "min":
         return fmt.code(-fmt.bottom)
-    if rule is Saturation.OvfNaN or (below and not fmt.signed):
+    if rule in (Saturation.OvfNaN, Saturation.InfNaN) or (below and not fmt.signed):
         return fmt.code_of_nan(negative=negative_nan)
     if not fmt.has_inf:  # SatNone as p3109-4.0 has it
         return fmt.code(-fmt.bottom if below else fmt.top)
@@ -190,7 +193,7 @@ def _beyond(fmt: Format, rule: Saturation, *, below: bool, negative_nan: bool) -
 def _infinity(fmt: Format, rule: Saturation, *, negative: bool, negative_nan: bool) -> int:
     """Return the code that an infinity becomes."""
     stays = rule is Saturation.SatPropagate and (fmt.signed or not negative)
-    if stays or rule in (Saturation.SatNone, Saturation.OvfNaN):
+    if stays or rule in (Saturation.SatNone, Saturation.OvfNaN, Saturation.InfNaN):
         return _beyond(fmt, rule, below=negative, negative_nan=negative_nan)
     return fmt.code(-fmt.bottom if negative else fmt.top)
 

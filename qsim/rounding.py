@@ -116,6 +116,8 @@ class Saturation(enum.Enum):
     `negative_to` says, and overflow does likewise in ToOdd where there is an infinity and no sign."""
     OvfNaN = "OvfNaN"
     """Overflow and infinities become NaN (OCP E4M3, non-saturating), or overflow the extremum, as with SatNone."""
+    InfNaN = "InfNaN"
+    """Finite values are clamped, infinities become NaN (posits; formats without infinity)."""
     saturate = "saturate"
     """Integers and fixed point: everything out of range is clamped, infinities included."""
     wrap = "wrap"
@@ -146,8 +148,11 @@ def saturations(fmt: Format) -> tuple[Saturation, ...]:
         rules = (Saturation.SatNone, Saturation.SatFinite, Saturation.SatPropagate)
     else:
         own = (Saturation.SatNone,) if fmt.revision == "p3109-4.0" else ()
-        rules = (Saturation.SatFinite, *own, Saturation.OvfNaN) if fmt.has_nan else (Saturation.SatFinite,)
-    return tuple(sorted(rules, key=lambda rule: rule.value != fmt.saturation)) if fmt.saturation else rules
+        rules = (Saturation.SatFinite, *own)
+        if fmt.has_nan:
+            rules += (Saturation.OvfNaN, Saturation.InfNaN)
+    first = fmt.saturation or ("InfNaN" if fmt.inf_to == "nan" else "")
+    return tuple(sorted(rules, key=lambda rule: rule.value != first)) if first else rules
 
 
 WITHOUT_INFINITY = {"SatNone": Saturation.OvfNaN, "SatPropagate": Saturation.SatFinite}

@@ -381,7 +381,7 @@ def _check_exact(q: Quantizer, bits: int) -> None:
 
 def saturates(q: Quantizer) -> bool:
     """Return whether nothing that comes out is infinite."""
-    return q.saturation in (Saturation.SatFinite, Saturation.saturate)
+    return q.saturation in (Saturation.SatFinite, Saturation.InfNaN, Saturation.saturate)
 
 
 @functools.lru_cache(maxsize=1024)

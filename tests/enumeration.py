@@ -37,9 +37,10 @@ class Place(NamedTuple):
 # --- Where a number lies ---------------------------------------------------------------------------------------------
 
 
-def place(fmt: Format, x: np.ndarray, *, unbounded: bool = False) -> Place:
+def place(fmt: Format, x: np.ndarray, *, unbounded: bool = False, nearest: bool = False) -> Place:
     """Return where the numbers `x`, float64, lie; NaN and infinities lie at zero.
 
+    `nearest`: as a rounding to nearest sees it, a little less, a half or a little more of the way, by the format's thresholds.
     `unbounded`: where the exponent of a float format has no lower end. Every number has its full precision then, and those
     below the smallest normal one have the ordinals below its own, of either sign.
     """
@@ -52,6 +53,9 @@ def place(fmt: Format, x: np.ndarray, *, unbounded: bool = False) -> Place:
         return Place(ordinal, word, more, (ordinal - (not fmt.has_zero)) % 2 == 1, negative)
     if isinstance(fmt, Table) or fmt.gap:
         ordinal, word, more = _place_on_line(fmt, finite)
+        if nearest and isinstance(fmt, Table) and fmt.thresholds:
+            word = _by_thresholds(fmt, finite, word, more)
+            more = np.zeros_like(more)
     else:
         ordinal, word, more = _place_on_grid(fmt, finite)
     return Place(ordinal, word, more, _odd(fmt, ordinal), negative)
@@ -107,6 +111,15 @@ def _place_on_line(fmt: Format, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     # Beyond its ends the list says no more than on which side: a step beyond the last value.
     ordinal = np.where(lower < 0, -fmt.bottom - 1, np.where(upper == points.size, fmt.top + 1, first + inner))
     return ordinal, word, more
+
+
+def _by_thresholds(fmt: Table, x: np.ndarray, word: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """Return fractions between two values, of 64 bits, that are a half at the threshold between them; others as they are."""
+    interval = np.searchsorted(fmt.points, x, "right") - 1
+    inside = (interval >= 0) & (interval < len(fmt.thresholds)) & ((word > 0) | more)
+    turn = np.array(fmt.thresholds)[np.where(inside, interval, 0)]
+    outward = np.where(x < 0, turn - x, x - turn)  # its sign is exact
+    return np.where(inside, HALF + np.sign(outward).astype(np.int64).astype(np.uint64), word)
 
 
 @functools.lru_cache(maxsize=64)
@@ -236,8 +249,8 @@ def beyond(
     """Return the code of a rounded number beyond the range, or of an infinity.
 
     The rows of wSaturate of the formal model of IEEE P3109 of July 2026 (ieee-p3109 7b6f5ba), the first that fits, with a row
-    for formats whose entry says that a negative number becomes the smallest value, and OvfNaN for the rows of finite formats;
-    and two rows of interim report 4.0, section 4.7.5, for formats of that revision.
+    for formats whose entry says that a negative number becomes the smallest value, and OvfNaN and InfNaN for the rows of finite
+    formats; and two rows of interim report 4.0, section 4.7.5, for formats of that revision.
     """
     extremum = fmt.code(-fmt.bottom if below else fmt.top)
     holds_infinity = fmt.has_inf and (fmt.signed or not below)
@@ -251,6 +264,8 @@ def beyond(
         case Saturation.SatFinite | Saturation.saturate | Saturation.wrap:
             return extremum
         case Saturation.SatPropagate if not (infinite and holds_infinity):
+            return extremum
+        case Saturation.InfNaN if not infinite or (below and fmt.negative_to == "min"):
             return extremum
         case Saturation.SatNone | Saturation.OvfNaN if mode in inward and not infinite:
             return extremum

@@ -61,7 +61,7 @@ def test_most_formats_need_no_table(carrier, tables) -> None:
         tables.clear()
         decoding.decoder(fmt, line)(np.zeros(1, np.uint16), np.empty(1, carrier.dtype))
         by_table |= {fmt.name} if tables else set()
-    lists = {"binary", "log4_sqrt2", "nf4", "posit8"}
+    lists = {"binary", "log4_sqrt2", "nf4", "nf4_bitsandbytes", "posit8"}
     others = {"cfloat8_1_4_3_half", "dlfloat16", "float8_e8m0fnu"} | ({"bfloat16"} if carrier.width == 32 else set())
     assert by_table == lists | others
 

@@ -10,7 +10,7 @@ from enumeration import codes, exactly, first_word, goes_away, place, roundings,
 from strategies import BFLOAT16, FLOAT16, FLOAT64, P3109, SMALL, both_kinds, edges
 
 from qsim import reference
-from qsim.formats import Format, get_format
+from qsim.formats import Format, Table, get_format
 from qsim.rounding import Mode, saturations
 
 
@@ -22,13 +22,14 @@ def assert_oracle_is_reference(fmt: Format, x: np.ndarray, shift: int = 0) -> No
     """
     exact, random = exactly(x), np.random.default_rng(3)
     places, numbers = {unbounded: place(fmt, exact, unbounded=unbounded) for unbounded in (False, True)}, exact.tolist()
+    nearest = place(fmt, exact, nearest=True)
     for rule in saturations(fmt):
         for m, mode in enumerate(Mode):
             usual = (10, 1, 63, 0, 32)[(m + shift + len(str(rule))) % 5]
             n = {Mode.SRE: 1, Mode.SR: 32}.get(mode, usual)
             last = np.uint64((1 << n) - 1)
             flush = (False, "result", "after", "before")[(m + shift) % 4]
-            at = places[flush == "after"]
+            at = nearest if mode.nearest and isinstance(fmt, Table) else places[flush == "after"]
             turn = np.minimum(first_word(mode, at, n) - random.integers(0, 2, x.shape, np.uint64), last)
             word = np.where(
                 random.integers(0, 2, x.shape), turn, random.integers(0, last, x.shape, np.uint64, endpoint=True)

@@ -61,7 +61,7 @@ causes       ignores the word: rounds by RTZ (TowardZero)
              uses the low 5 of the word's 8 bits instead of the top ones
              uses only the top 1 of the word's 8 bits
              takes the word for one of N + 1 bits, its top bit 0: N is one larger
-             and 14 more: more answers would narrow them"""
+             and 16 more: more answers would narrow them"""
 
 NAN = """\
 input        NaN = float16 0x7e00 = 0 11111 1000000000

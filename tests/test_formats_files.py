@@ -106,8 +106,14 @@ VARIANT = {"of": '["a"]', "name": '"chip"', "source": '"a test"'}
 BAD = {
     "unknown key": (entry(GOOD, man_bit="3"), ["format 1 (a)", "'man_bit'", "man_bits"]),
     "key of another kind": (entry(GOOD, bits="[3]"), ["format 1 (a)", "'bits'"]),
-    "missing kind": (entry(GOOD, kind=None), ["format 1 (a)", "kind", "'float', 'integer', 'p3109' or 'table'"]),
-    "unknown kind": (entry(GOOD, kind='"flout"'), ["kind", "'flout'", "'float', 'integer', 'p3109' or 'table'"]),
+    "missing kind": (
+        entry(GOOD, kind=None),
+        ["format 1 (a)", "kind", "'float', 'integer', 'p3109', 'posit' or 'table'"],
+    ),
+    "unknown kind": (
+        entry(GOOD, kind='"flout"'),
+        ["kind", "'flout'", "'float', 'integer', 'p3109', 'posit' or 'table'"],
+    ),
     "kind of wrong type": (entry(GOOD, kind='["float"]'), ["kind", "['float']"]),
     "missing name": (entry(GOOD, name=None), ["format 1", "'name'", "missing"]),
     "empty name": (entry(GOOD, name='""'), ["format 1", "name is empty"]),

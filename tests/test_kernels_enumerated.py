@@ -42,10 +42,12 @@ def check(fmt: Format, x: np.ndarray, bits: tuple[int, ...], modes: tuple[Mode, 
     And values, in some modes, or their refusal where the type of `x` does not hold them.
     """
     exact = exactly(x)
-    at, width = place(fmt, exact), 8 * max(x.dtype.itemsize, 4)
+    by_distance, nearest = place(fmt, exact), place(fmt, exact, nearest=True)
+    width = 8 * max(x.dtype.itemsize, 4)
     for rule in saturations(fmt):
-        known = {mode: codes(fmt, rule, mode, exact, at) for mode in (*DIRECTED, Mode.RNE)}
+        known = {mode: codes(fmt, rule, mode, exact, by_distance) for mode in (*DIRECTED, Mode.RNE)}
         for mode in modes:
+            at = nearest if mode.nearest else by_distance
             toward, away = known[mode if mode in DIRECTED else Mode.RNE]
             for rounding in roundings(mode, at, bits, width):
                 n, r, eps = (rounding.get(name, 0) for name in ("sr_bits", "rbits", "eps"))

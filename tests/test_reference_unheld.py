@@ -20,7 +20,7 @@ from qsim.rounding import FLUSHES, Mode, Saturation, saturations
 
 INF, NAN = math.inf, math.nan
 
-CLAMPED = {"SatFinite", "SatPropagate", "saturate"}
+CLAMPED = {"SatFinite", "SatPropagate", "InfNaN", "saturate"}
 
 
 def stated(fmt: Format, x: float, rule: str, mode: Mode) -> float | None:
@@ -53,7 +53,7 @@ def stated(fmt: Format, x: float, rule: str, mode: Mode) -> float | None:
     if fmt.revision == "p3109-4.0" and rule == "SatNone":
         finite_to_odd = mode is Mode.RTO and not fmt.signed and not math.isinf(x)
         return end if not fmt.has_inf or finite_to_odd else x * INF
-    return NAN if rule == "OvfNaN" else x * INF
+    return NAN if rule in {"OvfNaN", "InfNaN"} else x * INF
 
 
 ENDS = (Mode.RNE, Mode.RTZ, Mode.RUP, Mode.RDN, Mode.RTO)

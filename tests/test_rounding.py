@@ -100,22 +100,22 @@ ALLOWED = {
     "bfloat16": ["SatNone", "SatFinite", "SatPropagate"],
     "Binary8p4se": ["SatNone", "SatFinite", "SatPropagate"],
     "Binary8p4ue": ["SatNone", "SatFinite", "SatPropagate"],
-    "Binary8p4sf": ["SatFinite", "OvfNaN"],
-    "Binary8p4uf": ["SatFinite", "OvfNaN"],
+    "Binary8p4sf": ["SatFinite", "OvfNaN", "InfNaN"],
+    "Binary8p4uf": ["SatFinite", "OvfNaN", "InfNaN"],
     "Binary8p4se@p3109-4.0": ["SatNone", "SatFinite", "SatPropagate"],
-    "Binary8p4sf@p3109-4.0": ["SatFinite", "SatNone", "OvfNaN"],
-    "Binary8p4uf@p3109-4.0": ["SatFinite", "SatNone", "OvfNaN"],
-    "Binary8p4uf@p3109-2026-07": ["SatFinite", "OvfNaN"],
-    "float8_e4m3fn": ["SatFinite", "OvfNaN"],
-    "float8_e4m3fnuz": ["SatFinite", "OvfNaN"],
-    "float8_e8m0fnu": ["SatFinite", "OvfNaN"],
-    "float8_e8m0fnu@cuda": ["SatFinite", "OvfNaN"],
-    "float8_e8m0fnu@torch": ["OvfNaN", "SatFinite"],
+    "Binary8p4sf@p3109-4.0": ["SatFinite", "SatNone", "OvfNaN", "InfNaN"],
+    "Binary8p4uf@p3109-4.0": ["SatFinite", "SatNone", "OvfNaN", "InfNaN"],
+    "Binary8p4uf@p3109-2026-07": ["SatFinite", "OvfNaN", "InfNaN"],
+    "float8_e4m3fn": ["SatFinite", "OvfNaN", "InfNaN"],
+    "float8_e4m3fnuz": ["SatFinite", "OvfNaN", "InfNaN"],
+    "float8_e8m0fnu": ["SatFinite", "OvfNaN", "InfNaN"],
+    "float8_e8m0fnu@cuda": ["SatFinite", "OvfNaN", "InfNaN"],
+    "float8_e8m0fnu@torch": ["OvfNaN", "SatFinite", "InfNaN"],
     "float8_e5m2@cuda": ["SatFinite", "SatNone", "SatPropagate"],
-    "dlfloat16": ["SatFinite", "OvfNaN"],
+    "dlfloat16": ["SatFinite", "OvfNaN", "InfNaN"],
     "float4_e2m1fn": ["SatFinite"],
     "e3m3fu": ["SatFinite"],
-    "posit8": ["SatFinite", "OvfNaN"],
+    "posit8": ["InfNaN", "SatFinite", "OvfNaN"],
     "nf4": ["SatFinite"],
     "int8": ["saturate", "wrap"],
     "uint8": ["saturate", "wrap"],
@@ -151,7 +151,7 @@ def test_saturation_by_kind_of_format(fmt: str, rule: Saturation) -> None:
 
 @pytest.mark.parametrize(("fmt", "allowed"), ALLOWED.items())
 def test_saturation_defaults(fmt: str, allowed: list[str]) -> None:
-    """Nothing said means infinity for formats that have one, and the largest value elsewhere."""
+    """Nothing said means infinity for formats that have one, NaN for that of a posit, and the largest value elsewhere."""
     target = get_format(fmt)
     assert [rule.value for rule in saturations(target)] == allowed
     assert parse_saturation(None, target).value == allowed[0]
@@ -166,13 +166,14 @@ def test_every_format_has_rules() -> None:
         elif fmt.has_inf:
             assert rules == ["SatNone", "SatFinite", "SatPropagate"]
         else:
-            assert rules == (["SatFinite", "OvfNaN"] if fmt.has_nan else ["SatFinite"])
+            expected = ["SatFinite", "OvfNaN", "InfNaN"] if fmt.has_nan else ["SatFinite"]
+            assert rules == (expected[2:] + expected[:2] if fmt.name == "posit8" else expected)
 
 
 def test_unknown_saturation_is_refused() -> None:
     """A rule that does not exist is refused with those of the format."""
     with pytest.raises(
-        InputError, match="no saturation is called 'satfinite'; float8_e4m3fn takes SatFinite or OvfNaN"
+        InputError, match="no saturation is called 'satfinite'; float8_e4m3fn takes SatFinite, OvfNaN or InfNaN"
     ):
         parse_saturation("satfinite", get_format("e4m3"))
 

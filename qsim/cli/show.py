@@ -110,8 +110,11 @@ def facts(fmt: Format, asked: str) -> list[tuple[str, str]]:
         lines.append(("variants", names))
     lines.append(("bits", layout(fmt)))
     if isinstance(fmt, Table):
-        how = "to nearest is by distance, stochastic is linear between neighbours; ties to even, and to odd, go by the codes"
-        lines.append(("rounding", f"{how} as given"))
+        how = "to nearest is by distance" if not fmt.thresholds else "to nearest turns at thresholds, not in the middle"
+        others = "stochastic is linear between neighbours; ties to even, and to odd, go by the codes as given"
+        lines.append(("rounding", f"{how}; {others}"))
+        if turns := _turns(fmt):
+            lines.append(("", turns))
         if beyond := [f"{word} at {number(end)}" for word, end in (("above", fmt.above), ("below", fmt.below)) if end]:
             lines.append(("", f"the line goes on {' and '.join(beyond)}"))
     elif isinstance(fmt, Grid) and fmt.kind == "float":
@@ -122,6 +125,19 @@ def facts(fmt: Format, asked: str) -> list[tuple[str, str]]:
             ("exponent field 0", field_0(fmt)),
         ]
     return lines
+
+
+def _turns(fmt: Table) -> str:
+    """Say where a rounding to nearest turns, if not in the middle; of many thresholds those next to zero and the ends."""
+    if not fmt.thresholds:
+        return ""
+    middles = [(Fraction(low) + Fraction(high)) / 2 for low, high in itertools.pairwise(fmt.points)]
+    other = [turn for turn, middle in zip(fmt.thresholds, middles, strict=True) if turn != middle]
+    shown = other if len(other) <= 8 else [turn for turn in other if turn >= 0]
+    words = [exact(turn) if len(exact(turn)) <= 8 else number(turn) for turn in dict.fromkeys(shown)]
+    never = "; nothing but 0 becomes 0" if fmt.has_zero and fmt.thresholds.count(0.0) == 2 else ""
+    mirrored = "" if shown == other else ", and likewise below 0"
+    return f"{len(other)} of {len(middles)} are not the middle: {', '.join(words)}{mirrored}{never}"
 
 
 def layout(fmt: Format) -> str:
@@ -265,7 +281,7 @@ def conversions(fmt: Format) -> str:
         for name, *cells in zip(next(iter(found.values())), *map(dict.values, found.values()), strict=True)
     ]
     lines = [table(["in", *rules], rows), ""]
-    usual = {"nan_to": "", "zero_to": "", "negative_to": "", "ties": "even", "nan": "canonical"}
+    usual = {"nan_to": "", "inf_to": "", "zero_to": "", "negative_to": "", "ties": "even", "nan": "canonical"}
     fields = [f'{key} = "{word}"' for key, unsaid in usual.items() if (word := getattr(fmt, key)) != unsaid]
     pairs = [("as data", ", ".join(fields))]
     if fmt.ties == "away":

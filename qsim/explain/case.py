@@ -195,6 +195,7 @@ class View:
     #: The neighbour toward zero; `None` for what is not rounded: NaN, infinities, 0 where the format has none, and what is
     #: flushed whichever way it would go.
     ordinal: int | None
+    #: The discarded fraction as the mode has it: 1/2 at the format's threshold, if it has one and the mode rounds to nearest.
     nu: Fraction
     odd: bool
     #: Where the rounding goes, on the line that goes on beyond the range.
@@ -243,6 +244,13 @@ class View:
         inside = self.rounded is None or -self.fmt.bottom <= self.rounded <= self.fmt.top
         underflow = not self.rounded and self.fmt.bottom < 0 and not self.negative  # a grid without zero
         return not inside and not underflow
+
+    @property
+    def threshold(self) -> Fraction | None:
+        """Where a rounding to nearest turns between the neighbours, if the format says so; `None`: in their middle."""
+        if not isinstance(self.fmt, Table) or not self.fmt.thresholds or not self.case.mode.nearest:
+            return None
+        return self.fmt.threshold(self.ordinal - self.negative) if self.ordinal is not None and self.nu else None
 
     @property
     def unbounded(self) -> bool:
@@ -299,7 +307,7 @@ def look(case: Case) -> list[View]:
     negative = math.copysign(1.0, x) < 0 if isinstance(x, float) else x < 0
     ordinal, nu, odd, rounded = None, Fraction(0), False, None
     if not (isinstance(x, float) and not math.isfinite(x)) and (x or fmt.has_zero) and not case.underflows:
-        ordinal, odd, nu = reference.locate(fmt, Fraction(x), case.ftz_out)
+        ordinal, odd, nu = reference.locate(fmt, Fraction(x), case.mode, case.ftz_out)
         away = reference.away(case.mode, nu, odd, negative, case.sr_bits, case.rbits, case.eps)
         rounded = ordinal + away * (-1 if negative else 1)
     view = View(case=case, x=x, negative=negative, ordinal=ordinal, nu=nu, odd=odd, rounded=rounded, right=case.code())

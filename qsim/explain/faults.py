@@ -18,7 +18,7 @@ from typing import Any, Literal
 from qsim import reference
 from qsim.errors import InputError
 from qsim.explain.case import Answer, Case, View, is_code, is_nan, point, value_of
-from qsim.formats import SUFFIX, Format, Grid, Specials, catalogue, float_format, get_format, variants_of
+from qsim.formats import SUFFIX, Format, Grid, Specials, Table, catalogue, float_format, get_format, variants_of
 from qsim.rounding import Flush, Mode, Saturation, saturations
 
 __all__ = ["ANYTHING", "INSTEAD", "PARTS", "Rule", "Turning", "faults"]
@@ -112,7 +112,7 @@ def _faults(
     fmt: Format, mode: Mode, saturation: Saturation, sr_bits: int, words: int, flush: Flush | Literal[False]
 ) -> Mapping[str, Rule]:
     """Return the known faults; `words` is the number of bits of the known random words, 0 if they are not known."""
-    groups = [_of_ties(mode), _of_variants(fmt), _of_modes(fmt, mode, known=words > 0)]
+    groups = [_of_ties(fmt, mode), _of_variants(fmt), _of_modes(fmt, mode, known=words > 0)]
     if mode.stochastic and words:
         groups += [_of_words(mode, words), _of_signed_words(mode, words)]
     groups += [
@@ -186,13 +186,16 @@ def _rounds_by(other: Mode, mode: Mode) -> str:
     return f"rounds by {other} ({other.value}) instead of {mode}"
 
 
-def _of_ties(mode: Mode) -> Named:
+def _of_ties(fmt: Format, mode: Mode) -> Named:
     """Yield the other ways to break a tie."""
     if mode not in NEAREST:
         return
     for other in NEAREST:
         if other is not mode:
             yield _rounds_by(other, mode), _by_mode(other)
+    if isinstance(fmt, Table) and fmt.thresholds:
+        plain = dataclasses.replace(fmt, thresholds=())
+        yield "rounds to the nearer value, not by the format's thresholds", lambda v: v.case.code(fmt=plain)
     half = Fraction(1, 2)
     yield HALF[0], _floored(lambda _: half, signed=True)
     yield HALF[1], _floored(lambda _: half, signed=False)

@@ -57,6 +57,8 @@ class Explanation:
     outer: Neighbour | None
     #: The fraction of the way from `inner` to `outer`.
     nu: Fraction | None
+    #: Where a rounding to nearest turns between them, if the format says so; `None`: in their middle.
+    threshold: Fraction | None
     #: Stochastic modes: the least word with which x goes away from zero; 2^N where none does.
     first_word: int | None
     #: The rule that decided, in words, and as an inequality with its numbers.
@@ -118,7 +120,7 @@ def of_case(case: Case, known: tuple[str, ...] | None = None) -> Explanation:
     faulty = case.got is not None and wrong(case)
     code = view.right if all(v.right == view.right for v in views) else None
     return Explanation(
-        case=case, inner=inner, outer=outer, nu=view.nu if finite else None,
+        case=case, inner=inner, outer=outer, nu=_way(view) if finite else None, threshold=view.threshold,
         first_word=first_word(view) if finite and case.mode.stochastic else None, rule=_rule(view),
         inequality=_inequality(view, away=away, known=case.rbits is not None) if finite else "", away=away,
         rounded=None if away is None or outer is None or inner is None else (outer if away else inner).value,
@@ -126,6 +128,11 @@ def of_case(case: Case, known: tuple[str, ...] | None = None) -> Explanation:
         value=None if code is None else _decoded(case.format, code), right=None if case.got is None else not faulty,
         causes=() if not faulty else tuple(common_causes([case])) if known is None else known,
     )  # fmt: skip
+
+
+def _way(view: View) -> Fraction:
+    """Return the fraction of the way from the neighbour toward zero, by distance."""
+    return view.nu if view.threshold is None else view.fmt.split(Fraction(view.x))[1]
 
 
 def first_word(view: View) -> int:
@@ -207,6 +214,10 @@ def _rule(v: View) -> str:
     if v.ordinal is None:
         what = "a NaN" if v.nan else "an infinity" if v.infinite else "0, for which the format has no code,"
         return f"none: {what} is not rounded"
+    if v.threshold is not None:
+        return WORDS[v.case.mode].replace(
+            "to the nearer neighbour; a tie", "to the neighbour on its side of the threshold; a tie"
+        )
     return WORDS[v.case.mode]
 
 
@@ -228,10 +239,13 @@ def _inequality(v: View, *, away: bool | None, known: bool) -> str:
         return f"{name} = {fraction(share)} {'>' if share > case.eps else '<='} {number(case.eps)} = eps: {goes}"
     if mode in NEAREST:
         half = Fraction(1, 2)
+        if v.threshold is not None and v.nu != half:
+            return f"x {'>' if v.x > v.threshold else '<'} {number(v.threshold)}, the threshold: {goes}"
         if v.nu != half:
             return f"nu = {fraction(v.nu)} {'>' if v.nu > half else '<'} 1/2: {goes}"
         decides = {Mode.RNE: f", {parity}", Mode.RNP: f", {sign}", Mode.RNN: f", {sign}"}
-        return f"nu = 1/2, a tie{decides.get(mode, '')}: {goes}"
+        where = "nu = 1/2" if v.threshold is None else f"x is the threshold {number(v.threshold)}"
+        return f"{where}, a tie{decides.get(mode, '')}: {goes}"
     decides = {Mode.RTO: f", {parity}", Mode.RUP: f", {sign}", Mode.RDN: f", {sign}"}
     return f"nu = {fraction(v.nu)} > 0{decides.get(mode, '')}: {goes}"
 
@@ -405,6 +419,9 @@ def _ruler(e: Explanation) -> list[str]:
 def _turn(e: Explanation) -> tuple[Fraction, str] | None:
     """Return the fraction at which the rounding turns to the outer neighbour, and what to say of it."""
     case = e.case
+    if e.threshold is not None and e.inner and e.outer:
+        share = (e.threshold - e.inner.value) / (e.outer.value - e.inner.value)
+        return share, f"T: the threshold, {number(e.threshold)}"
     if case.mode in NEAREST:
         return Fraction(1, 2), "T: the tie, nu = 1/2"
     if case.mode is Mode.THR:

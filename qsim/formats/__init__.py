@@ -4,12 +4,20 @@
 `formats/*.toml`, spellings such as e4m2fn or Q3.4, and files of the user's own.
 """
 
-from qsim.formats.build import SUFFIX, fixed_format, float_format, integer_format, p3109_format, table_format
-from qsim.formats.catalogue import Variant, catalogue, get_format, load_formats, variants, variants_of
+from qsim.formats.build import (
+    SUFFIX,
+    fixed_format,
+    float_format,
+    integer_format,
+    p3109_format,
+    posit_format,
+    table_format,
+)
+from qsim.formats.catalogue import Variant, catalogue, get_format, load_formats, short_name, variants, variants_of
 from qsim.formats.format import SPECIALS, WIDEST_TABLE, Format, Grid, Specials, Table
 
 __all__ = [
-    "SPECIALS", "SUFFIX", "WIDEST_TABLE", "Format", "Grid", "Specials", "Table", "Variant", "catalogue",
-    "fixed_format", "float_format", "get_format", "integer_format", "load_formats", "p3109_format", "table_format",
-    "variants", "variants_of",
+    "SPECIALS", "SUFFIX", "WIDEST_TABLE", "Format", "Grid", "Specials", "Table", "Variant", "catalogue", "fixed_format",
+    "float_format", "get_format", "integer_format", "load_formats", "p3109_format", "posit_format", "short_name",
+    "table_format", "variants", "variants_of",
 ]  # fmt: skip

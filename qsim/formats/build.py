@@ -11,8 +11,8 @@ from qsim.errors import InputError, enumerate_names
 from qsim.formats.format import SPECIALS, WIDEST_TABLE, Format, Grid, Nans, NanTo, Specials, Table
 
 __all__ = [
-    "REVISIONS", "SUBNORMALS", "SUFFIX", "fixed_format", "float_format", "integer_format", "p3109_format", "table_format",
-    "variant_format", "why_not_float",
+    "REVISIONS", "SUBNORMALS", "SUFFIX", "fixed_format", "float_format", "integer_format", "p3109_format", "posit_format",
+    "table_format", "variant_format", "why_not_float",
 ]  # fmt: skip
 
 SUFFIX: Mapping[str, Specials] = {"": "ieee", "fn": "fn", "fnuz": "fnuz", "f": "f"}
@@ -99,7 +99,7 @@ def float_format(
     whole = 1 << man_bits
     cannot_hold = _cannot_hold(
         name, cannot_hold, nan=nan_code is not None, signed=signed, zero=zero,
-        neg_zero=signed and specials in ("ieee", "fn", "f"), default="max",
+        neg_zero=signed and specials in ("ieee", "fn", "f"), default="max", infinity=inf_code is not None,
     )  # fmt: skip
     return Grid(
         name=name, kind="float", bits=bits, exp_bits=exp_bits, man_bits=man_bits,
@@ -199,13 +199,16 @@ def table_format(
     bits: int | None = None,
     above: float | None = None,
     below: float | None = None,
+    thresholds: Sequence[float] = (),
+    family: str = "",
     **cannot_hold: Any,
 ) -> Table:
     """Return the format of any finite list of float64 values; value i has code i, or `codes[i]`; a NaN marks the NaN's code.
 
     `bits` is by default as many as the largest code needs. `above` and `below` say where the line would go on beyond the
-    ends, for the rounding of what lies between; by default everything beyond an end is out of range. `nan_to`, `negative_to`
-    and `zero_to` are as in `Format`; the last must be given where 0 lies between two values and is none.
+    ends, for the rounding of what lies between; by default everything beyond an end is out of range. `thresholds` say where a
+    rounding to nearest turns between each two values, in ascending order; by default in the middle. `nan_to`, `inf_to`,
+    `negative_to` and `zero_to` are as in `Format`; the last must be given where 0 lies between two values and is none.
     """
     codes = range(len(values)) if codes is None else codes
     if len(codes) != len(values) or len(set(codes)) != len(values):
@@ -225,6 +228,15 @@ def table_format(
         below is not None and not -math.inf < below < points[0]
     ):
         raise InputError(f"{name}: above and below are finite and lie beyond the values, not {above!r} and {below!r}")
+    if thresholds and len(thresholds) != len(points) - 1:
+        raise InputError(
+            f"{name}: {len(points)} values have {len(points) - 1} thresholds between them, not {len(thresholds)}"
+        )
+    for low, turn, high in zip(points, thresholds, points[1:], strict=False):
+        if not low <= turn <= high:
+            raise InputError(
+                f"{name}: the threshold {turn!r} does not lie between {low!r} and {high!r}, its neighbours"
+            )
     bottom = sum(value < 0 for value in points)
     zero = 0.0 in points
     if points[0] < 0 < points[-1] and not zero and cannot_hold.get("zero_to") is None:
@@ -235,12 +247,45 @@ def table_format(
     return Table(
         name=name, kind="table", bits=bits, top=len(points) - bottom - 1, bottom=bottom, points=points,
         codes=tuple(code for _, code in pairs), nan_code=nans[0] if nans else None, inf_code=None, has_zero=zero,
-        has_neg_zero=False, above=above, below=below, source=source, aliases=aliases,
+        has_neg_zero=False, above=above, below=below, thresholds=tuple(turn + 0.0 for turn in thresholds), source=source,
+        aliases=aliases, family=family,
         **_cannot_hold(
             name, cannot_hold, nan=bool(nans), signed=bottom > 0, zero=zero, neg_zero=False,
             default="zero" if zero else "max",
         ),
     )  # fmt: skip
+
+
+def posit_format(name: str, bits: int, source: str, aliases: tuple[str, ...] = (), *, family: str = "") -> Table:
+    """Return the posit of `bits` bits, with 2 exponent bits; its codes are two's complement, and 2^(bits - 1) is NaR.
+
+    A rounding to nearest turns at the posit of one bit more that lies between two neighbours, but next to 0 at 0, so that no
+    nonzero number becomes 0; it ends at the largest value. NaN and infinities become NaR.
+    Source: Standard for Posit Arithmetic (2022), sections 3, 4.1 and 6.
+    """
+    if not 3 <= bits <= WIDEST_TABLE:
+        raise InputError(f"{name}: posits have 3 to {WIDEST_TABLE} bits here, not {bits}")
+    half = 1 << (bits - 1)
+    ascending = range(1 - half, half)  # signed codes; they ascend with the values
+    return table_format(
+        name, [*(_posit(code, bits) for code in ascending), math.nan], source, aliases,
+        codes=[*(code % (2 * half) for code in ascending), half], bits=bits, family=family, inf_to="nan",
+        thresholds=[_posit(2 * code + 1, bits + 1) if code not in (-1, 0) else 0.0 for code in ascending[:-1]],
+    )  # fmt: skip
+
+
+def _posit(code: int, bits: int) -> float:
+    """Return the value of a signed code: sign, a run of equal bits (the regime), its end, 2 exponent bits, a fraction.
+
+    A run of k ones stands for the factor 16^(k - 1), a run of k zeros for 16^-k; what the code has no room for is 0.
+    """
+    if code <= 0:
+        return -_posit(-code, bits) if code else 0.0
+    body = f"{code:0{bits - 1}b}"
+    run = len(body) - len(body.lstrip(body[0]))
+    exponent, fraction = body[run + 1 : run + 3].ljust(2, "0"), body[run + 3 :]
+    power = 4 * (run - 1 if body[0] == "1" else -run) + int(exponent, 2)
+    return math.ldexp(1 + int(fraction or "0", 2) / (1 << len(fraction)), power)
 
 
 def variant_format(base: Format, name: str, source: str, **changes: Any) -> Format:
@@ -250,10 +295,11 @@ def variant_format(base: Format, name: str, source: str, **changes: Any) -> Form
     `revision`. Raise `InputError` for one that the format cannot have; whether it takes the saturation, `qsim.Quantizer` says.
     """
     where, power = name, isinstance(base, Grid) and base.kind == "float" and not base.man_bits and not base.has_zero
-    words = {key: changes.pop(key) for key in ("nan_to", "negative_to", "zero_to") if key in changes}
+    words = {key: changes.pop(key) for key in ("nan_to", "inf_to", "negative_to", "zero_to") if key in changes}
+    said = {key: getattr(base, key) or None for key in ("nan_to", "inf_to", "negative_to", "zero_to")}
     fields = _cannot_hold(
-        where, {"nan_to": base.nan_to, "negative_to": base.negative_to or None, "zero_to": base.zero_to or None} | words,
-        nan=base.has_nan, signed=base.signed, zero=base.has_zero, neg_zero=base.has_neg_zero, default="max",
+        where, said | words, nan=base.has_nan, signed=base.signed, zero=base.has_zero, neg_zero=base.has_neg_zero,
+        default="max", infinity=base.has_inf,
     )  # fmt: skip
     ranges = {
         "ties": ("even", "away") if power else ("even",),
@@ -285,7 +331,15 @@ def variant_format(base: Format, name: str, source: str, **changes: Any) -> Form
 
 
 def _cannot_hold(
-    name: str, given: Mapping[str, Any], *, nan: bool, signed: bool, zero: bool, neg_zero: bool, default: str
+    name: str,
+    given: Mapping[str, Any],
+    *,
+    nan: bool,
+    signed: bool,
+    zero: bool,
+    neg_zero: bool,
+    default: str,
+    infinity: bool = False,
 ) -> dict[str, Any]:
     """Return the fields that say what becomes of what the format cannot hold: `given`, and defaults."""
     held = {"nan": nan, "zero": zero, "neg_zero": neg_zero, "opposite_zero": neg_zero}
@@ -293,11 +347,13 @@ def _cannot_hold(
         "nan_to": tuple(word for word in get_args(NanTo) if held.get(word, True)),
         "negative_to": () if signed else ("nan", "min", "magnitude") if nan else ("min", "magnitude"),
         "zero_to": () if zero else ("min", "max", "nan") if nan else ("min", "max"),
+        "inf_to": ("nan",) if nan and not infinity else (),
     }
     fields = {
         "nan_to": "nan" if nan else default,
         "negative_to": next(iter(allowed["negative_to"]), ""),
         "zero_to": next(iter(allowed["zero_to"]), ""),
+        "inf_to": "",
     }
     for key, word in given.items():
         if word is None:

@@ -24,18 +24,19 @@ from qsim.formats.build import (
     float_format,
     integer_format,
     p3109_format,
+    posit_format,
     table_format,
     variant_format,
 )
 from qsim.formats.format import SPECIALS, WIDEST_TABLE, Format, Grid
 from qsim.underflow import gradual_underflow
 
-__all__ = ["Variant", "catalogue", "get_format", "load_formats", "variants", "variants_of"]
+__all__ = ["Variant", "catalogue", "get_format", "load_formats", "short_name", "variants", "variants_of"]
 
 # --- From a TOML file to formats ---------------------------------------------------------------------------
 
 COMMON: Mapping[str, Any] = {"name": str, "kind": str, "source": str}
-CANNOT_HOLD: Mapping[str, Any] = {"nan_to": str, "negative_to": str, "zero_to": str}
+CANNOT_HOLD: Mapping[str, Any] = {"nan_to": str, "negative_to": str, "zero_to": str, "inf_to": str}
 
 NOTES: Mapping[str, Any] = {"warning": str, "elsewhere": list[list[str]]}
 
@@ -43,6 +44,7 @@ NEEDED: Mapping[str, Mapping[str, Any]] = {
     "float": {"exp_bits": int, "man_bits": int, "specials": str},
     "integer": {"bits": list[int]},
     "p3109": {"bits": list[int]},
+    "posit": {"bits": list[int]},
     "table": {"values": list[float]},
 }
 OPTIONAL: Mapping[str, Mapping[str, Any]] = {
@@ -57,12 +59,14 @@ OPTIONAL: Mapping[str, Mapping[str, Any]] = {
     },
     "integer": {"aliases": list[str], "signed": bool, "symmetric": bool, "frac_bits": int, **CANNOT_HOLD},
     "p3109": {"revision": str},
+    "posit": {"aliases": list[str]},
     "table": {
         "aliases": list[str],
         "bits": int,
         "codes": list[int],
         "above": float,
         "below": float,
+        "thresholds": list[float],
         **CANNOT_HOLD,
         **NOTES,
     },
@@ -245,7 +249,8 @@ def _formats(kind: str, fields: dict[str, Any]) -> Iterator[Format]:
             for bits in fields.pop("bits"):
                 named, *others = (text.replace("{bits}", str(bits)) for text in (name, *aliases))
                 family = name if named != name else ""
-                yield integer_format(named, bits, aliases=tuple(others), family=family, **fields)
+                build = posit_format if kind == "posit" else integer_format
+                yield build(named, bits, aliases=tuple(others), family=family, **fields)
 
 
 @functools.cache
@@ -295,6 +300,28 @@ def _aliases() -> Mapping[str, Format]:
     return {alias: fmt for fmt in catalogue().values() for alias in fmt.aliases}
 
 
+@functools.cache
+def _folded() -> Mapping[str, Format]:
+    """Return the formats by their names and aliases in lower case, those that two share left out."""
+    found: dict[str, Format] = {}
+    shared = set()
+    for name, fmt in (*catalogue().items(), *_aliases().items()):
+        if found.setdefault(name.lower(), fmt) is not fmt:
+            shared.add(name.lower())
+    return {name: fmt for name, fmt in found.items() if name not in shared}
+
+
+def short_name(name: str) -> str:
+    """Return the shortest name of the format called `name`, for figures and tables; a file's stays as it is spelled.
+
+    No two formats have one, and `get_format` takes it.
+    """
+    if FILE.fullmatch(name):
+        return name
+    fmt = get_format(name)
+    return min((fmt.name, *fmt.aliases), key=len)
+
+
 # --- From a spelling to a format ---------------------------------------------------------------------------
 
 FLOAT = re.compile(
@@ -302,7 +329,7 @@ FLOAT = re.compile(
     r"(?P<suffix>fnuz|fn|f|)(?P<unsigned>u?)", re.ASCII,
 )  # fmt: skip
 FILE = re.compile(r"(?P<path>.+?\.toml)(?:#(?P<entry>.*))?", re.DOTALL)
-FIXED = re.compile(r"(?P<unsigned>U?)Q(?P<int>\d{1,3})\.(?P<frac>\d{1,3})", re.ASCII)
+FIXED = re.compile(r"(?P<unsigned>u?)q(?P<int>\d{1,3})\.(?P<frac>\d{1,3})", re.ASCII)
 
 
 def get_format(name: str | Format) -> Format:
@@ -313,6 +340,7 @@ def get_format(name: str | Format) -> Format:
     (finite only), and `u` for no sign. Qm.n is sign + m integer + n fraction bits, UQm.n the same without a sign.
     FORMAT@VARIANT is a format as somebody converts to it, an entry of `variants()`.
     `FILE.toml#NAME` is an entry of a file of your own, and `FILE.toml` its only entry; NAME may have a VARIANT of that file.
+    Of all names but those in a file, upper and lower case are one where only one format is meant: E4M3 is e4m3.
     Raise `InputError` for any other spelling, with the nearest ones that exist.
     """
     if isinstance(name, Format):
@@ -324,7 +352,10 @@ def get_format(name: str | Format) -> Format:
         return known
     if match := FILE.fullmatch(name):
         return _of_file(Path(match["path"]), match["entry"] or "")
-    return _named_variant(name) if "@" in name else _spelled(name)
+    if "@" in name:
+        return _named_variant(name)
+    known = _folded().get(name.lower()) if name.isascii() else None
+    return known or _spelled(name)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -374,12 +405,14 @@ def nearest_keys(name: str, formats: Mapping[str, Format]) -> list[str]:
 
 @functools.lru_cache(maxsize=1024)
 def _spelled(name: str) -> Format:
-    if match := FIXED.fullmatch(name):
+    folded = name.lower() if name.isascii() else name
+    if match := FIXED.fullmatch(folded):
         unsigned = bool(match["unsigned"])
         layout = f"{'' if unsigned else 'sign, '}{match['int']} integer and {match['frac']} fraction bits"
         source = f"parametric: {layout}, two's complement" if not unsigned else f"parametric: {layout}"
+        name = f"{'U' * unsigned}Q{match['int']}.{match['frac']}"
         return fixed_format(name, int(match["int"]), int(match["frac"]), source, signed=not unsigned)
-    match = FLOAT.fullmatch(name)
+    match = FLOAT.fullmatch(folded)
     if not match:
         raise InputError(f"no format is called {name!r}; {_hint(name)}")
     exp_bits, man_bits, signed = int(match["exp"]), int(match["man"]), not match["unsigned"]

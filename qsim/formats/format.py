@@ -83,6 +83,8 @@ class Format(abc.ABC):
     saturation: str = ""
     #: Formats of IEEE P3109: the text whose projection `SatNone` follows, "p3109-2026-07" or "p3109-4.0"; else "".
     revision: str = ""
+    #: Formats without infinity and with a NaN: "nan" where an infinity becomes it by default, else "": the saturation says.
+    inf_to: Literal["", "nan"] = ""
     #: The standard or document that defines it.
     source: str = field(compare=False)
     aliases: tuple[str, ...] = field(default=(), compare=False)
@@ -152,11 +154,12 @@ class Format(abc.ABC):
         """Return the exact value that `ordinal` numbers."""
 
     @abc.abstractmethod
-    def split(self, x: Fraction) -> tuple[int, Fraction]:
+    def split(self, x: Fraction, *, nearest: bool = False) -> tuple[int, Fraction]:
         """Return the ordinal of x's neighbour toward zero, and the fraction in [0, 1) of the way to the outward one.
 
         The outward neighbour of x >= 0 has the next ordinal, that of x < 0 the previous one. Where x lies between a
         negative and a positive value without zero between them, the neighbour on the other side of zero is the inner one.
+        With `nearest` the fraction is 1/2 where a rounding to nearest turns, which `Table.thresholds` may say.
         """
 
     @abc.abstractmethod
@@ -375,8 +378,9 @@ class Grid(Format):
             step, binade = step + whole, binade - 1
         return times_power(-step if ordinal < 0 else step, binade + self.lsb)
 
-    def split(self, x: Fraction) -> tuple[int, Fraction]:
+    def split(self, x: Fraction, *, nearest: bool = False) -> tuple[int, Fraction]:
         """Return the ordinal of x's neighbour toward zero, and the fraction in [0, 1) of the way to the outward one."""
+        del nearest  # is by distance on a grid
         magnitude = abs(x)
         binades = max(_log2(magnitude) - self.emin, 0) if magnitude and not self.even else 0
         over, under = magnitude.as_integer_ratio()
@@ -453,6 +457,8 @@ class Table(Format):
     #: Where the line would go on above the largest and below the smallest value; `None`: nowhere.
     above: float | None = None
     below: float | None = None
+    #: Between each two values, in ascending order, where a rounding to nearest turns; empty: in the middle.
+    thresholds: tuple[float, ...] = ()
 
     @property
     def line(self) -> tuple[float, ...]:
@@ -472,11 +478,19 @@ class Table(Format):
             raise InputError(f"{self.name} has no value of ordinal {ordinal}; it has {-self.bottom} .. {self.top}")
         return Fraction(self.points[at])
 
+    def threshold(self, lower: int) -> Fraction:
+        """Return where a rounding to nearest turns between the value that the ordinal `lower` numbers and the next."""
+        at = lower + self.bottom
+        if self.thresholds and 0 <= at < len(self.thresholds):
+            return Fraction(self.thresholds[at])
+        return (self.value(lower) + self.value(lower + 1)) / 2
+
     @gradual_underflow
-    def split(self, x: Fraction) -> tuple[int, Fraction]:
+    def split(self, x: Fraction, *, nearest: bool = False) -> tuple[int, Fraction]:
         """Return the ordinal of x's neighbour toward zero, and the fraction in [0, 1) of the way to the outward one.
 
-        Beyond the line it is the first ordinal that no value has, and the fraction 0.
+        Beyond the line it is the first ordinal that no value has, and the fraction 0. With `nearest`, the way to the threshold
+        between two values is one half of it, and that from there on the other, each by distance.
         """
         line, first = self.line, -self.bottom - (self.below is not None)
         at: float | Fraction = x
@@ -490,7 +504,12 @@ class Table(Format):
         if inner == outer:
             return first + inner, Fraction(0)
         start, end = Fraction(line[inner]), Fraction(line[outer])
-        return first + inner, (x - start) / (end - start)
+        if not nearest or not self.thresholds:
+            return first + inner, (x - start) / (end - start)
+        turn = self.threshold(first + lower)
+        if abs(x - start) <= abs(turn - start):
+            return first + inner, (x - start) / (turn - start) / 2
+        return first + inner, 1 - (end - x) / (end - turn) / 2
 
     def code(self, ordinal: int, *, negative_zero: bool = False) -> int:
         """Return the code of the finite value that `ordinal` numbers."""

@@ -101,13 +101,16 @@ def ends(fmt: Format, saturation: Saturation, mode: Mode, *, nan: Nans = "canoni
     """
     clamped, unbounded = (fmt.max, fmt.min), (math.inf, -math.inf)
     positive, negative = math.nan, math.copysign(math.nan, -1 if fmt.has_neg_zero else 1)
+    nowhere = (positive, positive if nan == "canonical" else negative)
     match saturation:
         case Saturation.OvfNaN:
-            over = infinite = (positive, positive if nan == "canonical" else negative)
+            over = infinite = nowhere
         case Saturation.SatNone:  # without infinity it is p3109-4.0's; of unsigned formats the lower end follows
             over = infinite = unbounded if fmt.has_inf else (clamped[0], clamped[1] if fmt.signed else -math.inf)
         case Saturation.SatPropagate:
             over, infinite = clamped, unbounded
+        case Saturation.InfNaN:
+            over, infinite = clamped, nowhere
         case _:
             over = infinite = clamped
     if not fmt.signed:  # the lower end of the range is no mirror of the upper one

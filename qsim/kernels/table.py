@@ -10,7 +10,8 @@ hi for x < 0), of which the part below the unit fills one word and the rest is d
 The remainder, and what was dropped, say whether f is exact. Everything is in 64-bit words; float32 is widened before.
 
 A deterministic mode need not divide each time. In the order of the numbers its result is a step function of the pattern;
-`steps` finds where each step begins, by bisection with this kernel, and an array is then a search among them.
+`steps` finds where each step begins, by bisection with this kernel, and an array is then a search among them. Where a format
+has thresholds, a rounding to nearest is one of the two directed modes on either side of each.
 """
 
 from __future__ import annotations
@@ -310,13 +311,21 @@ def steps(fmt: Format, saturation: Saturation, mode: Mode, *, nan: Nans = "canon
 
     Between two points, or a point and a zero, there are two results at most, and none comes back once it is left.
     """
-    p, t = line(fmt, saturation, mode, nan=nan), addends(mode, FLOAT64.dtype)
+    p = line(fmt, saturation, mode, nan=nan)
+
+    def rounded(patterns: Any, by: Mode) -> Any:
+        values = np.empty_like(patterns)
+        round_by_addends(patterns, values, addends(by, FLOAT64.dtype), p)
+        return values
 
     def at(places: Any) -> Any:
         patterns = np.where(places >= SIGN, places ^ SIGN, ~places)
-        rounded = np.empty_like(patterns)
-        round_by_addends(patterns, rounded, t, p)
-        return rounded
+        found = rounded(patterns, mode)
+        if isinstance(fmt, Table) and fmt.thresholds and mode.nearest:
+            between, up = _sides(fmt, mode, patterns.view(np.float64))
+            chosen = np.where(up, rounded(patterns, Mode.RUP), rounded(patterns, Mode.RDN))
+            found = np.where(between, chosen, found)
+        return found
 
     inf, zero = int(p.inf), 1 << 63  # the places of numbers: pattern + 2^63, or less than it by pattern + 1
     special = [0, zero - 1 - inf, zero - inf, zero - 1, zero, zero + 1, zero + inf, zero + inf + 1]
@@ -334,6 +343,29 @@ def steps(fmt: Format, saturation: Saturation, mode: Mode, *, nan: Nans = "canon
     value = at(starts)
     some = np.append(True, value[1:] != value[:-1])
     return Steps(starts[some], value[some])
+
+
+@np.errstate(invalid="ignore")  # of signalling NaNs
+def _sides(fmt: Table, mode: Mode, x: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which of `x` lie between two values, and which of these go to the greater one, by thresholds."""
+    turns = _turns(fmt, mode)
+    interval = np.searchsorted(np.array(fmt.points), x, "right") - 1
+    between = (interval >= 0) & (interval < turns.size)
+    return between, x >= turns[np.where(between, interval, 0)]
+
+
+@functools.lru_cache(maxsize=64)
+def _turns(fmt: Table, mode: Mode) -> NDArray[np.float64]:
+    """Return the least number between each two values that goes to the greater one, by a mode that rounds to nearest.
+
+    A tie goes away from zero iff the addend for the parity of the inner neighbour is at least half a word.
+    """
+    t, found = addends(mode, FLOAT64.dtype), []
+    for lower, turn in enumerate(fmt.thresholds, -fmt.bottom):
+        odd = fmt.is_odd(lower + (turn < 0))
+        away = ((t.odd_neg if odd else t.even_neg) if turn < 0 else (t.odd_pos if odd else t.even_pos)) >= SIGN
+        found.append(turn if away != (turn < 0) else math.nextafter(turn, math.inf))
+    return np.array(found)
 
 
 @functools.lru_cache(maxsize=64)

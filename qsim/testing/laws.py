@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim.errors import InputError
-from qsim.formats import Grid
+from qsim.formats import Grid, Table
 from qsim.rounding import LIMITED, Mode
 from qsim.testing.inputs import Inputs, exactly, make_inputs
 from qsim.testing.observe import Base, Flags, Indices, Seen, Task, ask, filled, turning_words
@@ -313,6 +313,8 @@ def _fractions(task: Task) -> tuple[Fraction, ...]:
 def _further(task: Task, fractions: tuple[Fraction, ...]) -> tuple[float, ...]:
     """Return the points at which results turn that are no such fractions of an interval."""
     fmt = task.fmt
+    if isinstance(fmt, Table):
+        return fmt.thresholds if task.mode.nearest else ()
     if task.ftz_out != "after" or not isinstance(fmt, Grid) or fmt.even:
         return ()
     below = fmt.below_normal

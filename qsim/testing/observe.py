@@ -221,7 +221,7 @@ class Seen:
             entering = float(base.entering[here])
             nu = Fraction(int(at.word[here]), 1 << 64)
             if at.more[here]:
-                nu = reference.locate(base.task.fmt, Fraction(entering), base.task.ftz_out)[2]
+                nu = reference.locate(base.task.fmt, Fraction(entering), base.task.mode, base.task.ftz_out)[2]
             yield [View(
                 case=case, x=entering, negative=negative, ordinal=ordinal,
                 nu=nu, odd=bool(at.odd[here]),

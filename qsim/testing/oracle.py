@@ -198,18 +198,21 @@ def tiny(fmt: Format, x: Floats, flush: Flush | Literal[False]) -> NDArray[np.bo
     return np.asarray((np.abs(x) > 0) & (np.abs(x) < least))
 
 
-def _above(fmt: Format, x: Floats, at: Places) -> Places:
-    """Return the places of numbers as a rounding has them whose exponent has no lower end.
+def _decided(fmt: Format, x: Floats, at: Places, mode: Mode, flush: Flush | Literal[False]) -> Places:
+    """Return the places of numbers as the mode has them, which may not measure its fractions on the format's own line.
 
-    Only next to the smallest normal number they are others than on the format's own line.
+    Rounded to nearest, a list may turn elsewhere than in the middle; and what is flushed after it is rounded has all its bits
+    next to the smallest normal number.
     """
-    assert isinstance(fmt, Grid)  # floats alone
-    below, normal = fmt.below_normal, fmt.value(fmt.first_normal)
+    if isinstance(fmt, Table) and fmt.thresholds and mode.nearest:
+        these = (x > fmt.points[0]) & (x < fmt.points[-1]) & ((at.word > 0) | at.more)
+    elif flush == "after" and isinstance(fmt, Grid) and not fmt.even:
+        these = (np.abs(at.ordinal) == fmt.first_normal - 1) & np.isfinite(x) & (x != 0)
+    else:
+        return at
     word, more, odd = at.word.copy(), at.more.copy(), at.odd.copy()
-    last = (np.abs(at.ordinal) == fmt.first_normal - 1) & np.isfinite(x)
-    odd[last] = not fmt.is_odd(fmt.first_normal)
-    for i in np.flatnonzero(last).tolist():
-        nu = max((abs(Fraction(x[i].item())) - below) / (normal - below), Fraction(0))
+    for i in np.flatnonzero(these).tolist():
+        _, odd[i], nu = reference.locate(fmt, Fraction(x[i].item()), mode, flush)
         word[i], left = divmod(nu.numerator << 64, nu.denominator)
         more[i] = left > 0
     return at._replace(word=word, more=more, odd=odd)
@@ -327,14 +330,14 @@ def expect(
 
     `nan` "any" gives the canonical one. A NaN that the format refuses gives the code -1.
     """
-    at = _above(fmt, x, at) if ftz_out == "after" and isinstance(fmt, Grid) and not fmt.even else at
+    at = _decided(fmt, x, at, mode, ftz_out)
     sign = "canonical" if nan == "any" else nan
     inner = _codes(fmt, mode, rule, sign, at, 0, ftz_out=ftz_out)
     outer = _codes(fmt, mode, rule, sign, at, 1, ftz_out=ftz_out)
     if mode.stochastic:
         deep = mode in (Mode.SRB, Mode.SRC) and wide(n)
         finite = np.where(np.isfinite(x), x, 0.0).tolist() if deep else []
-        nus = [reference.locate(fmt, Fraction(v), ftz_out)[2] for v in finite] if deep else None
+        nus = [reference.locate(fmt, Fraction(v), mode, ftz_out)[2] for v in finite] if deep else None
         first_word = _first_word(mode, n, at, nus)
     else:
         first_word = 1 - _away(mode, eps, at).astype(np.int64)
