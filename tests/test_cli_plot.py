@@ -127,6 +127,16 @@ def test_every_kind_of_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert [row["finite_values"] for row in drawn] == [16, 255, 2, 3, 255, 255, 256, 256, 254, 3, 3]
 
 
+def test_two_formats_of_one_name_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file's format that is called like another is drawn under the name that was typed for it."""
+    own = f"{tmp_path}/mine.toml#e4m2"
+    text = '[[format]]\nname = "e4m2"\nkind = "table"\nvalues = [0.0, 1.0]\nsource = "a test"\n'
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    assert main(["plot", "E4M2", own, "e4m2fn", own, "-o", str(tmp_path / "a.svg"), "--json"]) == 0
+    drawn = json.loads(capsys.readouterr().out)["formats"]
+    assert [row["name"] for row in drawn] == ["e4m2", own, "e4m2fn", own]
+
+
 # --- What it refuses -------------------------------------------------------------------------------------------------
 
 

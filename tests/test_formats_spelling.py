@@ -13,7 +13,7 @@ from alike import same_values
 from strategies import BIASED, CATALOGUE, FIXED, P3109, PARAMETRIC, UNSIGNED, WIDE_P3109
 
 from qsim.errors import InputError
-from qsim.formats import fixed_format, get_format, integer_format, table_format
+from qsim.formats import catalogue, fixed_format, get_format, integer_format, short_name, table_format
 
 # --- Spellings -------------------------------------------------------------------------------------------------------
 
@@ -107,9 +107,7 @@ def test_fixed_point(spelling: str, bits: int, low: float, high: float, step: fl
         ("Q16.16", "32 at most"),
         ("UQ16.17", "32 at most"),
         ("Q-1.8", "`qsim formats` lists the names and spellings"),
-        ("q3.4", "did you mean"),
         ("Q3", "`qsim formats` lists the names and spellings"),
-        ("E4M3", "e4m3"),
         ("bfloat", "bfloat16"),
         ("e4m3fnx", "e4m3fn"),
         ("Binary8p4s", "Binary8p4s"),
@@ -132,6 +130,58 @@ def test_spellings_that_cannot_exist(spelling: str, fragment: str) -> None:
         assert get_format(suggested)
     assert repr(spelling)[1:-1] in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("E4M3", "float8_e4m3fn"), ("E4M2", "e4m2"), ("E4M2FN", "e4m2fn"), ("INT4", "int4"), ("BF16", "bfloat16"),
+        ("FP16", "float16"), ("binary8P4SE", "Binary8p4se"), ("q3.4", "Q3.4"), ("uq0.8", "UQ0.8"), ("NF4", "nf4"),
+        ("Float8_E4M3", "float8_e4m3"), ("UE8M0", "float8_e8m0fnu"), ("BINARY", "binary"), ("Binary16", "float16"),
+        ("E4M3B11FNUZ", "float8_e4m3b11fnuz"), ("E3M2B5FNU", "e3m2b5fnu"), ("TF32", "tf32"), ("Posit8", "posit8"),
+    ],
+)  # fmt: skip
+def test_upper_and_lower_case_are_one(spelling: str, name: str) -> None:
+    """A name in other letters is the format of that name, under its own."""
+    assert get_format(spelling) == get_format(name)
+    assert get_format(spelling).name == name
+
+
+def test_no_two_names_differ_in_case_alone() -> None:
+    """Every name and alias of the catalogue is found in upper and in lower case, for no two are one then."""
+    for fmt in catalogue().values():
+        for name in (fmt.name, *fmt.aliases):
+            assert get_format(name.upper()) is get_format(name.lower()) is fmt
+
+
+def test_letters_that_only_fold_are_no_names() -> None:
+    """What becomes a name by Unicode's rules for case alone is none: the sign of the kelvin, a long s."""
+    for spelling in ("bfloat16\u212a", "po\u017fit8", "\uff25\uff14\uff2d\uff13"):
+        with pytest.raises(InputError, match="no format is called"):
+            get_format(spelling)
+
+
+def test_short_names() -> None:
+    """The short name of a format is found again, is no longer than its name, and belongs to no other."""
+    found = {short_name(fmt.name): fmt for fmt in catalogue().values()}
+    assert len(found) == len(catalogue())
+    for short, fmt in found.items():
+        assert get_format(short) is fmt
+        assert len(short) <= len(fmt.name)
+    names = [
+        "e4m2",
+        "e4m2fn",
+        "float8_e4m3",
+        "float8_e4m3fn",
+        "float8_e4m3fnuz",
+        "Q3.4",
+        "E5M2",
+        "bfloat16",
+        "own.toml#x",
+    ]
+    assert [short_name(name) for name in names] == [
+        "e4m2", "e4m2fn", "float8_e4m3", "e4m3", "e4m3fnuz", "Q3.4", "e5m2", "bf16", "own.toml#x",
+    ]  # fmt: skip
 
 
 def test_only_names_are_names() -> None:

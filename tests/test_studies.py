@@ -15,13 +15,13 @@ import pytest
 import qsim.report
 from qsim.errors import InputError
 from qsim.folders import folder
-from qsim.formats import get_format
+from qsim.formats import get_format, short_name
 from qsim.rounding import Mode
 from qsim.studies import available, find
 from qsim.studies.executors import Here, Processes
 from qsim.studies.gradient_variance import pages, reads
 from qsim.studies.gradient_variance.cell import Cell, compute, estimate
-from qsim.studies.gradient_variance.claims import decide
+from qsim.studies.gradient_variance.claims import decide, label_of
 from qsim.studies.gradient_variance.plan import plan
 from qsim.studies.gradient_variance.point import ModelSpec, point
 from qsim.studies.result import Result
@@ -51,6 +51,24 @@ def test_the_committed_report_is_what_its_result_renders_to(committed, pinned_ma
     assert found - {"cells.sqlite", "provenance.json"} == {*rendered, "study.toml"}
     for name, content in rendered.items():
         assert (RENDERED / name).read_bytes() == content, name
+
+
+def test_labels_of_formats_can_be_typed(committed):
+    """Each format of the cells has one label on the page, no two have the same, and `get_format` takes it."""
+    spelled = {record["format"] for record in committed.cells}
+    labels = {short_name(name): get_format(name) for name in spelled}
+    assert len(labels) == len(spelled)
+    assert all(get_format(label) is fmt for label, fmt in labels.items())
+    drawn = {name for figure in committed.figures for panel in figure.panels for name in panel.categories}
+    assert {word for name in drawn for word in name.split() if word != "<1"} <= set(labels)
+    for table in committed.tables:
+        for row in table.rows:
+            first = str(row[0]).split()[0]
+            assert first in labels or not any(first.lower() in (name, get_format(name).name) for name in spelled), row
+    records = [
+        dict(next(iter(committed.cells)), format=name) for name in ("e4m2", "e4m2fn", "float8_e4m3", "e4m3", "e4m3fnuz")
+    ]
+    assert len({label_of(record) for record in records}) == len(records)
 
 
 def test_the_committed_result_is_of_this_study(committed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -56,6 +57,12 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{len(formats)} formats are too many for one number line; give at most {MOST_ROWS}")
     window = checked(args.range, args.scale)
     rows = [row_of(fmt) for fmt in formats]
+    called = {fmt: fmt.name for fmt in formats}
+    for at, (fmt, asked) in enumerate(zip(formats, args.format, strict=True)):
+        if (
+            ".toml" in asked and list(called.values()).count(fmt.name) > 1
+        ):  # two files may each have a format of one name
+            rows[at] = dataclasses.replace(rows[at], name=asked)
     counts = [len(numberline.shown(row, args.scale, window)) for row in rows]
     for row, count in zip(rows, counts, strict=True):
         if count > MOST_TICKS:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qsim import theory
-from qsim.formats import get_format
+from qsim.formats import get_format, short_name
 from qsim.measure import Estimate, Family, Interval, floor_fit, judge, log_slope, pool, quotient
 from qsim.rounding import Mode
 from qsim.studies.gradient_variance.cell import ALL, LAST, estimate, variance_of
@@ -223,7 +223,7 @@ def pairs(records: Sequence[Record], margin: Mapping[str, Any]) -> Iterator[tupl
     for arm, more, fewer in margin["pairs"]:
         groups = [series(records, arm=arm, format=name, points=compared(arm), mode="SR") for name in (fewer, more)]
         if all(groups):
-            yield f"{more} to {fewer} ({arm})", groups[0], groups[1]
+            yield f"{short_name(more)} to {short_name(fewer)} ({arm})", groups[0], groups[1]
 
 
 def absmax_slope(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
@@ -237,7 +237,8 @@ def absmax_slope(records: Sequence[Record], _: Point, margin: Mapping[str, Any])
 def label_of(record: Record) -> str:
     """Return the words that tell a record from others."""
     fault = f", {record['fault']}" if record["fault"] else ""
-    return f"{record['format']} {record['mode']}, {record['points']}, b = {record['batch']} ({record['arm']}{fault})"
+    rounding = f"{short_name(record['format'])} {record['mode']}"
+    return f"{rounding}, {record['points']}, b = {record['batch']} ({record['arm']}{fault})"
 
 
 STATEMENTS: Mapping[str, Statement] = {

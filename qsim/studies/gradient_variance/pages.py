@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from qsim import theory
-from qsim.formats import get_format
+from qsim.formats import get_format, short_name
 from qsim.measure import Estimate, Family, Interval, quotient
 from qsim.rounding import Mode
 from qsim.studies.gradient_variance.cell import ALL, LAST, estimate
@@ -99,11 +99,6 @@ def result(
     )
 
 
-def short(name: str) -> str:
-    """Return the name of a format as papers write it: E4M3, INT8, BF16."""
-    return name.removeprefix("float8_").removesuffix("fn").replace("bfloat", "BF").upper()
-
-
 def _answer(records: Sequence[Record], at: Point, plan: Plan, claims: Sequence[Claim]) -> str:
     """Answer the question in a few sentences made of the numbers."""
     held = {c.id: c.outcome is Outcome.HELD for c in claims}
@@ -128,7 +123,7 @@ def _answer(records: Sequence[Record], at: Point, plan: Plan, claims: Sequence[C
         )
         sentences.append(
             "A stochastically rounded backward pass is unbiased; rounding the same tensors to nearest is not: its bias "
-            f"reaches {100 * math.sqrt(max(0.0, worst[0])):.2g} % of the gradient ({short(worst[1])})."
+            f"reaches {100 * math.sqrt(max(0.0, worst[0])):.2g} % of the gradient ({short_name(worst[1])})."
         )
     if held.get("bit-cost"):
         sigma2 = at.sampling_variance(at.model.layers[-1])
@@ -160,7 +155,7 @@ def _setup(plan: Plan, at: Point, records: Sequence[Record]) -> tuple[tuple[str,
             f"{name}: largest {fmt.max:.6g}, smallest {fmt.smallest_subnormal:.4g}, NaN becomes {fmt.nan_to}, "
             f"{q.saturation}; frozen scale of the last layer's errors {q.scale}"
         )
-        formats.append((f"format {short(name)}", words))
+        formats.append((f"format {short_name(name)}", words))
     reached = (
         f"after {model.train_steps} steps of SGD, batch {model.train_batch}, rate {model.learning_rate}, seed {model.seed}: "
         f"loss {at.loss:.4f}, accuracy {at.accuracy:.1%}"
@@ -187,7 +182,7 @@ def _setup(plan: Plan, at: Point, records: Sequence[Record]) -> tuple[tuple[str,
 
 def _silent(records: Sequence[Record]) -> Iterable[tuple[str, str]]:
     """Yield what is said of formats to which a rounding changes nothing."""
-    names = dict.fromkeys(short(r["format"]) for r in records if not noisy(r))
+    names = dict.fromkeys(short_name(r["format"]) for r in records if not noisy(r))
     if names:
         yield (
             "no noise",
@@ -242,12 +237,12 @@ def _overview(records: Sequence[Record], at: Point, family: Family) -> Figure:
     sampling = line("sampling noise sigma²/b, no rounding", "sampling", batches, [sigma2 / b for b in batches])
     return Figure(
         id="overview",
-        title=f"Where the noise comes from, and whether a batch averages it away ({short(shown)})",
-        caption=f"Left: variance of the gradient over roundings, given the batch, for stochastic rounding to {short(shown)} at "
+        title=f"Where the noise comes from, and whether a batch averages it away ({shown})",
+        caption=f"Left: variance of the gradient over roundings, given the batch, for stochastic rounding to {shown} at "
         "one quantization point at a time; points parallel to the line average away as 1/b, level ones never do. "
         "Right: the bias of the backward pass, all batch sizes together; stochastic rounding is shown by the upper end of "
         "its interval, which only more draws would lower.",
-        alt=f"Log-log plot of gradient variance against batch size, one curve a quantization point of {short(shown)}: "
+        alt=f"Log-log plot of gradient variance against batch size, one curve a quantization point of {shown}: "
         "backward activations and errors fall as one over b, weights level off. Beside it the bias by format: rounding to "
         "nearest up to tens of percent, stochastic rounding below a percent.",
         panels=(
@@ -264,7 +259,7 @@ def _variance(records: Sequence[Record], family: Family) -> Figure:
     for points, title in titles.items():
         curves: list[Series] = []
         for _, group in families(records, (points,), arm="inputs" if points == "bwd_act" else "last layer", mode="SR"):
-            name = short(group[0]["format"])
+            name = short_name(group[0]["format"])
             curves.append(curve(name, name, group, f"{ALL}.variance", family))
             curves.append(line(name, name, [r["batch"] for r in group], [r[f"{ALL}.theory"] for r in group]))
         panels.append(
@@ -292,7 +287,7 @@ def _weights(records: Sequence[Record], at: Point, family: Family) -> Figure:
     ):
         curves: list[Series] = []
         for _, group in families(records, (points,), arm="forward" if points == "fwd_weight" else "weights", mode="SR"):
-            name = short(group[0]["format"])
+            name = short_name(group[0]["format"])
             curves.append(curve(name, name, group, f"{part}.variance", family))
             if f"{part}.theory" in group[0]:
                 curves.append(line(name, name, [r["batch"] for r in group], [r[f"{part}.theory"] for r in group]))
@@ -330,7 +325,7 @@ def _bias_panel(title: str, point: str, records: Sequence[Record], at: Point, fa
         )
     return Panel(
         title=title, xlabel="format", ylabel="|bias| in % of |g|", xscale="linear", yscale="log10",
-        series=tuple(curves), categories=tuple(short(name) for name in names),
+        series=tuple(curves), categories=tuple(short_name(name) for name in names),
     )  # fmt: skip
 
 
@@ -387,15 +382,15 @@ def _bits(records: Sequence[Record], at: Point, plan: Plan, family: Family) -> F
 
 def _pair(fewer: Sequence[Record], more: Sequence[Record]) -> str:
     mark = "<1\n" if fewer[0]["arm"] == "underflow" else ""
-    return f"{short(more[0]['format'])}\n{short(fewer[0]['format'])}\n{mark}".strip()
+    return f"{short_name(more[0]['format'])}\n{short_name(fewer[0]['format'])}\n{mark}".strip()
 
 
 def _absmax(records: Sequence[Record], family: Family) -> Figure:
     curves: list[Series] = []
     for arm, words in (("last layer", "frozen scale"), ("abs-max", "abs-max scale")):
         for _, group in families(records, (BOTH,), arm=arm, mode="SR"):
-            name = short(group[0]["format"])
-            if name not in ("INT8", "INT4"):
+            name = short_name(group[0]["format"])
+            if name not in ("int8", "int4"):
                 continue
             label = f"{name}, {words}"
             curves.append(curve(label, label, group, f"{ALL}.variance", family))
@@ -456,7 +451,7 @@ def _bias_table(records: Sequence[Record], at: Point, family: Family) -> Table:
         if group[0]["arm"] in ("forward", "backward", "weights", "inputs", "last layer", "nearest"):
             i = family.interval(bias(group, at))
             ends = [100 * math.sqrt(max(0.0, end)) for end in (i.value, i.low, i.high)]
-            rows.append((short(group[0]["format"]), group[0]["mode"], label.split(", ", 1)[1], *ends))
+            rows.append((short_name(group[0]["format"]), group[0]["mode"], label.split(", ", 1)[1], *ends))
     return Table(
         id="bias",
         title="Bias of the gradient, in percent of its norm",
@@ -482,7 +477,7 @@ def _noise_table(records: Sequence[Record], at: Point, family: Family) -> Table:
                 i = family.interval(estimate(r, f"{ALL}.variance")).scaled(1 / norm)
                 within = i.value, i.half_width
             rows.append(
-                (short(r["format"]), r["mode"], r["points"], r["batch"], *within, between.value, between.half_width)
+                (short_name(r["format"]), r["mode"], r["points"], r["batch"], *within, between.value, between.half_width)
             )  # fmt: skip
     return Table(
         id="noise", title="Variance over draws and over batches, relative to |g|²",
