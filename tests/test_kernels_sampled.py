@@ -28,7 +28,7 @@ from qsim.rounding import NANS, Mode, saturations
 def tables(draw: st.DrawFn) -> Table:
     """Return a table of any values: integers of up to 53 bits times powers of two, of any sizes and in any order.
 
-    With codes of their own, a NaN, and points beyond the ends, or without.
+    With codes of their own, a NaN, points beyond the ends, and thresholds anywhere between the values, or without.
     """
     least = draw(st.integers(-1074, 900))
     spread = draw(st.sampled_from([0, 3, 9, 40]))
@@ -42,6 +42,11 @@ def tables(draw: st.DrawFn) -> Table:
             values.remove(end)
     if 0 not in values:
         fields["zero_to"] = draw(st.sampled_from(["min", "max"]))
+    if draw(st.booleans()):
+        share = st.sampled_from([0.0, 2.0**-40, 0.25, 1 / 3, 0.5, 0.75, 1.0])
+        fields["thresholds"] = [
+            min(max(low + draw(share) * (high - low), low), high) for low, high in itertools.pairwise(sorted(values))
+        ]
     if draw(st.booleans()):
         values.append(math.nan)
     numbers = draw(st.lists(st.integers(0, 31), min_size=len(values), max_size=len(values), unique=True))
@@ -58,6 +63,8 @@ def near_table(fmt: Table, draw: st.DrawFn) -> list[float]:
         )
         middle = float(Fraction(low) + (Fraction(high) - Fraction(low)) * part)
         found += [low, middle, math.nextafter(middle, high), math.nextafter(low, high)]
+    for turn in fmt.thresholds:
+        found += [turn, math.nextafter(turn, math.inf), math.nextafter(turn, -math.inf)]
     return [*found, line[-1], math.nextafter(line[0], -math.inf), math.nextafter(line[-1], math.inf)]
 
 

@@ -388,7 +388,7 @@ def test_the_formats() -> None:
     others = [fmt for fmt in catalogue().values() if fmt.bits <= 16 and fmt not in NAMED and "P3109" not in fmt.source]
     assert others == WIDE
     assert set(map(str, others)) == {
-        "dlfloat16", "cfloat8_1_4_3_half", "float8_e8m0fnu", "binary", "nf4", "log4_sqrt2", "posit8",
+        "dlfloat16", "cfloat8_1_4_3_half", "float8_e8m0fnu", "binary", "nf4", "nf4_bitsandbytes", "log4_sqrt2", "posit8",
     }  # fmt: skip
     assert not [fmt for fmt in others if FLOAT32.holds(fmt)]
     assert len(NAMED) == len({fmt.name for fmt in NAMED}) > 50
