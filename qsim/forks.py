@@ -21,8 +21,8 @@ TORN = (
     "before the fork, or start processes by 'spawn'"
 )
 
-counting = threading.Lock()
-"""Held while a block is counted, and by a fork."""
+counting = threading.RLock()
+"""Held while a block is counted, and by a fork, which a signal handler may make while its thread counts."""
 busy: dict[int, int] = {}
 """How many blocks each thread is in."""
 torn = False

@@ -59,6 +59,15 @@ PROGRAMS = {
     "a thread compiles": ("beside(check); check()", "7"),
     "and what is needed is there": ("check(); beside(check)", "0"),
     "this thread compiles": ("with forks.undivided(): fork(check)", "0"),
+    "a signal handler forks": (
+        """
+signal.signal(signal.SIGUSR1, lambda *_: fork(check))
+with forks.counting:
+    signal.raise_signal(signal.SIGUSR1)
+beside(check)
+""",
+        "0 7",
+    ),
     "in a child of a child": ("beside(lambda: fork(check))", "7 0"),
     "a first call": (
         """
