@@ -431,6 +431,6 @@ def _narrowed(y: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
 def _narrowing(dtype: np.dtype[Any]) -> tuple[Any, NDArray[Any]]:
     """Return the loop that rounds float64 to codes of a type of 16 bits, and its words."""
     wide = np.dtype(np.float64)
-    p = parameters(number_format(dtype), Saturation.SatNone, wide, signed_nan=True, codes=True)
+    p = parameters(number_format(dtype), Saturation.SatNone, wide, nan="signed", codes=True)
     t = addends(Mode.RNE, wide)
     return cpu.by_addends(p, t, codes=True), cpu.words_of(p, t)
