@@ -15,6 +15,7 @@ from typing import Any, Literal, Self, cast, get_args
 from qsim.errors import InputError, enumerate_names, integer, nearest, shown
 from qsim.formats import Format, get_format
 from qsim.formats.format import Nans
+from qsim.models import get_model
 from qsim.underflow import gradual_underflow
 
 __all__ = [
@@ -399,6 +400,20 @@ class Quantizer:
             return spelling
         name, mode = split_spelling(str(spelling))
         return cls(name, **(mode_fields(mode) if mode else {}))
+
+    @classmethod
+    def preset(cls, name: str) -> Self:
+        """Return the quantizer that rounds as a converter of another package: "torch-2.13/float8_e4m3fn".
+
+        `qsim models` lists them, and the inputs that some of them treat otherwise all the same.
+        """
+        model = get_model(name)
+        return cls(
+            model.format,
+            model.mode,
+            saturation=model.saturation,
+            nan="signed" if model.nan == "signed" else "canonical",
+        )
 
     @gradual_underflow
     def __str__(self) -> str:

@@ -38,6 +38,7 @@ def _pinned_matplotlib() -> str:
 
 NO_DATA = "QSIM_DATA is unset or empty"
 NO_AVX2 = "the instructions that are looked for are those of AVX2"
+NO_MXCSR = "the flags that are set are those of an x86 processor"
 NO_BROWSER = "no Chromium with its driver is installed"
 NO_TORCH = "PyTorch is not installed"
 OTHER_MATPLOTLIB = f"needs matplotlib {_pinned_matplotlib()}"
@@ -47,6 +48,7 @@ OTHER_MATPLOTLIB = f"needs matplotlib {_pinned_matplotlib()}"
 EXPECTED_SKIPS: dict[str, Callable[[], bool]] = {
     NO_DATA: lambda: not os.environ.get("QSIM_DATA"),
     NO_AVX2: lambda: platform.machine() not in {"x86_64", "AMD64"},
+    NO_MXCSR: lambda: platform.machine() not in {"x86_64", "AMD64"},
     NO_BROWSER: lambda: not (shutil.which("chromium") and shutil.which("chromedriver")),
     NO_TORCH: lambda: importlib.util.find_spec("torch") is None,
     OTHER_MATPLOTLIB: lambda: os.environ.get("QSIM_OLDEST") == "1",

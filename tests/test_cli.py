@@ -21,7 +21,7 @@ from qsim.cli import formats, main, show
     [
         (("shwo", "e4m3"), "no command is called 'shwo'; did you mean show?"),
         (("format",), "did you mean formats"),
-        (("zzz",), "did you mean formats, plot, prove, quantize, report or show?"),
+        (("zzz",), "did you mean formats, models, plot, prove, quantize or report?"),
         (("show",), "FORMAT; `qsim show --help` shows how"),
         (("show", "e4m3", "--jsn"), "qsim show does not take '--jsn'; did you mean --json?"),
         (("show", "e4m3", "--js"), "did you mean --json?"),
@@ -48,7 +48,7 @@ def test_no_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "show one format" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["formats", "show", "plot", "quantize", "prove", "report"])
+@pytest.mark.parametrize("command", ["formats", "show", "plot", "models", "quantize", "prove", "report"])
 def test_every_command_takes_json(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every command has help, and takes --json."""
     with pytest.raises(SystemExit) as caught:
@@ -130,6 +130,8 @@ LOADED = f"print(*sorted(set({HEAVY}) & set(sys.modules)), file=sys.stderr)"
         ("show posit8", ""),
         ("show int8 --json", ""),
         ("show Binary8p4se", ""),
+        ("models", ""),
+        ("models torch-2.13/float8_e4m3fn", ""),
         ("report", ""),
         ("shwo e4m3", ""),
         ("show e4m4m", ""),

@@ -41,7 +41,7 @@ def test_a_stranger_is_not_taken(package: Path) -> None:
         folders.folder("reports")
 
 
-@pytest.mark.parametrize("name", ["formats", "proofs", "reports"])
+@pytest.mark.parametrize("name", ["formats", "models", "proofs", "reports"])
 def test_every_folder_is_there(name: str) -> None:
     """Each of the three folders is found from where these tests run, and holds something."""
     assert any(folders.folder(name).iterdir())

@@ -96,7 +96,9 @@ def test_the_package_is_complete(site: Path) -> None:
     assert any(name.startswith("report/templates/") and name.endswith(".jinja") for name in held)
 
 
-@pytest.mark.parametrize(("name", "pattern"), [("formats", "*.toml"), ("proofs", "*.py"), ("reports", "*/study.toml")])
+@pytest.mark.parametrize(
+    ("name", "pattern"), [("formats", "*.toml"), ("models", "*.toml"), ("proofs", "*.py"), ("reports", "*/study.toml")]
+)
 def test_bundled_folders_are_complete(site: Path, name: str, pattern: str) -> None:
     """A bundled folder holds the files of the checkout's that a user needs, byte for byte, and no others."""
     bundled = site / "qsim" / "_bundle" / name
@@ -137,7 +139,18 @@ def test_sdist_is_complete(dist: Path) -> None:
     with tarfile.open(sdist) as archive:
         held = {name.split("/", 1)[1] for name in archive.getnames()}
     top = {name.split("/", 1)[0] for name in held}
-    needed = {"qsim", "formats", "proofs", "reports", "tests", "tox.ini", "pyproject.toml", "README.md", "LICENSE"}
+    needed = {
+        "qsim",
+        "formats",
+        "models",
+        "proofs",
+        "reports",
+        "tests",
+        "tox.ini",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+    }
     listed = {entry.strip("/") for entry in PYPROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]}
     assert needed <= top
     assert top <= listed | {"pyproject.toml", "PKG-INFO", ".gitignore"}

@@ -16,7 +16,7 @@ from fractions import Fraction
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
-from conftest import NO_AVX2
+from conftest import NO_MXCSR
 from covered import covers
 from enumeration import codes, exactly, goes_away, place, sixteen_bits
 from strategies import FLOAT32, FLOAT64, both_kinds
@@ -72,7 +72,7 @@ OPERATIONS = {"cast": ("double", "fptrunc double %a to float"), "product": ("flo
 def compiled(operation: str) -> Callable[..., None]:
     """Return the loop of one operation, compiled."""
     if platform.machine() not in {"x86_64", "AMD64"}:
-        pytest.skip(NO_AVX2)
+        pytest.skip(NO_MXCSR)
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     kind, text = OPERATIONS[operation]

@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "formats": "list the number formats",
     "show": "show one format, and its values",
     "plot": "draw the values of formats on a number line",
+    "models": "list the converters of other packages",
     "quantize": "round the numbers of a file",
     "prove": "check the theorems",
     "report": "run a study and write its report",
