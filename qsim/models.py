@@ -25,7 +25,7 @@ STATUSES: Mapping[str, str] = {
     "run": "the package was run once: all float16 and all bfloat16 numbers, and 400,000 float32",
 }
 
-INPUTS = ("nan", "infinity", "finite", "float64")
+INPUTS = ("nan", "infinity", "subnormal", "finite", "float64")
 """The inputs of which an entry may say that they become something else."""
 
 
@@ -38,9 +38,10 @@ class Model:
     format: str
     mode: str
     saturation: str
-    #: "canonical", or "signed" where a NaN keeps its sign.
-    nan: str = "canonical"
-    #: What the package makes of some inputs instead, by kind of input: "nan", "infinity", "finite", "float64".
+    #: Which NaN results have; "": that of the format.
+    nan: str = ""
+    #: What the package makes of some inputs instead, by kind of input: "nan", "infinity", "subnormal" (of float32), "finite"
+    #: (others), "float64".
     differs: Mapping[str, str] = field(default_factory=dict)
     status: str
     source: str

@@ -152,8 +152,7 @@ def saturations(fmt: Format) -> tuple[Saturation, ...]:
         rules = (Saturation.SatFinite, *own)
         if fmt.has_nan:
             rules += (Saturation.OvfNaN, Saturation.InfNaN)
-    first = fmt.saturation or ("InfNaN" if fmt.inf_to == "nan" else "")
-    return tuple(sorted(rules, key=lambda rule: rule.value != first)) if first else rules
+    return tuple(sorted(rules, key=lambda rule: rule.value != fmt.saturation)) if fmt.saturation else rules
 
 
 WITHOUT_INFINITY = {"SatNone": Saturation.OvfNaN, "SatPropagate": Saturation.SatFinite}
@@ -412,7 +411,7 @@ class Quantizer:
             model.format,
             model.mode,
             saturation=model.saturation,
-            nan="signed" if model.nan == "signed" else "canonical",
+            nan=parse_nan(model.nan or None, get_format(model.format)),
         )
 
     @gradual_underflow

@@ -172,7 +172,7 @@ def test_show_resolves_names(capsys: pytest.CaptureFixture[str]) -> None:
         ("Binary8p4ue@p3109-4.0", ["rounds above max, RTZ RDN RTO max max max", "rounds below 0 NaN 0 0"]),
         ("posit8", ["special values a NaN", "NaN 0x80; results have 0x80", "zero 0x00; there is no -0",
                     "rounding to nearest turns at thresholds, not in the middle; stochastic is linear", "infinity NaN max NaN",
-                    "bits 8, a code for each of a list of values", 'as data nan_to = "nan", inf_to = "nan"']),
+                    "bits 8, a code for each of a list of values", "in InfNaN (default) SatFinite OvfNaN"]),
         ("nf4_bitsandbytes", ["rounding to nearest turns at thresholds"]),
         ("nf4", ["rounding to nearest is by distance", "special values none", "zero 0x7; there is no -0",
                  "smallest positive 0.07958029955625534 = 10681087*2^-27"]),

@@ -281,7 +281,7 @@ def conversions(fmt: Format) -> str:
         for name, *cells in zip(next(iter(found.values())), *map(dict.values, found.values()), strict=True)
     ]
     lines = [table(["in", *rules], rows), ""]
-    usual = {"nan_to": "", "inf_to": "", "zero_to": "", "negative_to": "", "ties": "even", "nan": "canonical"}
+    usual = {"nan_to": "", "zero_to": "", "negative_to": "", "ties": "even", "nan": "canonical"}
     fields = [f'{key} = "{word}"' for key, unsaid in usual.items() if (word := getattr(fmt, key)) != unsaid]
     pairs = [("as data", ", ".join(fields))]
     if fmt.ties == "away":

@@ -99,7 +99,7 @@ def float_format(
     whole = 1 << man_bits
     cannot_hold = _cannot_hold(
         name, cannot_hold, nan=nan_code is not None, signed=signed, zero=zero,
-        neg_zero=signed and specials in ("ieee", "fn", "f"), default="max", infinity=inf_code is not None,
+        neg_zero=signed and specials in ("ieee", "fn", "f"), default="max",
     )  # fmt: skip
     return Grid(
         name=name, kind="float", bits=bits, exp_bits=exp_bits, man_bits=man_bits,
@@ -201,14 +201,15 @@ def table_format(
     below: float | None = None,
     thresholds: Sequence[float] = (),
     family: str = "",
+    saturation: str = "",
     **cannot_hold: Any,
 ) -> Table:
     """Return the format of any finite list of float64 values; value i has code i, or `codes[i]`; a NaN marks the NaN's code.
 
     `bits` is by default as many as the largest code needs. `above` and `below` say where the line would go on beyond the
     ends, for the rounding of what lies between; by default everything beyond an end is out of range. `thresholds` say where a
-    rounding to nearest turns between each two values, in ascending order; by default in the middle. `nan_to`, `inf_to`,
-    `negative_to` and `zero_to` are as in `Format`; the last must be given where 0 lies between two values and is none.
+    rounding to nearest turns between each two values, in ascending order; by default in the middle. `nan_to`, `negative_to`,
+    `zero_to` and `saturation` are as in `Format`; `zero_to` must be given where 0 lies between two values and is none.
     """
     codes = range(len(values)) if codes is None else codes
     if len(codes) != len(values) or len(set(codes)) != len(values):
@@ -248,7 +249,7 @@ def table_format(
         name=name, kind="table", bits=bits, top=len(points) - bottom - 1, bottom=bottom, points=points,
         codes=tuple(code for _, code in pairs), nan_code=nans[0] if nans else None, inf_code=None, has_zero=zero,
         has_neg_zero=False, above=above, below=below, thresholds=tuple(turn + 0.0 for turn in thresholds), source=source,
-        aliases=aliases, family=family,
+        aliases=aliases, family=family, saturation=saturation,
         **_cannot_hold(
             name, cannot_hold, nan=bool(nans), signed=bottom > 0, zero=zero, neg_zero=False,
             default="zero" if zero else "max",
@@ -269,7 +270,7 @@ def posit_format(name: str, bits: int, source: str, aliases: tuple[str, ...] = (
     ascending = range(1 - half, half)  # signed codes; they ascend with the values
     return table_format(
         name, [*(_posit(code, bits) for code in ascending), math.nan], source, aliases,
-        codes=[*(code % (2 * half) for code in ascending), half], bits=bits, family=family, inf_to="nan",
+        codes=[*(code % (2 * half) for code in ascending), half], bits=bits, family=family, saturation="InfNaN",
         thresholds=[_posit(2 * code + 1, bits + 1) if code not in (-1, 0) else 0.0 for code in ascending[:-1]],
     )  # fmt: skip
 
@@ -295,11 +296,11 @@ def variant_format(base: Format, name: str, source: str, **changes: Any) -> Form
     `revision`. Raise `InputError` for one that the format cannot have; whether it takes the saturation, `qsim.Quantizer` says.
     """
     where, power = name, isinstance(base, Grid) and base.kind == "float" and not base.man_bits and not base.has_zero
-    words = {key: changes.pop(key) for key in ("nan_to", "inf_to", "negative_to", "zero_to") if key in changes}
-    said = {key: getattr(base, key) or None for key in ("nan_to", "inf_to", "negative_to", "zero_to")}
+    words = {key: changes.pop(key) for key in ("nan_to", "negative_to", "zero_to") if key in changes}
+    said = {key: getattr(base, key) or None for key in ("nan_to", "negative_to", "zero_to")}
     fields = _cannot_hold(
         where, said | words, nan=base.has_nan, signed=base.signed, zero=base.has_zero, neg_zero=base.has_neg_zero,
-        default="max", infinity=base.has_inf,
+        default="max",
     )  # fmt: skip
     ranges = {
         "ties": ("even", "away") if power else ("even",),
@@ -339,7 +340,6 @@ def _cannot_hold(
     zero: bool,
     neg_zero: bool,
     default: str,
-    infinity: bool = False,
 ) -> dict[str, Any]:
     """Return the fields that say what becomes of what the format cannot hold: `given`, and defaults."""
     held = {"nan": nan, "zero": zero, "neg_zero": neg_zero, "opposite_zero": neg_zero}
@@ -347,13 +347,11 @@ def _cannot_hold(
         "nan_to": tuple(word for word in get_args(NanTo) if held.get(word, True)),
         "negative_to": () if signed else ("nan", "min", "magnitude") if nan else ("min", "magnitude"),
         "zero_to": () if zero else ("min", "max", "nan") if nan else ("min", "max"),
-        "inf_to": ("nan",) if nan and not infinity else (),
     }
     fields = {
         "nan_to": "nan" if nan else default,
         "negative_to": next(iter(allowed["negative_to"]), ""),
         "zero_to": next(iter(allowed["zero_to"]), ""),
-        "inf_to": "",
     }
     for key, word in given.items():
         if word is None:

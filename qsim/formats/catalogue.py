@@ -36,7 +36,7 @@ __all__ = ["Variant", "catalogue", "get_format", "load_formats", "short_name", "
 # --- From a TOML file to formats ---------------------------------------------------------------------------
 
 COMMON: Mapping[str, Any] = {"name": str, "kind": str, "source": str}
-CANNOT_HOLD: Mapping[str, Any] = {"nan_to": str, "negative_to": str, "zero_to": str, "inf_to": str}
+CANNOT_HOLD: Mapping[str, Any] = {"nan_to": str, "negative_to": str, "zero_to": str}
 
 NOTES: Mapping[str, Any] = {"warning": str, "elsewhere": list[list[str]]}
 

@@ -83,8 +83,6 @@ class Format(abc.ABC):
     saturation: str = ""
     #: Formats of IEEE P3109: the text whose projection `SatNone` follows, "p3109-2026-07" or "p3109-4.0"; else "".
     revision: str = ""
-    #: Formats without infinity and with a NaN: "nan" where an infinity becomes it by default, else "": the saturation says.
-    inf_to: Literal["", "nan"] = ""
     #: The standard or document that defines it.
     source: str = field(compare=False)
     aliases: tuple[str, ...] = field(default=(), compare=False)
