@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 
 HOME = {
     "Format": "formats", "catalogue": "formats", "get_format": "formats",
+    "InputError": "errors",
     "Key": "rounding", "Mode": "rounding", "Quantizer": "rounding", "Saturation": "rounding",
     "decode": "arrays", "encode": "arrays", "quantize": "arrays",
     "derive_scale": "scales",

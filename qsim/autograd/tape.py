@@ -472,7 +472,7 @@ def _note_words(loss: Callable[..., Any], context: Numerics, found: float) -> No
                 f"{context.first_draw}, and had different losses; give numerics(step=...) the number of the step, and "
                 "first_draw that of the micro-batch",
                 SameWords,
-                stacklevel=3,
+                stacklevel=4,
             )
             return
 

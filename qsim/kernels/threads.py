@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
-import numpy as np
 
 from qsim.errors import InputError, integer
 from qsim.interrupts import kept_for_the_end
@@ -96,6 +95,8 @@ def in_chunks(chunks: int, elements: int, work: Callable[[int], object]) -> None
             work(k)
 
     def quietly(first: int, end: int) -> None:
+        import numpy as np  # whoever only asks for the number of threads waits for none
+
         with np.errstate(all="ignore"):  # as here, for NumPy's state is a thread's own
             some(first, end)
 
@@ -155,6 +156,8 @@ def blas_flushes() -> bool:
     if flushing is None:
         if all(library.num_threads == 1 for library in libraries().lib_controllers):
             return False
+        import numpy as np
+
         rows, columns = (np.full(shape, 2.0**-70, np.float32) for shape in ((512, 4), (4, 512)))
         flushing = not (rows @ columns).all()
     return flushing
