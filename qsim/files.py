@@ -86,10 +86,12 @@ def _refuse_long_keys(path: Path, text: str) -> None:
                 raise InputError(f"{path}: line {number} has a key of more than {most} parts; a few are enough")
 
 
-def read_npz(path: Path, expected: str, *, compressed: bool = True) -> tuple[dict[str, Any], bytes]:
+def read_npz(
+    path: Path, expected: str, *, compressed: bool = True, texts: bool = False
+) -> tuple[dict[str, Any], bytes]:
     """Return the arrays of an `.npz` by name, in its order, and its comment; every checksum is looked at.
 
-    Only arrays of booleans, integers and floats are read, so no pickle is. Members that are not compressed are no larger than
+    Only arrays of booleans, integers and floats are read, and with `texts` of texts, so no pickle is. Members that are not compressed are no larger than
     the file; others expand to at most 256 MiB, or 100 times the size of the file where that is more.
     Raise `InputError` for a file that cannot be read, and with what was `expected` for one that is damaged or none; without
     `compressed` one with a compressed member is none.
@@ -118,6 +120,8 @@ def read_npz(path: Path, expected: str, *, compressed: bool = True) -> tuple[dic
                     raise problem
                 with archive.open(member) as content:
                     arrays[name] = _read_array(content, member.file_size)
+                if arrays[name].dtype.kind in "SU" and not texts:
+                    raise problem
             return arrays, archive.comment
     except InputError:
         raise
@@ -126,10 +130,10 @@ def read_npz(path: Path, expected: str, *, compressed: bool = True) -> tuple[dic
 
 
 HEADER = re.compile(
-    r"\{\s*'descr'\s*:\s*'([<>|][biuf][0-9]{1,2})'\s*,\s*'fortran_order'\s*:\s*(True|False)\s*,"
+    r"\{\s*'descr'\s*:\s*'([<>|][biufSU][0-9]{1,5})'\s*,\s*'fortran_order'\s*:\s*(True|False)\s*,"
     r"\s*'shape'\s*:\s*\(([0-9,\s]*)\)\s*,?\s*\}\s*"
 )
-"""What stands at the beginning of an array of numbers: its type, the order of its axes, and their lengths."""
+"""What stands at the beginning of an array of numbers or texts: its type, the order of its axes, and their lengths."""
 
 
 def _read_array(content: Any, size: int) -> Any:

@@ -315,6 +315,9 @@ def codes(
     special = np.zeros(x.size, np.uint64)
     if ftz_out == "before" and fmt.kind == "float":  # a zero of its sign, which is not rounded
         small = np.abs(x) < fmt.smallest_normal
+        small &= (
+            fmt.has_zero | fmt.signed | ~at.negative
+        )  # where there is neither zero nor sign they are below the range
         settled |= small
         special[small & at.negative & fmt.has_neg_zero] = 1 << (fmt.bits - 1)
         x = np.where(small, 0.0, x)

@@ -128,7 +128,7 @@ def test_spellings_that_cannot_exist(spelling: str, fragment: str) -> None:
         get_format(spelling)
     for suggested in re.findall(r"\be\d+m\d+[fnuz]*\b", fragment):
         assert get_format(suggested)
-    assert repr(spelling)[1:-1] in str(caught.value)
+    assert repr(spelling)[1:-1][:50] in str(caught.value)  # a long one is cut
     assert "\n" not in str(caught.value)
 
 

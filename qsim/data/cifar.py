@@ -184,7 +184,7 @@ def _reconstruct(kind: type, shape: tuple[int, ...], code: bytes) -> NDArray[Any
 
 def _from_npz(where: Path) -> tuple[Part, Part]:
     """Return both parts of an `.npz`."""
-    arrays, _ = read_npz(where, "an .npz with x_train, y_train, x_test and y_test")
+    arrays, _ = read_npz(where, "an .npz with x_train, y_train, x_test and y_test", texts=True)
     parts = []
     for part in ("train", "test"):
         try:

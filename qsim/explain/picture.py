@@ -275,7 +275,7 @@ def _range(v: View) -> str:
         return f"an infinity {becomes} under {rule}"
     if v.case.underflows:
         return f"tiny: {becomes} (ftz_out = {case.ftz_out!r})"
-    if v.rounded is None or not (v.rounded or fmt.has_zero or fmt.bottom >= 0):
+    if v.rounded is None:
         return f"0 {becomes} (zero_to of the format is {fmt.zero_to!r})"
     if not v.rounded and fmt.bottom < 0 and not v.negative:
         return f"below the smallest value: {becomes}, for there is no zero"
