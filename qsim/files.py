@@ -91,8 +91,9 @@ def read_npz(
 ) -> tuple[dict[str, Any], bytes]:
     """Return the arrays of an `.npz` by name, in its order, and its comment; every checksum is looked at.
 
-    Only arrays of booleans, integers and floats are read, and with `texts` of texts, so no pickle is. Members that are not compressed are no larger than
-    the file; others expand to at most 256 MiB, or 100 times the size of the file where that is more.
+    Only arrays of booleans, integers and floats are read, and with `texts` of texts, so no pickle is. Members that are not
+    compressed are no larger than the file; others expand to at most 256 MiB, or 100 times the size of the file where that is
+    more.
     Raise `InputError` for a file that cannot be read, and with what was `expected` for one that is damaged or none; without
     `compressed` one with a compressed member is none.
     """

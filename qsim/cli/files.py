@@ -69,11 +69,15 @@ class Stored(Pieces):
         weakref.finalize(self, self.file.close)
         try:
             with warnings.catch_warnings(action="ignore"):  # the sentence below says it, or it is about Python 2
-                major = np.lib.format.read_magic(self.file)[0]
+                major, minor = np.lib.format.read_magic(self.file)
+                if major not in (1, 2, 3) or minor:
+                    raise ValueError(f"its version is {major}.{minor}")
                 header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
                 self.shape, self.fortran, self.stored = header(self.file)
             if not all(type(size) is int and size >= 0 for size in self.shape):
                 raise ValueError(f"its shape is {self.shape}")
+            if len(self.shape) > 64:  # NumPy has no more
+                raise ValueError(f"it has {len(self.shape)} axes")
         except DAMAGED as error:
             reason = "its header is damaged"
             if isinstance(error, ValueError):  # its first line; those that may follow say how to trust a file

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
-
 from qsim.errors import InputError, integer
 from qsim.interrupts import kept_for_the_end
 from qsim.underflow import gradual_underflow
