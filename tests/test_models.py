@@ -250,7 +250,7 @@ def test_the_command_lists_and_shows(capsys: pytest.CaptureFixture[str]) -> None
     out = capsys.readouterr().out
     for words in (
         "float8_e5m2@torch:RNE, SatNone",
-        "0x7f with the sign",
+        "signed NaN",
         "PyTorch 2.13.0",
         'preset("torch-2.13/float8_e5m2")',
     ):
