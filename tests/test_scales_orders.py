@@ -156,7 +156,7 @@ def test_every_order(name: str, order: str, kind: np.dtype) -> None:
                 expected = [reference.encode(value, fmt, mode, saturation=rule) for value in divided]
                 assert codes.tolist() == expected
                 if held(kind, fmt):
-                    clamped = rule in (Saturation.SatFinite, Saturation.saturate)
+                    clamped = rule in (Saturation.SatFinite, Saturation.InfNaN, Saturation.saturate)
                     values = [
                         product(fmt.decode(c), b, kind, clamped=clamped) for c, b in zip(expected, s, strict=True)
                     ]
