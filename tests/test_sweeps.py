@@ -78,8 +78,11 @@ def drawing(fmt: Format, mode: Mode, n: int, rule: Saturation | None = None):
 def by_words(fmt: Format):
     """Return the loop of the library that rounds float64 patterns to the format by 32 random bits each."""
     source, rule = stochastic(Mode.SRA, 32, FLOAT64.dtype), saturations(fmt)[0]
-    loops, p = (cpu, parameters(fmt, rule, FLOAT64.dtype)) if FLOAT64.holds(fmt) else (table, table.line(fmt, rule))
-    return lambda x, words, y: loops.round_by_words(x, words, y, source, p)
+    if FLOAT64.holds(fmt):
+        p = parameters(fmt, rule, FLOAT64.dtype)
+        return lambda x, words, y: cpu.round_by_words(x, words, y, source, p)
+    given = table.packed(table.line(fmt, rule), *source)
+    return lambda x, words, y: table.round_by_words(x, words, y, *given)
 
 
 # --- All 2^32 inputs, and an eighth of them ----------------------------------------------------------------------------
@@ -524,7 +527,8 @@ def test_a_wrong_parameter_is_found(kind: str, field: str) -> None:
     name, by, span = FAULTS[kind][field]
     fmt = get_format(name)
     mode = Mode.RAZ if field == "largest" else Mode.RNE  # which alone looks whether its addend is that
-    right, t, both = rounding(fmt, mode, saturations(fmt)[-1] if fmt.kind == "float" else None)
+    rules = [rule for rule in saturations(fmt) if rule is not Saturation.InfNaN]  # whose overflows are the ends
+    right, t, both = rounding(fmt, mode, rules[-1] if fmt.kind == "float" else None)
     wrong = off(both, kind, field, by)
     assert field not in WALKED or (swept(right, t, wrong, span) and not swept(right, t, both, span))
     chosen = sweep.directed(fmt)
