@@ -143,7 +143,7 @@ def arrays(dtype: str, formats: str) -> list[Any]:
     for name in formats.split():
         for mode in ("RNE", "RUP", "RTO", "SR", "Threshold(0.25)"):
             stochastic = {"key": key} if mode == "SR" else {}
-            ways = [{}, {"ftz_in": True}, {"ftz_out": True}] if mode == "RNE" else [{}]
+            ways = [{}, {"ftz_in": True}, {"ftz_out": "result"}] if mode == "RNE" else [{}]
             for way in ways:
                 found.append(qsim.encode(x, name, mode, **stochastic, **way))
                 try:

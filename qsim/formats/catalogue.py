@@ -378,6 +378,7 @@ def _variant(base: Format, name: str, known: Iterable[Variant]) -> Format:
     raise InputError(f"no variant of {base.name} is called {name!r}; {there}")
 
 
+@gradual_underflow
 def _of_file(path: Path, name: str) -> Format:
     """Return the format called `name` of the file at `path`; "" means its only one."""
     formats, own = _collect([path])
