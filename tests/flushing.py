@@ -190,7 +190,11 @@ def scaled(dtype: str) -> list[Any]:
                     except qsim.InputError as error:  # scales that the type does not hold
                         found.append(str(error))
         q = qsim.Quantizer(fmt, scale="absmax", per="channel")
-        found += [qsim.derive_scale(x, q), qsim.quantize(x, q), qsim.derive_scale(x * 0 + x[:, :1], q)]
+        found += [
+            qsim.derive_scale(x, q),
+            qsim.quantize(x, q),
+            qsim.derive_scale(np.repeat(x[:, :1], x.shape[1], axis=1), q),
+        ]
     return found
 
 
