@@ -55,12 +55,12 @@ rounded      -480
 range        below the smallest value -448: becomes NaN under OvfNaN
 result       NaN, code 0x7f = 0 1111 111
 got          -448, code 0xfe = 1 1111 110: wrong
-causes       converts as float8_e4m3fn@cuda does, SatFinite
-             converts as float8_e4m3fn@cuda_double does, SatFinite
-             converts as float8_e4m3fn@torch does, SatFinite
-             ignores the word: rounds by RTZ (TowardZero)
+causes       ignores the word: rounds by RTZ (TowardZero)
              ignores the word: rounds by RUP (TowardPositive)
              rounds by SRE (StochasticEqual) instead of SRA
+             uses the low 5 of the word's 8 bits instead of the top ones
+             uses only the top 1 of the word's 8 bits
+             takes the word for one of N + 1 bits, its top bit 0: N is one larger
              and 19 more: more answers would narrow them"""
 
 NAN = """\

@@ -112,12 +112,13 @@ def _faults(
     fmt: Format, mode: Mode, saturation: Saturation, sr_bits: int, words: int, flush: Flush | Literal[False]
 ) -> Mapping[str, Rule]:
     """Return the known faults; `words` is the number of bits of the known random words, 0 if they are not known."""
-    groups = [_of_ties(fmt, mode), _of_variants(fmt), _of_modes(fmt, mode, known=words > 0)]
+    groups = [_of_ties(fmt, mode), _of_modes(fmt, mode, known=words > 0)]
     if mode.stochastic and words:
         groups += [_of_words(mode, words), _of_signed_words(mode, words)]
     groups += [
         _of_detours(fmt), _of_fractions(mode, sr_bits), _of_grids(fmt), _of_saturation(fmt, saturation), _of_range(fmt),
-        _of_subnormals(flush), _of_zeros(fmt), _of_nans(), _of_parts(fmt, mode), _of_other_formats(fmt),
+        _of_subnormals(flush), _of_zeros(fmt), _of_nans(), _of_parts(fmt, mode),
+        _of_variants(fmt), _of_other_formats(fmt),
     ]  # fmt: skip
     return {name: rule for group in groups for name, rule in group}
 
