@@ -33,7 +33,7 @@ BEGIN = """
                 assert "forked while another thread" in str(error)
                 os._exit(7)
             os._exit(0)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)  # a child leaves by os._exit
 
     def check(mode="RNE"):
         assert qsim.quantize(x, "e4m3", mode).tolist() == [1.0, 1.25]
