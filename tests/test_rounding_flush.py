@@ -10,6 +10,7 @@ import ctypes
 import functools
 import math
 import platform
+import re
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -33,33 +34,34 @@ DIRECTIONS = {Mode.RNE: 0, Mode.RDN: 1 << 13, Mode.RUP: 2 << 13, Mode.RTZ: 3 << 
 """The bits of MXCSR: all exceptions masked, flush-to-zero, denormals-are-zero, and the rounding direction."""
 
 LOOP = """
-declare void @llvm.x86.sse.ldmxcsr(ptr)
-declare void @llvm.x86.sse.stmxcsr(ptr)
+declare void @llvm.x86.sse.ldmxcsr(i8*)
+declare void @llvm.x86.sse.stmxcsr(i8*)
 
-define void @work(ptr %x, ptr %z, ptr %y, i64 %count, i32 %control) {{
+define void @work({type}* %x, {type}* %z, float* %y, i64 %count, i32 %control) {{
 start:
-  %saved = alloca i32
+  %saved = alloca i8, i32 4
   %own = alloca i32
-  call void @llvm.x86.sse.stmxcsr(ptr %saved)
-  store i32 %control, ptr %own
-  call void @llvm.x86.sse.ldmxcsr(ptr %own)
+  %control_bytes = bitcast i32* %own to i8*
+  call void @llvm.x86.sse.stmxcsr(i8* %saved)
+  store i32 %control, i32* %own
+  call void @llvm.x86.sse.ldmxcsr(i8* %control_bytes)
   br label %test
 test:
   %i = phi i64 [0, %start], [%next, %body]
   %more = icmp slt i64 %i, %count
   br i1 %more, label %body, label %end
 body:
-  %from = getelementptr {type}, ptr %x, i64 %i
-  %by = getelementptr {type}, ptr %z, i64 %i
-  %to = getelementptr float, ptr %y, i64 %i
-  %a = load volatile {type}, ptr %from
-  %b = load volatile {type}, ptr %by
+  %from = getelementptr {type}, {type}* %x, i64 %i
+  %by = getelementptr {type}, {type}* %z, i64 %i
+  %to = getelementptr float, float* %y, i64 %i
+  %a = load volatile {type}, {type}* %from
+  %b = load volatile {type}, {type}* %by
   %r = {operation}
-  store volatile float %r, ptr %to
+  store volatile float %r, float* %to
   %next = add i64 %i, 1
   br label %test
 end:
-  call void @llvm.x86.sse.ldmxcsr(ptr %saved)
+  call void @llvm.x86.sse.ldmxcsr(i8* %saved)
   ret void
 }}
 """
@@ -76,7 +78,10 @@ def compiled(operation: str) -> Callable[..., None]:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     kind, text = OPERATIONS[operation]
-    module = llvm.parse_assembly(LOOP.format(type=kind, operation=text))
+    loop = LOOP.format(type=kind, operation=text)
+    if llvm.llvm_version_info >= (17,):  # pointers have no types any more
+        loop = re.sub(r"\w+\*", "ptr", loop)
+    module = llvm.parse_assembly(loop)
     engine = llvm.create_mcjit_compiler(module, llvm.Target.from_default_triple().create_target_machine(opt=0))
     engine.finalize_object()
     work = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_uint32)(
