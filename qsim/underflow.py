@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from qsim.errors import InputError
 
-__all__ = ["SMALLER", "SUBNORMAL", "as_caller", "gradual_underflow", "with_gradual_underflow"]
+__all__ = ["SMALLER", "SUBNORMAL", "as_caller", "cleared", "gradual_underflow", "with_gradual_underflow"]
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from qsim.autograd.sites import ENDS, PARAMETER_ROLES, POINTS, ROLES, SECOND, ch
 from qsim.errors import InputError, enumerate_names, integer
 from qsim.rounding import SHARED_RANK, STREAM_FIELDS, Key, Quantizer, number, split_site, stream
 from qsim.scales import derive_scale
-from qsim.underflow import gradual_underflow
+from qsim.underflow import SMALLER, SUBNORMAL, cleared, gradual_underflow
 
 __all__ = ["Numerics", "Rounding", "current", "in_force", "numerics"]
 
@@ -72,7 +72,8 @@ class Numerics:
             return
         with _LOCK:  # several threads may carry one context, and two sites must never have one number
             for point in points:
-                self.numbers.setdefault(f"{layer}.{point}", layer_site(len(self.numbers)))
+                count = len(self.numbers)
+                self.numbers.setdefault(f"{layer}.{point}", count if count < SECOND else layer_site(count))
 
     def rounding(self, layer: str, point: str) -> Rounding | None:
         """Return the rounding in force at a site: the site's own, else the layer's, else the point's; `None` for none."""
@@ -95,7 +96,6 @@ class Numerics:
         """Return the offset of the first element of an array at `site`: 0 for the first 1,024 sites."""
         return split_site(self.numbers[site])[1]
 
-    @gradual_underflow
     def round(
         self,
         layer: str,
@@ -115,6 +115,9 @@ class Numerics:
             self.seen[site] = x
         if self.rounding(layer, point) is None:
             return x if otherwise is None else otherwise
+        if not SUBNORMAL - SMALLER:
+            with cleared():
+                return self.round(layer, point, x, otherwise, words_of=words_of, second=second)
         y, counts = self._at(quantize_draws, layer, point, x, words_of=words_of, second=second)
         alike = max((self.draws or 1) // len(y), 1)  # a deterministic rounding of what all draws share is done once
         with _LOCK:
@@ -208,12 +211,13 @@ class Numerics:
         inner = next((k for k, context in enumerate(reversed(entered)) if context is self), len(entered) - 1)
         before = entered[: len(entered) - 1 - inner]  # whatever was entered in the block is left with it
         _ENTERED.set(before)
-        here = threading.current_thread()
-        with _LOCK:
-            mine = [k for k, (context, thread) in enumerate(_EVERYWHERE) if context is self and thread is here]
-            if mine:
-                del _EVERYWHERE[mine[-1]]
-        if error is not None or not self.numbers or any(context is self for context in before):
+        if _EVERYWHERE:
+            here = threading.current_thread()
+            with _LOCK:
+                mine = [k for k, (context, thread) in enumerate(_EVERYWHERE) if context is self and thread is here]
+                if mine:
+                    del _EVERYWHERE[mine[-1]]
+        if error is not None or not self.policy or not self.numbers or any(context is self for context in before):
             return
         layers = dict.fromkeys(site.rpartition(".")[0] for site in self.numbers)
         for name in self.policy:

@@ -9,13 +9,14 @@ Infinities and NaN are results, here as everywhere in the library: no operation 
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import itertools
 import math
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +94,17 @@ def tape() -> Tape:
     return _TAPE.get(None) or Tape()
 
 
+@contextlib.contextmanager
+def _pass(written: Tape) -> Iterator[None]:
+    """Let operations stand on a tape inside the block, and NumPy say nothing of infinities and NaN."""
+    token = _TAPE.set(written)
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    finally:
+        _TAPE.reset(token)
+
+
 # --- Operations ----------------------------------------------------------------------------------------------
 
 
@@ -117,21 +129,32 @@ def op(
             return False
         return alone(values[0]) if callable(alone) else len(values) > alone[0] and np.ndim(values[alone[0]]) <= alone[1]
 
-    @gradual_underflow
+    name = function.__name__
+
     def run(*args: Any, **options: Any) -> Any:
-        on_tape = any(isinstance(arg, Var) for arg in args)
-        values = [arg.value if isinstance(arg, Var) else _constant(arg, function.__name__) for arg in args]
-        lone = not on_tape and _TAPE.get(None) is None and lack_draws(values)
+        if _TAPE.get(None) is None:
+            return by_itself(args, options)
+        # In a pass, which has cleared the flags and silenced NumPy.
+        y, vjp = function(*[arg.value if isinstance(arg, Var) else _constant(arg, name) for arg in args], **options)
+        return written(y, args, vjp)
+
+    @gradual_underflow
+    def by_itself(args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        values = [arg.value if isinstance(arg, Var) else _constant(arg, name) for arg in args]
+        lone = not any(isinstance(arg, Var) for arg in args) and lack_draws(values)
         if lone:
             values = [None if each is None else each[None] for each in values]
         with np.errstate(all="ignore"):
             y, vjp = function(*values, **options)
-        if not on_tape:
-            return _alone(y, current()) if lone else y
+        return _alone(y, current()) if lone else written(y, args, vjp)
+
+    def written(y: Array, args: tuple[Any, ...], vjp: Any) -> Any:
+        variables = [arg for arg in args if isinstance(arg, Var)]
+        if not variables:
+            return y
         out = Var(y, args, vjp)
-        for arg in args:
-            if isinstance(arg, Var):
-                arg.uses += 1
+        for arg in variables:
+            arg.uses += 1
         tape().nodes.append(out)
         return out
 
@@ -227,12 +250,12 @@ def value_and_grad(
             for name, leaf in zip(paths(params), leaves_of(params), strict=True):
                 _check_scale(context.loss_scale, leaf.dtype, f"parameter {name!r}")
         draws = _draws_of(batch, context) if batch_per_draw else context.draws
-        together = _together(params, batch)
-        if draws is None or draws <= together or batch_per_draw:  # who brings a batch for each has cut them already
-            out, leaves = _along(loss, context, params, batch, batch_per_draw)
-            draws = draws or max(len(out), *(len(_cotangent(leaf)) for leaf in leaves))
+        # Who brings a batch for each has cut them already.
+        if draws is None or batch_per_draw or draws <= (together := _together(params, batch)):
+            out, gradients = _along(loss, context, params, batch, batch_per_draw)
+            draws = draws or max(len(out), *map(len, gradients))
             one = not context.draws and not batch_per_draw
-            grads = iter([_repeated(_gradient(leaf, context.loss_scale), draws) for leaf in leaves])
+            grads = iter([_repeated(gradient, draws) for gradient in gradients])
             found = _repeated(out, draws)[0] if one else _repeated(out, draws)
             return (found if found.ndim else float(found)), tree_map(
                 lambda _: next(grads)[0] if one else next(grads), params
@@ -241,11 +264,11 @@ def value_and_grad(
         whole = [np.empty((draws, *a.shape), a.dtype) for a in leaves_of(params)]
         for first, count in _parts(draws, together):
             with context.some_draws(first, count) as part:
-                out, leaves = _along(loss, part, params, batch, batch_per_draw=False)
+                out, gradients = _along(loss, part, params, batch, batch_per_draw=False)
             context.take(part, count)
             losses.append(_repeated(out, count))
-            for array, leaf in zip(whole, leaves, strict=True):
-                array[first : first + count] = _gradient(leaf, context.loss_scale)
+            for array, gradient in zip(whole, gradients, strict=True):
+                array[first : first + count] = gradient
         grads = iter(whole)
         return np.concatenate(losses), tree_map(lambda _: next(grads), params)
 
@@ -261,6 +284,7 @@ def value(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(function)
+    @gradual_underflow
     def run(params: Any, data: Any, *rest: Any, **options: Any) -> Any:
         if _TAPE.get(None) is not None:
             return function(params, data, *rest, **options)
@@ -272,11 +296,8 @@ def value(function: Callable[..., Any]) -> Callable[..., Any]:
         draws = context.draws
 
         def forward() -> Any:
-            token = _TAPE.set(Tape())
-            try:
+            with _pass(Tape()):
                 return function(_named(lambda array: array[None], params), _lifted(data), *rest, **options)
-            finally:
-                _TAPE.reset(token)
 
         if draws is None or draws <= (together := _together(params, data)):
             return tree_map(lambda y: _alone(y, context), forward())
@@ -299,6 +320,7 @@ def evaluable(weight: str, axes: int) -> Callable[[Callable[..., Any]], Callable
 
     def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
+        @gradual_underflow
         def run(self: Any, params: Any, data: Any, *rest: Any, **options: Any) -> Any:
             if _TAPE.get(None) is not None:
                 return function(self, params, data, *rest, **options)
@@ -309,11 +331,8 @@ def evaluable(weight: str, axes: int) -> Callable[[Callable[..., Any]], Callable
                 found = found[name]
             if np.ndim(found) == axes:
                 return value(functools.partial(function, self))(params, data, *rest, **options)
-            token = _TAPE.set(Tape())
-            try:
+            with _pass(Tape()):
                 return function(self, params, data, *rest, **options)
-            finally:
-                _TAPE.reset(token)
 
         return run
 
@@ -352,7 +371,6 @@ def _repeated(array: Array, draws: int) -> Array:
     return array if len(array) == draws else np.repeat(array, draws, 0)
 
 
-@np.errstate(all="ignore")
 def _gradient(leaf: Var, loss_scale: float) -> Array:
     """Return a cotangent less the loss scale, a power of two, and what the tape owes.
 
@@ -377,8 +395,8 @@ def _check_scale(scale: float, dtype: np.dtype[Any], what: str) -> None:
 
 def _along(
     loss: Callable[[Any, Any], Var], context: Numerics, params: Any, batch: Any, batch_per_draw: bool
-) -> tuple[Array, list[Var]]:
-    """Go along the tape and back: return the loss, and the parameters with their cotangents."""
+) -> tuple[Array, list[Array]]:
+    """Go along the tape and back: return the loss, and its gradients."""
     leaves: list[Var] = []
 
     def lift(array: Array) -> Var:
@@ -388,8 +406,7 @@ def _along(
     lifted = _named(lift, params)
     data = batch if batch_per_draw else _lifted(batch)
     written = Tape()
-    token = _TAPE.set(written)
-    try:
+    with _pass(written):
         out = loss(lifted, data)
         if not isinstance(out, Var):
             raise InputError("the loss does not depend on the parameters; operations of the tape make one that does")
@@ -399,19 +416,17 @@ def _along(
             )
         _check_scale(context.loss_scale, out.value.dtype, "the loss")
         _backward(written, out, context.loss_scale)
-    finally:
-        _TAPE.reset(token)
+        gradients = [_gradient(leaf, context.loss_scale) for leaf in leaves]
     if context.seen is not None:
         context.seen["divisors"] = [leaf.owed * context.loss_scale for leaf in leaves]
         context.seen["uses"] = [leaf.uses for leaf in leaves]
-    return out.value, leaves
+    return out.value, gradients
 
 
 def _cotangent(leaf: Var) -> Array:
     return np.zeros_like(leaf.value) if leaf.cotangent is None else leaf.cotangent
 
 
-@np.errstate(all="ignore")
 def _backward(written: Tape, out: Var, loss_scale: float) -> None:
     """Send cotangents from `out` back along the tape, which is in topological order as written; what is done with is let go."""
     out.cotangent = np.full_like(out.value, loss_scale)
