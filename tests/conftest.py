@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import tomllib
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,26 +117,27 @@ class SkipRule:
                 terminalreporter.write_line(line)
 
 
-EACH = 4
-"""On the oldest versions, which case of a test that has more than so many is run."""
+OLDEST = 8
+"""On the oldest versions, one in how many cases of a test is run."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before what is marked `exhaustive` is left out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run a part of the cases of each test on the oldest versions, all of them on the newest.
+    """Run a part of the cases of tests marked `in_part`, and on the oldest versions of all tests.
 
-    The question there is whether what is called exists and does the same, and a quarter of the cases of every test asks it;
-    the arithmetic is enumerated where all of them run.
+    There the question is whether what is called exists and does the same, and a part of the cases of every test asks it; the
+    arithmetic is enumerated where all of them run.
     """
-    if os.environ.get("QSIM_OLDEST") != "1":
-        return
+    oldest = os.environ.get("QSIM_OLDEST") == "1"
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    left_out = {
-        id(item) for several in cases.values() if len(several) > EACH for k, item in enumerate(several) if k % EACH
-    }
-    config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
-    items[:] = [item for item in items if id(item) not in left_out]
+    for several in cases.values():
+        mark = several[0].get_closest_marker("in_part")
+        each = OLDEST if oldest else mark.args[0] if mark else 1
+        several.sort(key=lambda item: zlib.crc32(item.nodeid.encode()))  # neighbours share a format, or a type
+        for item in several[-(-len(several) // each) :]:
+            item.add_marker(pytest.mark.exhaustive)
 
 
 def pytest_configure(config: pytest.Config) -> None:

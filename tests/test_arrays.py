@@ -102,6 +102,7 @@ OTHERS = [
 ]  # fmt: skip
 
 
+@pytest.mark.in_part(2)
 @every_kind
 @pytest.mark.parametrize("named", [True, False], ids=["named", "others"])
 def test_every_type_and_every_kind_of_format(kind: np.dtype, named: bool) -> None:

@@ -83,6 +83,7 @@ WIDENED = ["nf4", "posit8", "cfloat8_1_4_3_half", "e10m5", "int32", "e8m0", "e4m
 """Formats that float32 is made a float64 for, or not (the last)."""
 
 
+@pytest.mark.in_part(3)
 @every_kind
 @pytest.mark.parametrize("name", WIDENED)
 @pytest.mark.parametrize("key", [KEYS[3], KEYS[4], Key(SEED, STREAM, (1 << 64) - 64)], ids=str)

@@ -86,6 +86,7 @@ def by_definition(x: float, q: Quantizer, bits: int, word: int) -> bool:
     return bool(-fmt.bottom <= ordinal <= fmt.top)
 
 
+@pytest.mark.in_part(4)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_rounds_into_the_range_passes(name: str, dtype: Any) -> None:

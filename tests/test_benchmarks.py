@@ -97,6 +97,7 @@ def suite(names: tuple[str, ...] = (*rows.ROWS,), machine: dict[str, Any] = MACH
 # --- The rows ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.in_part(3)
 @pytest.mark.parametrize("name", rows.ROWS)
 @pytest.mark.usefixtures("in_this_process")
 def test_a_row_runs_and_its_peers_do_the_same(name: str, tmp_path: Path) -> None:

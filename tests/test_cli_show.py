@@ -218,6 +218,7 @@ def words_of(fmt: Format) -> dict[str, float]:
     return named | {"max": fmt.max, "min": fmt.min}
 
 
+@pytest.mark.in_part(4)
 @pytest.mark.parametrize(
     "name",
     ["e4m3", "e5m2", "e2m1", "e4m3fnuz", "e8m0", "ue4m3", "int8", "int8sym", "uint4", "ternary", "binary", "nf4", "posit8",

@@ -33,6 +33,9 @@ import pytest
 def test_many(n): pass
 @pytest.mark.parametrize("n", range(4))
 def test_few(n): pass
+@pytest.mark.in_part(3)
+@pytest.mark.parametrize("n", range(9))
+def test_long(n): pass
 """
 EXPECTED_FAILURE = f"""
 import pytest
@@ -104,10 +107,14 @@ def test_wrong_data_fails(tmp_path: Path) -> None:
     assert "'nowhere', which is not a folder" in done.stdout
 
 
-def test_the_oldest_versions_run_a_quarter_of_many_cases(tmp_path: Path) -> None:
-    """Of nine cases three run there, of four all; elsewhere every one."""
-    for oldest, expected in (("1", "1 + 4 + 3"), ("0", "1 + 4 + 9")):
-        folder = tmp_path / oldest
+def test_a_part_of_the_cases_is_run(tmp_path: Path) -> None:
+    """Of tests marked so one in k, on the oldest versions one in eight of each test; the others on demand."""
+    for oldest, options, expected in (
+        ("0", [], (1, 4, 9, 3)),
+        ("1", [], (1, 1, 2, 2)),
+        ("0", ["-m", "exhaustive"], (0, 0, 0, 6)),
+    ):
+        folder = tmp_path / f"{oldest}{len(options)}"
         folder.mkdir()
-        done = run(folder, MANY_CASES, QSIM_OLDEST=oldest)
-        assert f"{sum(map(int, expected.split(' + ')))} passed" in done.stdout
+        done = run(folder, MANY_CASES, *options, QSIM_OLDEST=oldest)
+        assert f"{sum(expected)} passed" in done.stdout

@@ -193,6 +193,7 @@ def test_right_device(plan: DevicePlan, kind: type[Integers]) -> None:
     assert verdict.covered.startswith(str(plan).splitlines()[0])
 
 
+@pytest.mark.in_part(2)
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
@@ -234,6 +235,7 @@ def test_planted_fault(plan: DevicePlan, kind: type[Integers], says: str) -> Non
         assert int(found[1]) == plan.lanes - 1
 
 
+@pytest.mark.in_part(3)
 @pytest.mark.parametrize(
     ("name", "low", "high"),
     [("int8", 0, 1), ("int8", 0, -1), ("int8", 126, 127), ("int8", -127, -128), ("e4m3", 0, 2**-9), ("e4m3", 0, -(2**-9)),

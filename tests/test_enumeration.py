@@ -49,6 +49,7 @@ def assert_oracle_is_reference(fmt: Format, x: np.ndarray, shift: int = 0) -> No
                 assert code == mine[i], (numbers[i], mode, rule, n, words[i], thresholds[i], flags)
 
 
+@pytest.mark.in_part(4)
 @pytest.mark.parametrize("fmt", [*SMALL, *(fmt for fmt in P3109 if fmt not in SMALL)], ids=str)
 def test_the_oracle_is_the_reference(fmt: Format) -> None:
     """The oracle gives the codes of the definition: in all modes, at thresholds and across the numbers of 16 bits.

@@ -69,7 +69,15 @@ def test_ordinals_are_the_order(group: list[Format]) -> None:
         assert np.array_equal(values, finite(fmt)), fmt
 
 
-@pytest.mark.parametrize("group", [*GROUPS.values(), WIDE_P3109], ids=[*GROUPS, "wide P3109"])
+@pytest.mark.parametrize(
+    "group",
+    [
+        *GROUPS.values(),
+        pytest.param(WIDE_P3109[::7], id="some wide P3109"),
+        pytest.param(WIDE_P3109, marks=pytest.mark.exhaustive, id="wide P3109"),
+    ],
+    ids=[*GROUPS, None, None],
+)
 def test_codes_round_trip(group: list[Format]) -> None:
     """Every value is encoded as its code, and the middle of two values has these two as its neighbours, for all codes."""
     for fmt in group:

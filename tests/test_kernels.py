@@ -165,6 +165,7 @@ def test_bits_below_the_word_do_not_count(carrier: np.dtype) -> None:
 # --- Python and machine code -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.in_part(4)
 @both_carriers
 @pytest.mark.parametrize("codes", [False, True], ids=["values", "codes"])
 @pytest.mark.parametrize(

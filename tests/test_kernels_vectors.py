@@ -66,6 +66,7 @@ def assert_vectors(loop: Callable[..., None], instruction: str, *arguments: Any)
     assert in_order(text)
 
 
+@pytest.mark.in_part(3)
 @both_carriers
 @pytest.mark.parametrize("codes", [False, True], ids=["values", "codes"])
 @pytest.mark.parametrize(

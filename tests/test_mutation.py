@@ -404,6 +404,7 @@ def test_a_mutant_is_refuted(mutant, tmp_path) -> None:
     assert by_theorem(core, *found[:2]).outcome is Outcome.REFUTED, found[2]
 
 
+@pytest.mark.in_part(4)
 @pytest.mark.parametrize("carrier", CARRIED, ids=lambda carrier: str(carrier.dtype))
 @pytest.mark.parametrize("name", SURVIVORS)
 def test_a_survivor_computes_what_the_core_does(name, carrier, tmp_path) -> None:

@@ -439,6 +439,7 @@ faults_of_modes = pytest.mark.parametrize(
 """A term dropped from what a mode needs."""
 
 
+@pytest.mark.in_part(2)
 @faults_of_modes
 def test_a_fault_in_a_mode_is_refuted(mode, n, old, new, tmp_path) -> None:
     """A term dropped from what a mode needs is refuted by a counterexample that fails when it is evaluated."""
@@ -459,6 +460,7 @@ def contradiction(text: str) -> bool:
 # --- Mutants of the kernel, for the solver ---------------------------------------------------------------------------
 
 
+@pytest.mark.in_part(2)
 @pytest.mark.parametrize("name", [name for name in MUTANTS if name not in OF_WORDS | OF_SHORTCUTS | OF_CODES])
 def test_a_mutant_is_refuted(name, tmp_path) -> None:
     """A kernel with one fault in its source is refuted by a counterexample that fails when it is evaluated."""
@@ -497,6 +499,7 @@ def test_a_mutant_is_refuted_for_formats_unknown(name, man_bits, tmp_path) -> No
     assert f"man_bits = {man_bits}, emin = " in verdict.counterexample
 
 
+@pytest.mark.in_part(3)
 @pytest.mark.parametrize("carrier", [FLOAT32, FLOAT64], ids=lambda carrier: str(carrier.dtype))
 @faults_of_modes
 def test_a_fault_in_a_mode_is_refuted_for_formats_unknown(mode, n, old, new, carrier, tmp_path) -> None:

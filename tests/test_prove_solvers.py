@@ -81,7 +81,12 @@ def by_cvc5(question: z3.ExprRef) -> str:
     [
         ("rne_kernel_e4m3_smt", lambda module: module.prove(quick=True), SOLVERS),
         ("sr_kernel_e4m3_smt", lambda module: module.prove(quick=True), SOLVERS),
-        ("any_format_smt", lambda module: module.prove_one(Mode.RNE, even=False, man_bits=1), (*SOLVERS, "cvc5")),
+        pytest.param(
+            "any_format_smt",
+            lambda module: module.prove_one(Mode.RNE, even=False, man_bits=1),
+            (*SOLVERS, "cvc5"),
+            marks=pytest.mark.exhaustive,
+        ),
     ],
     ids=lambda it: it if isinstance(it, str) else "",
 )

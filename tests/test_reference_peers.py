@@ -53,6 +53,7 @@ def sixteen_bits(source: np.dtype) -> np.ndarray:
         return np.arange(1 << 16, dtype=np.uint16).view(source).astype(np.float32)
 
 
+@pytest.mark.in_part(3)
 @pytest.mark.parametrize("source", [FLOAT16, BFLOAT16], ids=str)
 @pytest.mark.parametrize(("name", "rule"), [item for item in OVERFLOW.items() if item[0] != "float8_e8m0fnu"])
 def test_nearest_of_ml_dtypes(name: str, rule: str, source: np.dtype) -> None:

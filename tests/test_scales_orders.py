@@ -129,6 +129,7 @@ def awkward(kind: np.dtype) -> np.ndarray:
     return np.concatenate([numbers(24, kind), ends, -ends, numbers(6, kind) * kind.type(fmt.smallest_normal)])
 
 
+@pytest.mark.in_part(3)
 @every_kind
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", SCALED)
