@@ -131,6 +131,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     oldest = os.environ.get("QSIM_OLDEST") == "1"
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
+        if item.get_closest_marker("exhaustive"):
+            continue
         cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
     for several in cases.values():
         mark = several[0].get_closest_marker("in_part")

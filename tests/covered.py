@@ -45,11 +45,16 @@ def covers(
     saturations: str = "all",
     when: str = "every run",
 ) -> Callable[[Test], Test]:
-    """Note beside a test which cells of the table it fills; `formats` and `modes` are those that it is run with."""
+    """Note beside a test which cells of the table it fills; `formats` and `modes` are those that it is run with.
+
+    It stands above `in_part`, which says how many of them are run each time.
+    """
     assert how in HOWS
 
     def note(test: Test) -> Test:
-        row = Row(how, _formats(formats), _modes(modes), saturations, inputs, when, test.__name__)
+        part = next((mark.args[0] for mark in getattr(test, "pytestmark", []) if mark.name == "in_part"), None)
+        often = when if part is None else f"one in {part} every run, all on demand"
+        row = Row(how, _formats(formats), _modes(modes), saturations, inputs, often, test.__name__)
         test.covers = [*getattr(test, "covers", []), row]  # type: ignore[attr-defined]
         return test
 

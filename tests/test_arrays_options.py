@@ -94,6 +94,7 @@ FLUSHED = [
 ]  # fmt: skip
 
 
+@pytest.mark.in_part(3)
 @every_kind
 @pytest.mark.parametrize("name", FLUSHED)
 def test_subnormal_results_are_flushed(name: str, kind: np.dtype) -> None:
@@ -205,6 +206,7 @@ def far_numbers(kind: np.dtype) -> np.ndarray:
     )
 
 
+@pytest.mark.in_part(3)
 @every_kind
 @pytest.mark.parametrize("name", WRAPPED)
 def test_wrapping_around(name: str, kind: np.dtype) -> None:

@@ -56,6 +56,7 @@ def test_every_format_of_p3109_is_there() -> None:
     assert {fmt.family for fmt in (*P3109, *WIDE_P3109)} == {P3109_FAMILY}
 
 
+@pytest.mark.in_part(3)
 @pytest.mark.parametrize("fmt", [*P3109, *WIDE_P3109], ids=str)
 def test_codes_of_p3109(fmt: Grid) -> None:
     """Every code point decodes to the value of the standard's text; formats beyond float64 say so, and are exact without."""

@@ -78,10 +78,8 @@ SOME_P3109 = [*map(get_format, ("Binary8p4se", "Binary8p1uf", "Binary8p3sf", "Bi
 EVERY_RUN = [*ROUNDED, *(fmt for fmt in SOME_P3109 if fmt not in ROUNDED)]
 
 
+@covers("enumerated", formats=EVERY_RUN, modes=Mode, inputs=f"{NUMBERS}; {CARRY}")
 @pytest.mark.in_part(3)
-@covers(
-    "enumerated", formats=EVERY_RUN, modes=Mode, inputs=f"{NUMBERS}; {CARRY}", when="one in 3 every run, all on demand"
-)
 @both_kinds
 @pytest.mark.parametrize("fmt", EVERY_RUN, ids=str)
 def test_all_numbers_of_16_bits(fmt: Format, kind: np.dtype) -> None:
@@ -92,14 +90,13 @@ def test_all_numbers_of_16_bits(fmt: Format, kind: np.dtype) -> None:
     check(fmt, sixteen_bits(kind), CARRY_BITS)
 
 
-@pytest.mark.in_part(3)
 @covers(
     "enumerated",
     formats=P3109,
     modes=Mode,
     inputs=f"float16 and bfloat16 at and beside every value and midpoint; {CARRY}",
-    when="one in 3 every run, all on demand",
 )
+@pytest.mark.in_part(3)
 @both_kinds
 @pytest.mark.parametrize("fmt", [fmt for fmt in P3109 if fmt not in ROUNDED], ids=str)
 def test_all_thresholds_of_p3109(fmt: Format, kind: np.dtype) -> None:
@@ -163,14 +160,13 @@ def test_everything_of_16_bits(fmt: Format, kind: np.dtype) -> None:
         check(fmt, x.astype(np.float64), (0, 8, 53, 63))
 
 
-@pytest.mark.in_part(2)
 @covers(
     "enumerated",
     formats=ROUNDED,
     modes=Mode,
     inputs=f"float32 and float64 at and beside every value and midpoint; {CARRY}",
-    when="one in 2 every run, all on demand",
 )
+@pytest.mark.in_part(2)
 @both_carriers
 @pytest.mark.parametrize("fmt", ROUNDED, ids=str)
 def test_all_thresholds(fmt: Format, carrier: np.dtype) -> None:
@@ -187,14 +183,10 @@ WIDE = [
 ]  # fmt: skip
 
 
-@pytest.mark.in_part(4)
 @covers(
-    "sampled",
-    formats=[*map(get_format, WIDE)],
-    modes=Mode,
-    inputs="float32 and float64 beside values and midpoints",
-    when="one in 4 every run, all on demand",
+    "sampled", formats=[*map(get_format, WIDE)], modes=Mode, inputs="float32 and float64 beside values and midpoints"
 )
+@pytest.mark.in_part(4)
 @both_carriers
 @pytest.mark.parametrize("fmt", [*map(get_format, WIDE)], ids=str)
 def test_wide_formats(fmt: Format, carrier: np.dtype) -> None:

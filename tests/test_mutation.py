@@ -389,6 +389,7 @@ def test_the_theorems_do_not_refute_the_core(case) -> None:
         assert by_theorem(honest, case, way).outcome is Outcome.HELD
 
 
+@pytest.mark.in_part(2)
 @pytest.mark.parametrize(
     "mutant",
     [

@@ -42,6 +42,7 @@ SURVIVORS: dict[str, str] = {
 """Single faults that no test can see, with the reason."""
 
 
+@pytest.mark.in_part(2)
 @pytest.mark.parametrize("name", CONSISTENT)
 def test_a_forward_that_its_derivative_agrees_with_is_seen(name: str, tmp_path: Path) -> None:
     """The function is another one, and its vjp is right for that one."""

@@ -511,6 +511,7 @@ def test_a_fault_in_a_mode_is_refuted_for_formats_unknown(mode, n, old, new, car
     assert f", {mode}: " in verdict.counterexample
 
 
+@pytest.mark.in_part(3)
 @pytest.mark.parametrize("name", OF_SHORTCUTS)
 def test_a_mutant_of_a_shortcut_is_refuted(name, tmp_path) -> None:
     """A short way to the ends of a range with one fault is not the whole one: there is a magnitude, a pattern and an end."""

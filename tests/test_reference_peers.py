@@ -177,6 +177,7 @@ EIGHT = [
 ]
 
 
+@pytest.mark.in_part(2)
 @pytest.mark.parametrize("name", EIGHT)
 def test_every_threshold_of_gfloat(name: str) -> None:
     """At and beside every value and middle, from beyond one end of the range to beyond the other, gfloat agrees."""
@@ -193,6 +194,7 @@ def test_every_threshold_of_gfloat(name: str) -> None:
 FEW = ["e2m2fnuz", "e3m1", "e3m0fnuz", "Binary4p2se", "Binary4p1sf", "Binary5p1ue", "Binary4p3uf"]
 
 
+@pytest.mark.in_part(2)
 @pytest.mark.parametrize("n", range(5))
 def test_every_word_of_gfloat(n: int) -> None:
     """With N = 0 .. 4 bits, every word of A, B and C does in gfloat what it does here, at all points of 2^(N + 2) parts."""

@@ -56,6 +56,7 @@ def check_words(fmt: Format, n: int) -> None:
                     assert abs(bias) <= Fraction(1, 2 * whole)
 
 
+@pytest.mark.in_part(3)
 @pytest.mark.parametrize("fmt", SMALL, ids=str)
 def test_all_words_together(fmt: Format) -> None:
     """Over all words the moments are those of the theory where N bits hold the fraction, else the bias is bounded.

@@ -258,6 +258,7 @@ ARRAYS = ["float8_e4m3fn", "float8_e5m2", "bfloat16", "cfloat8_1_4_3_half", "ue4
     saturations="default",
     inputs="all 65,536 float16 and all bfloat16; random words",
 )
+@pytest.mark.in_part(2)
 @both_kinds
 @pytest.mark.parametrize("name", ARRAYS)
 def test_arrays_are_the_oracles(name: str, kind: np.dtype) -> None:
@@ -336,6 +337,7 @@ NAMES = {
 }  # fmt: skip
 
 
+@pytest.mark.in_part(2)
 @pytest.mark.parametrize(
     ("kind", "meant"),
     [

@@ -189,6 +189,7 @@ def test_every_float32_to_lists_and_gaps_stochastically(capfd) -> None:
 
 
 @covers("enumerated", formats=ANYWHERE, modes=DETERMINISTIC, saturations="all but wrap", inputs=BESIDE)
+@pytest.mark.in_part(4)
 @pytest.mark.parametrize("fmt", ANYWHERE, ids=str)
 def test_where_faults_are_likely(fmt: Format) -> None:
     """At and beside every value and midpoint, every power of two, infinities, NaNs and others, all modes are right.
@@ -202,6 +203,7 @@ def test_where_faults_are_likely(fmt: Format) -> None:
     "enumerated", formats=[fmt for fmt in WIDE if fmt.bits <= 8], modes=DETERMINISTIC, saturations="all",
     inputs="float32 at and beside every step",
 )  # fmt: skip
+@pytest.mark.in_part(2)
 @pytest.mark.parametrize("fmt", WIDE, ids=str)
 def test_lists_and_gaps_where_faults_are_likely(fmt: Format) -> None:
     """At and beside every step to a list, a grid with a gap or E8M0, each mode is right, and so are the codes of all values."""
@@ -266,6 +268,7 @@ def test_the_sign_of_a_nan(fmt: Format, carrier: Carrier) -> None:
 
 
 @covers("enumerated", formats=NAMED, modes=[Mode.THR], saturations="all but wrap", inputs="float32 beside every step")
+@pytest.mark.in_part(3)
 @pytest.mark.parametrize("eps", [0.0, 5033165 / 2**24])
 @every_named
 def test_threshold(fmt: Format, eps: float) -> None:
@@ -321,6 +324,7 @@ def going_out(mode: Mode, nu: Fraction, n: int) -> int:
     "sampled", formats=NAMED, modes={mode for mode in Mode if mode.stochastic}, saturations="default",
     inputs=f"float32 and float64, {CARRY}",
 )  # fmt: skip
+@pytest.mark.in_part(3)
 @both_carriers
 @every_named
 def test_carries(fmt: Format, carrier: Carrier) -> None:
