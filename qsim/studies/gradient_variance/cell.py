@@ -28,7 +28,7 @@ from qsim.rounding import Mode, Quantizer
 from qsim.scales import derive_scale
 from qsim.studies.gradient_variance.point import ModelSpec, Point, point
 
-__all__ = ["ALL", "LAST", "Cell", "Fault", "compute", "estimate", "variance_of"]
+__all__ = ["ALL", "LAST", "Cell", "Fault", "compute", "estimate", "predicted_noise", "variance_of"]
 
 Floats = NDArray[np.float64]
 Fault = Literal["", "reused draw", "shared word", "after the mean"]
@@ -53,7 +53,7 @@ class Cell:
     mode: Literal["SR", "RNE"]
     #: Quantization points joined by "+", or "all"; after "last layer: " those of the last layer alone.
     points: str
-    scale: Literal["frozen", "underflow", "absmax"]
+    scale: Literal["frozen", "full-range", "underflow", "absmax"]
     batch: int
     batches: int
     #: Draws of each batch; 1 for a deterministic mode, which has no more.
@@ -63,6 +63,8 @@ class Cell:
     fault: Fault = ""
     #: Whether a forward and a backward weight take one draw, or words of their own.
     weight_draws: Literal["shared", "separate"] = "shared"
+    #: Where an arm has several networks, which one this is: "seed 3, 20 steps".
+    network: str = ""
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -72,7 +74,7 @@ class Cell:
 
     def layers(self, at: Point) -> tuple[str, ...]:
         """Return the layers whose gradient is taken and whose points round."""
-        return at.model.layers[-1:] if self.points.startswith(LAST) else at.model.layers
+        return at.layers[-1:] if self.points.startswith(LAST) else at.layers
 
     @property
     def cost(self) -> float:
@@ -97,10 +99,11 @@ class Cell:
     def key(self) -> int:
         """Return a 64-bit seed made of all fields, so that no two cells share random words.
 
-        But for `weight_draws`: a study has one choice, and two studies that differ in it alone have the same words.
+        But for `weight_draws`: a study has one choice, and two studies that differ in it alone have the same words. And but for
+        `network`, which only says again what the model is.
         """
         fields = dataclasses.asdict(self)
-        del fields["weight_draws"]
+        del fields["weight_draws"], fields["network"]
         text = json.dumps(fields, sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
@@ -108,7 +111,8 @@ class Cell:
     def label(self) -> str:
         """Return the words that tell this cell from others in a report."""
         fault = f", {self.fault}" if self.fault else ""
-        return f"{self.format} {self.mode} {self.points} b={self.batch} ({self.arm}{fault})"
+        network = f", {self.network}" if self.network else ""
+        return f"{self.format} {self.mode} {self.points} b={self.batch} ({self.arm}{network}{fault})"
 
 
 class Faulty(Numerics):
@@ -257,17 +261,17 @@ def predicted(cell: Cell, at: Point, rounds: dict[str, Quantizer], chosen: NDArr
     all layers round their errors the last layer's gradient has the same law as where it alone does; those cells have the
     draws for it.)
     """
-    if not Mode[cell.mode].stochastic:
+    if not Mode[cell.mode].stochastic or cell.scale == "full-range":  # which may clamp, and then A-T1 is not exact
         return {}
-    last = at.model.layers[-1]
+    last = at.layers[-1]
     if cell.points == "bwd_act":
-        each = {layer: _at1(cell, at, rounds, chosen, layer) for layer in at.model.layers}
+        each = {layer: _at1(cell, at, rounds, chosen, layer) for layer in at.layers}
         return {**each, ALL: np.sum(list(each.values()), axis=0)}
     if cell.points in (f"{LAST}bwd_grad", f"{LAST}bwd_act+bwd_grad"):
         exact = _at1(cell, at, rounds, chosen, last)
         return {last: exact, ALL: exact}
-    if cell.points == "bwd_weight" and len(at.model.layers) > 1:
-        below = at.model.layers[-2]
+    if cell.points == "bwd_weight" and len(at.layers) > 1:
+        below = at.layers[-2]
         return {below: _at2(at, rounds[f"{last}.bwd_weight"], chosen, below, last)}
     return {}
 
@@ -312,6 +316,20 @@ def _at2(at: Point, q: Quantizer, chosen: NDArray[np.int64], below: str, last: s
     return out
 
 
+def predicted_noise(at: Point, record: dict[str, Any]) -> float:
+    """Return q^2 of the last layer's gradient by A-T1, over the whole set."""
+    layer = at.layers[-1]
+    points = record["points"].removeprefix(LAST).split("+")
+    fmt, mode = get_format(record["format"]), Mode[record["mode"]]
+    v = [
+        variance_of(
+            at.tensor(layer, name), at.quantizer(layer, name, fmt, mode, record["scale"]) if name in points else None
+        )
+        for name in ("bwd_grad", "bwd_act")
+    ]
+    return float(theory.per_sample_variance(at.errors[layer], at.inputs[layer], v[0], v[1]).mean())
+
+
 # --- The record ----------------------------------------------------------------------------------------------
 
 
@@ -326,13 +344,20 @@ def _record(
     counts: dict[str, Counts],
 ) -> dict[str, Any]:
     fields = {name: getattr(cell, name) for name in Cell.__slots__ if name not in ("model", "seed")}
-    record: dict[str, Any] = fields
+    record: dict[str, Any] = {**fields, "train_seed": cell.model.seed, "train_steps": cell.model.train_steps}
     theory_says = predicted(cell, at, rounds, chosen)
+
+    if ALL in theory_says and cell.points.startswith(LAST) and cell.scale != "absmax":
+        record["whole.noise"] = significant(predicted_noise(at, record))
 
     def put(name: str, e: Estimate) -> None:
         record[name], record[f"{name}.error"] = significant(e.value), significant(e.error)
 
+    record["whole.gradient_squared"] = significant(sum(squared_norm(at, layer) for layer in at.layers))
     for part, where in parts.items():
+        record[f"{part}.gradient_squared"] = significant(
+            sum(squared_norm(at, layer) for layer in ([part] if part != ALL else cell.layers(at)))
+        )
         put(f"{part}.bias_squared", bias.squared(where))
         if part == ALL:
             put(f"{part}.between", sample_mean(samples[part].between))
@@ -347,9 +372,18 @@ def _record(
             if reference.mean() > 0:
                 around = samples[part].around
                 put(f"{part}.ratio", ratio(around.ravel(), np.repeat(reference, cell.draws)))
+    for name in cell.sites:
+        there = sum((number for site, number in counts.items() if site.endswith(f".{name}")), Counts())
+        record[f"clamped.{name}"] = significant(there.saturated / there.elements) if there.elements else 0.0
     total = sum(counts.values(), Counts())
+    record["clamped.share"] = significant(total.saturated / total.elements) if total.elements else 0.0
     record.update({f"count.{name}": getattr(total, name) for name in Counts.__slots__})
     return record
+
+
+def squared_norm(at: Point, layer: str) -> float:
+    """Return |g|^2 of the whole set's gradient with respect to a layer's weights."""
+    return float((at.gradient(layer) ** 2).sum())
 
 
 def significant(value: float, digits: int = 10) -> float:

@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qsim import theory
-from qsim.formats import get_format, short_name
+from qsim.formats import short_name
 from qsim.measure import Estimate, Family, Interval, floor_fit, judge, log_slope, pool, quotient
-from qsim.rounding import Mode
-from qsim.studies.gradient_variance.cell import ALL, LAST, estimate, variance_of
-from qsim.studies.gradient_variance.plan import BOTH, FAULT, PER_SAMPLE, Plan, compared
+from qsim.studies.gradient_variance.cell import ALL, estimate, predicted_noise
+from qsim.studies.gradient_variance.plan import BACKWARD, BOTH, FAULT, NETWORKS, PER_SAMPLE, Plan, compared
 from qsim.studies.gradient_variance.point import Point
 from qsim.studies.result import Claim
 from qsim.verdicts import Outcome
 
-__all__ = ["Check", "Judged", "decide", "families", "noise", "noisy", "predicted_noise", "series", "slope"]
+__all__ = [
+    "Check", "Judged", "bias", "clamped", "decide", "families", "noise", "noisy", "predicted_noise", "series", "slope",
+]  # fmt: skip
 
 Record = dict[str, Any]
 
@@ -93,10 +93,10 @@ def families(records: Iterable[Record], points: Iterable[str], **where: Any) -> 
     """Return, for each arm, format and point set of `points`, a label and its records by batch size."""
     groups: dict[tuple[str, ...], list[Record]] = {}
     for r in series(records, **where):
-        groups.setdefault((r["arm"], r["format"], r["mode"], r["points"], r["fault"]), []).append(r)
-    for (_, name, mode, point, _), group in groups.items():
+        groups.setdefault((r["arm"], r["format"], r["mode"], r["points"], r["fault"], r["network"]), []).append(r)
+    for (_, name, mode, point, _, network), group in groups.items():
         if point in points:
-            yield f"{name} {mode}, {point}", group
+            yield f"{short_name(name)} {mode}, {point}" + (f", {network}" if network else ""), group
 
 
 def noise(group: Sequence[Record], part: str = ALL) -> Estimate:
@@ -108,24 +108,10 @@ def noise(group: Sequence[Record], part: str = ALL) -> Estimate:
     return pool(scaled)
 
 
-def predicted_noise(at: Point, record: Record) -> float:
-    """Return q^2 of the last layer's gradient by A-T1, over the whole set."""
-    layer = at.model.layers[-1]
-    points = record["points"].removeprefix(LAST).split("+")
-    fmt, mode = get_format(record["format"]), Mode[record["mode"]]
-    v = [
-        variance_of(
-            at.tensor(layer, name), at.quantizer(layer, name, fmt, mode, record["scale"]) if name in points else None
-        )
-        for name in ("bwd_grad", "bwd_act")
-    ]
-    return float(theory.per_sample_variance(at.errors[layer], at.inputs[layer], v[0], v[1]).mean())
-
-
 @functools.lru_cache(maxsize=4)
 def gradient_norm(at: Point) -> float:
     """Return |g|, the norm of the whole set's gradient, all weights."""
-    return math.sqrt(sum(float((at.gradient(layer) ** 2).sum()) for layer in at.model.layers))
+    return math.sqrt(sum(float((at.gradient(layer) ** 2).sum()) for layer in at.layers))
 
 
 # --- The claims ----------------------------------------------------------------------------------------------
@@ -134,7 +120,7 @@ def gradient_norm(at: Point) -> float:
 def exact_variance(records: Sequence[Record], at: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
     """Check measured / A-T1 in every cell and layer where A-T1 is exact."""
     for r in records:
-        for layer in at.model.layers:
+        for layer in at.layers:
             if f"{layer}.ratio" in r and r["points"] != "bwd_weight":
                 label = f"{label_of(r)}, {layer}"
                 yield Check(label=label, estimate=estimate(r, f"{layer}.ratio"), equal=1, reach=margin["half_width"])
@@ -166,28 +152,70 @@ def weight_floor(records: Sequence[Record], _: Point, margin: Mapping[str, Any])
 def weight_exact(records: Sequence[Record], at: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
     """Check measured / A-T2 where shared backward weights are the only roundings, at the layer below the last."""
     for r in records:
-        name = f"{at.model.layers[-2]}.ratio"
+        name = f"{at.layers[-2]}.ratio"
         if r["points"] == "bwd_weight" and name in r:
             yield Check(label=label_of(r), estimate=estimate(r, name), equal=1, reach=margin["half_width"])
 
 
-def sr_unbiased(records: Sequence[Record], at: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
+def sr_unbiased(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
     """Check |bias|^2 / |g|^2 of stochastic backward roundings, pooled over batch sizes, on which it does not depend."""
     points = ("bwd_act", "bwd_weight", "bwd_grad", "bwd_act+bwd_grad")
-    for label, group in families(records, points, mode="SR"):
-        yield Check(label=label, estimate=bias(group, at), high=margin["bias"] ** 2, write=as_bias)
+    for label, group in families(records, points, mode="SR", scale="frozen"):
+        yield at_most(label, group, margin)
 
 
-def nearest_biased(records: Sequence[Record], at: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
-    """Check that |bias|^2 / |g|^2 of nearest backward roundings exceeds the margin, for the formats it names."""
-    for label, group in families(records, ("bwd_act", "bwd_grad"), mode="RNE"):
+def pass_unbiased(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
+    """Check |bias|^2 / |g|^2 of the whole backward pass under SR, in the formats that the margin names."""
+    for label, group in families(records, (BACKWARD,), mode="SR", scale="frozen"):
         if group[0]["format"] in margin["formats"]:
-            yield Check(label=label, estimate=bias(group, at), low=margin["bias"] ** 2, write=as_bias)
+            yield at_most(label, group, margin)
 
 
-def bias(group: Sequence[Record], at: Point) -> Estimate:
-    """Return |E g - g|^2 / |g|^2, all weights, pooled over batch sizes."""
-    norm = gradient_norm(at) ** 2
+def clamped_biased(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
+    """Check that the whole backward pass under SR is biased in the formats that the margin names, whose errors clamp."""
+    for label, group in families(records, (BACKWARD,), mode="SR", scale="frozen"):
+        if group[0]["format"] in margin["formats"]:
+            yield at_least(label, group, margin)
+
+
+def all_biased(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
+    """Check that SR at all five points is biased, in the formats that the margin names."""
+    for label, group in families(records, (ALL,), mode="SR", scale="frozen"):
+        if group[0]["format"] in margin["formats"]:
+            yield at_least(label, group, margin)
+
+
+def nearest_biased(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
+    """Check that |bias|^2 / |g|^2 of nearest backward roundings exceeds the margin, for the formats it names.
+
+    In every network, if the arm has several.
+    """
+    for label, group in families(records, ("bwd_act", "bwd_grad", BACKWARD), mode="RNE"):
+        if group[0]["format"] in margin["formats"]:
+            yield at_least(label, group, margin)
+
+
+def at_most(label: str, group: Sequence[Record], margin: Mapping[str, Any]) -> Check:
+    """Return the check that a bias is at most the margin."""
+    label = f"{label}, {clamped(group):.2g} clamped"
+    return Check(label=label, estimate=bias(group), high=margin["bias"] ** 2, write=as_bias)
+
+
+def at_least(label: str, group: Sequence[Record], margin: Mapping[str, Any]) -> Check:
+    """Return the check that a bias is at least the margin."""
+    label = f"{label}, {clamped(group):.2g} clamped"
+    return Check(label=label, estimate=bias(group), low=margin["bias"] ** 2, write=as_bias)
+
+
+def clamped(group: Sequence[Record]) -> float:
+    """Return which share of the rounded elements was clamped: one beyond the range, whose rounding is biased in any mode."""
+    saturated, elements = (sum(int(r[f"count.{name}"]) for r in group) for name in ("saturated", "elements"))
+    return saturated / max(elements, 1)
+
+
+def bias(group: Sequence[Record]) -> Estimate:
+    """Return |E g - g|^2 / |g|^2, pooled over batch sizes; g has all weights, also where the last layer alone rounds."""
+    norm = group[0]["whole.gradient_squared"]
     pooled = pool([estimate(r, f"{ALL}.bias_squared") for r in group])
     return Estimate(pooled.value / norm, pooled.error / norm, pooled.freedom)
 
@@ -198,17 +226,26 @@ def as_bias(interval: Interval) -> str:
     return f"|bias| between {low:.2g} % and {high:.2g} % of |g|"
 
 
-def bit_cost(records: Sequence[Record], at: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
-    """Check measured b'/b over that of theory, for each pair of formats one bit apart, at the last layer."""
-    sigma2 = at.sampling_variance(at.model.layers[-1])
+def bit_noise(records: Sequence[Record], at: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
+    """Check the noise at k-1 bits over that at k bits, measured, over that of A-T1, at the last layer."""
     for label, fewer, more in pairs(records, margin):
-        measured = [Estimate(sigma2 + q.value, q.error, q.freedom) for q in (noise(fewer), noise(more))]
-        says = theory.batch_ratio(sigma2, predicted_noise(at, fewer[0]), predicted_noise(at, more[0]))
-        found = quotient(*measured)
+        says = predicted_noise(at, fewer[0]) / predicted_noise(at, more[0])
+        found = quotient(noise(fewer), noise(more))
         relative = Estimate(found.value / says, found.error / says, found.freedom)
-        yield Check(
-            label=f"{label}, b'/b = {says:.4g} in theory", estimate=relative, equal=1, reach=margin["half_width"]
-        )
+        yield Check(label=f"{label}, {says:.4g} by A-T1", estimate=relative, equal=1, reach=margin["half_width"])
+
+
+def networks_ratio(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
+    """Check the noise at k-1 bits over that at k bits in each network.
+
+    The noise of the whole set is that of A-T1 there, times what was measured over A-T1 on the batches that were drawn: in a
+    trained network a few samples make most of the noise, and other batches would hold others.
+    """
+    for label, fewer, more in pairs(records, margin):
+        measured = [pool([estimate(r, f"{ALL}.ratio") for r in group]) for group in (fewer, more)]
+        found, says = quotient(*measured), fewer[0]["whole.noise"] / more[0]["whole.noise"]
+        scaled = Estimate(found.value * says, found.error * says, found.freedom)
+        yield Check(label=label, estimate=scaled, low=margin["ratio"][0], high=margin["ratio"][1])
 
 
 def bit_ratio(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
@@ -221,9 +258,12 @@ def bit_ratio(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) ->
 def pairs(records: Sequence[Record], margin: Mapping[str, Any]) -> Iterator[tuple[str, list[Record], list[Record]]]:
     """Return, for each pair of the margin, a label and the last layer's records at k-1 and at k bits."""
     for arm, more, fewer in margin["pairs"]:
-        groups = [series(records, arm=arm, format=name, points=compared(arm), mode="SR") for name in (fewer, more)]
-        if all(groups):
-            yield f"{short_name(more)} to {short_name(fewer)} ({arm})", groups[0], groups[1]
+        mine = series(records, arm=arm, points=compared(arm), mode="SR")
+        for network in dict.fromkeys(r["network"] for r in mine):
+            groups = [series(mine, format=name, network=network) for name in (fewer, more)]
+            words = f", {network}" if network else ""
+            if all(groups):
+                yield f"{short_name(more)} to {short_name(fewer)} ({arm}{words})", groups[0], groups[1]
 
 
 def absmax_slope(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
@@ -236,9 +276,19 @@ def absmax_slope(records: Sequence[Record], _: Point, margin: Mapping[str, Any])
 
 def label_of(record: Record) -> str:
     """Return the words that tell a record from others."""
-    fault = f", {record['fault']}" if record["fault"] else ""
+    fault = "".join(f", {record[name]}" for name in ("network", "fault") if record[name])
     rounding = f"{short_name(record['format'])} {record['mode']}"
     return f"{rounding}, {record['points']}, b = {record['batch']} ({record['arm']}{fault})"
+
+
+def named(formats: Iterable[str]) -> str:
+    """Return the formats of a margin, by the names that stand in tables and figures."""
+    return ", ".join(map(short_name, formats))
+
+
+def in_ratio(margin: Mapping[str, Any]) -> str:
+    """Return the margin of a ratio of noises in words."""
+    return f"noise at k-1 bits over noise at k bits in [{margin['ratio'][0]}, {margin['ratio'][1]}]"
 
 
 STATEMENTS: Mapping[str, Statement] = {
@@ -278,34 +328,65 @@ STATEMENTS: Mapping[str, Statement] = {
         figure="weights",
     ),
     "sr-unbiased": Statement(
-        statement="A stochastically rounded backward pass is unbiased, at every backward point, in every format.",
-        theorem="E SR(x) = x (proofs/stochastic_rounding_moments.py), and the backward pass is linear in each rounded operand",
-        margin=lambda m: f"|bias| at most {m['bias']:.0%} of |g|",
+        statement="Stochastic rounding at one backward point, or at inputs and errors, leaves the gradient unbiased as long as "
+        "nothing clamps.",
+        theorem="E SR(x) = x for x in the range (proofs/stochastic_rounding_moments.py), and the backward pass is linear in "
+        "each rounded operand",
+        margin=lambda m: f"|bias| at most {m['bias']:.0%} of |g|, the norm of all layers' gradient",
         checks=sr_unbiased,
+        figure="bias",
+        table="bias",
+    ),
+    "pass-unbiased": Statement(
+        statement="A backward pass stochastically rounded at all three of its points is unbiased as long as nothing clamps.",
+        theorem="E SR(x) = x for x in the range, drawn anew at each point; frozen scales are those of unrounded tensors, so "
+        "that a rounded error can leave the range",
+        margin=lambda m: (
+            f"|bias| at most {m['bias']:.0%} of |g|, for {named(m['formats'])}; the clamped share is in each label"
+        ),
+        checks=pass_unbiased,
+        figure="bias",
+        table="bias",
+    ),
+    "clamped-biased": Statement(
+        statement="Where rounded errors clamp, a stochastically rounded backward pass is biased.",
+        theorem="beyond the range the result is the largest value, whatever the word; no theorem predicts the size",
+        margin=lambda m: f"|bias| at least {m['bias']:.0%} of |g|, for {named(m['formats'])}",
+        checks=clamped_biased,
+        figure="bias",
+        table="bias",
+    ),
+    "all-biased": Statement(
+        statement="Stochastic rounding at all five points is biased: the loss is not linear in what the forward pass rounds.",
+        theorem="E f(SR(x)) is not f(x) for a nonlinear f; no theorem predicts the size",
+        margin=lambda m: f"|bias| at least {m['bias']:.1%} of |g|, for {named(m['formats'])}",
+        checks=all_biased,
         figure="bias",
         table="bias",
     ),
     "nearest-biased": Statement(
         statement="Rounding the same tensors to nearest is biased, in the formats of few bits.",
         theorem="a deterministic error does not average out; no theorem predicts its size",
-        margin=lambda m: f"|bias| at least {m['bias']:.0%} of |g|, for {', '.join(m['formats'])}",
+        margin=lambda m: f"|bias| at least {m['bias']:.0%} of |g|, for {named(m['formats'])}",
         checks=nearest_biased,
         figure="bias",
         table="bias",
     ),
-    "bit-cost": Statement(
-        statement="One bit fewer costs the batch that theory says.",
-        theorem="A-T4: b'/b = (sigma^2 + q^2 at k-1 bits) / (sigma^2 + q^2 at k bits), q^2 by A-T1 on the actual tensors; "
-        "sigma^2 is exact over the set, on both sides",
-        margin=lambda m: f"measured b'/b over theory: every interval contains 1 and is within ± {m['half_width']:.0%}",
-        checks=bit_cost,
+    "bit-noise": Statement(
+        statement="The noise of one bit is what A-T1 says.",
+        theorem="A-T1, q^2 on the actual tensors of the last layer, at k-1 and at k bits; nothing is trained, and the batch "
+        "that A-T4 derives from it, b'/b = (sigma^2 + q^2 at k-1 bits) / (sigma^2 + q^2 at k bits), is no measurement",
+        margin=lambda m: (
+            f"measured noise ratio over that of A-T1: every interval contains 1 and is within ± {m['half_width']:.0%}"
+        ),
+        checks=bit_noise,
         figure="bits",
         table="bits",
     ),
     "bit-dense": Statement(
-        statement="Where the steps are dense, one mantissa bit fewer makes the noise 4 times as large.",
+        statement="Where the steps are dense, one mantissa bit fewer makes the noise 4 times as large, in this network.",
         theorem="v scales with the square of the step on the average over a cell (A-T4)",
-        margin=lambda m: f"noise at k-1 bits over noise at k bits in [{m['ratio'][0]}, {m['ratio'][1]}]",
+        margin=in_ratio,
         checks=bit_ratio,
         figure="bits",
         table="bits",
@@ -313,19 +394,50 @@ STATEMENTS: Mapping[str, Statement] = {
     "bit-underflow": Statement(
         statement="Below one step, one bit fewer makes the noise only about twice as large.",
         theorem="v(x) = x (step - x), which is near x step for x far below the step",
-        margin=lambda m: f"noise at k-1 bits over noise at k bits in [{m['ratio'][0]}, {m['ratio'][1]}]",
+        margin=in_ratio,
         checks=bit_ratio,
         figure="bits",
         table="bits",
     ),
     "bit-coarse": Statement(
-        statement="With coarse integers one bit fewer makes the noise more than 4 times as large.",
-        theorem="a symmetric INTk step is abs-max / (2^(k-1) - 1), which more than doubles, and the cross term "
-        "v(x) v(delta) counts",
-        margin=lambda m: f"noise at k-1 bits over noise at k bits in [{m['ratio'][0]}, {m['ratio'][1]}]",
+        statement="With integers of few bits and the step abs-max / (2^(k-1) - 1), one bit fewer makes the noise more than 4 "
+        "times as large.",
+        theorem="that step more than doubles, as 7, 3 and 1 steps reach the abs-max, and the cross term v(x) v(delta) counts",
+        margin=in_ratio,
         checks=bit_ratio,
         figure="bits",
         table="bits",
+    ),
+    "bit-full-range": Statement(
+        statement="With the same integers and the step abs-max / 2^(k-1), one bit fewer makes the noise 4 times as large.",
+        theorem="that step doubles; the largest values of one sign clamp",
+        margin=in_ratio,
+        checks=bit_ratio,
+        figure="bits",
+        table="bits",
+    ),
+    "networks-nearest-biased": Statement(
+        statement="Errors rounded to nearest are biased in every network of the grid, in the formats of few bits.",
+        theorem="a deterministic error does not average out; no theorem predicts its size",
+        margin=lambda m: f"|bias| at least {m['bias']:.0%} of that network's |g|, for {named(m['formats'])}",
+        checks=nearest_biased,
+        table="networks",
+    ),
+    "networks-bit-dense": Statement(
+        statement="One mantissa bit fewer makes the noise about 4 times as large in every network of the grid.",
+        theorem="v scales with the square of the step on the average over a cell (A-T4); how far a network's tensors are from "
+        "that average, no theorem says",
+        margin=in_ratio,
+        checks=networks_ratio,
+        table="networks",
+    ),
+    "networks-bit-coarse": Statement(
+        statement="With integers of few bits and the step abs-max / (2^(k-1) - 1), one bit fewer makes the noise more than 4 "
+        "times as large in every network of the grid.",
+        theorem="that step more than doubles, as 7, 3 and 1 steps reach the abs-max, and the cross term v(x) v(delta) counts",
+        margin=in_ratio,
+        checks=networks_ratio,
+        table="networks",
     ),
     "absmax-slope": Statement(
         statement="With an abs-max scale re-derived from each batch the noise falls more slowly than 1/b.",
@@ -342,9 +454,11 @@ def decide(plan: Plan, records: Sequence[Record], at: Point) -> tuple[list[Claim
     """Return the claims with their outcomes, the checks behind each, and the family of all intervals."""
     records = [r for r in records if noisy(r)]
     sound = [r for r in records if not r["fault"]]
+    one, several = ([r for r in sound if bool(r["network"]) == those] for those in (False, True))
     work: dict[str, tuple[str, str, list[Check]]] = {}
     for name, margin in plan.margins.items():
-        work[name] = (name, "", list(STATEMENTS[name].checks(sound, at, margin)))
+        these = several if name.startswith(NETWORKS) else one
+        work[name] = (name, "", list(STATEMENTS[name].checks(these, at, margin)))
     for fault, names in plan.faults.items():
         faulty = series(records, fault=fault)
         for name in names:

@@ -11,10 +11,12 @@ from qsim import theory
 from qsim.formats import get_format, short_name
 from qsim.measure import Estimate, Family, Interval, quotient
 from qsim.rounding import Mode
+from qsim.studies.gradient_variance.answer import answer
 from qsim.studies.gradient_variance.cell import ALL, LAST, estimate
 from qsim.studies.gradient_variance.claims import (
     Judged,
     bias,
+    clamped,
     families,
     gradient_norm,
     noise,
@@ -22,13 +24,11 @@ from qsim.studies.gradient_variance.claims import (
     pairs,
     predicted_noise,
     series,
-    slope,
 )
-from qsim.studies.gradient_variance.plan import BOTH, Plan
+from qsim.studies.gradient_variance.plan import BACKWARD, BOTH, NETWORKS, Plan
 from qsim.studies.gradient_variance.point import Point
 from qsim.studies.result import Cell, Claim, Figure, Panel, Result, Series, Table
 from qsim.studies.study import Study
-from qsim.verdicts import Outcome
 
 __all__ = ["result"]
 
@@ -77,7 +77,7 @@ def result(
     family: Family,
 ) -> Result:
     """Return the result of the study as plain data."""
-    sound = [r for r in records if not r["fault"]]
+    sound = [r for r in records if not (r["fault"] or r["network"])]  # of the one network that figures are about
     telling = [r for r in sound if noisy(r)]
     figures = tuple(_figures(telling, at, plan, family))
     drawn = {figure.id for figure in figures}  # a study without the cells for a figure has none
@@ -86,7 +86,7 @@ def result(
         study=study.name,
         title=study.title,
         question=study.question,
-        answer=_answer(telling, at, plan, claims),
+        answer=answer(telling, plan, claims, family),
         lead="overview",
         run=run,
         command=study.command + (" --quick" if run == "quick" else ""),
@@ -99,57 +99,13 @@ def result(
     )
 
 
-def _answer(records: Sequence[Record], at: Point, plan: Plan, claims: Sequence[Claim]) -> str:
-    """Answer the question in a few sentences made of the numbers."""
-    held = {c.id: c.outcome is Outcome.HELD for c in claims}
-    sentences = []
-    slopes = [
-        slope(g).value
-        for _, g in families(records, ("bwd_act", "bwd_grad", "bwd_act+bwd_grad"), mode="SR", scale="frozen")
-        if len(g) > 1
-    ]
-    if held.get("one-over-b") and slopes:
-        sentences.append(
-            "Noise of backward inputs and errors, drawn anew for each sample, falls as 1/b in every format "
-            f"(slopes {min(slopes):.3f} to {max(slopes):.3f})."
-        )
-    if held.get("variance-exact"):
-        sentences.append("Where A-T1 is exact, its size is what A-T1 predicts from the tensors.")
-    if held.get("weight-floor"):
-        sentences.append("Noise of rounded weights is shared by the samples and does not average away.")
-    if held.get("sr-unbiased") and held.get("nearest-biased"):
-        worst = max(
-            (bias(g, at).value, g[0]["format"]) for _, g in families(records, ("bwd_act", "bwd_grad"), mode="RNE")
-        )
-        sentences.append(
-            "A stochastically rounded backward pass is unbiased; rounding the same tensors to nearest is not: its bias "
-            f"reaches {100 * math.sqrt(max(0.0, worst[0])):.2g} % of the gradient ({short_name(worst[1])})."
-        )
-    if held.get("bit-cost"):
-        sigma2 = at.sampling_variance(at.model.layers[-1])
-        ratios = []
-        for _, fewer, more in pairs(records, plan.margins["bit-cost"]):
-            ratios.append(theory.batch_ratio(sigma2, predicted_noise(at, fewer[0]), predicted_noise(at, more[0])))
-        sentences.append(
-            f"One bit fewer costs the batch that theory says, {min(ratios):.2f} to {max(ratios):.2f} times as large here, "
-            "where sampling noise, which no format adds to, dilutes the noise of rounding."
-        )
-    grows = {"bit-dense": "4 times in dense cells", "bit-underflow": "about 2 times below one step",
-             "bit-coarse": "more than 4 times with coarse integers"}  # fmt: skip
-    found = [words for name, words in grows.items() if held.get(name)]
-    if found:
-        sentences.append(f"Rounding noise itself, per sample, grows {', '.join(found)}.")
-    decided = "" if sentences else "This run decides too little to answer; the verdicts below say what is open."
-    return " ".join(sentences) or decided
-
-
 def _setup(plan: Plan, at: Point, records: Sequence[Record]) -> tuple[tuple[str, str], ...]:
     model, names = plan.model, dict.fromkeys(r["format"] for r in records)
     draws = sum(r["batches"] * r["draws"] for r in records)
-    sigma2 = sum(at.sampling_variance(layer) for layer in at.model.layers)
+    sigma2 = sum(at.sampling_variance(layer) for layer in at.layers)
     formats = []
     for name in names:
-        q = at.quantizer(at.model.layers[-1], "bwd_grad", get_format(name), Mode.SR, "frozen")
+        q = at.quantizer(at.layers[-1], "bwd_grad", get_format(name), Mode.SR, "frozen")
         fmt = get_format(name)
         words = (
             f"{name}: largest {fmt.max:.6g}, smallest {fmt.smallest_subnormal:.4g}, NaN becomes {fmt.nan_to}, "
@@ -197,8 +153,8 @@ def _figures(records: Sequence[Record], at: Point, plan: Plan, family: Family) -
     yield _overview(records, at, family)
     yield _variance(records, family)
     yield _weights(records, at, family)
-    yield _bias(records, at, family)
-    if "bit-cost" in plan.margins and list(pairs(records, plan.margins["bit-cost"])):
+    yield _bias(records, family)
+    if "bit-noise" in plan.margins and list(pairs(records, plan.margins["bit-noise"])):
         yield _bits(records, at, plan, family)
     yield _absmax(records, family)
 
@@ -220,7 +176,7 @@ def line(label: str, group: str, x: Iterable[float], y: Iterable[float]) -> Seri
 def _overview(records: Sequence[Record], at: Point, family: Family) -> Figure:
     """Show each quantization point of one format against batch size, and the biases: the study at a glance."""
     norm = gradient_norm(at) ** 2
-    sigma2 = sum(at.sampling_variance(layer) for layer in at.model.layers) / norm
+    sigma2 = sum(at.sampling_variance(layer) for layer in at.layers) / norm
     shown = "int4"
     names = {
         "fwd_act": "forward activations", "fwd_weight": "forward weights", "bwd_act": "backward activations",
@@ -248,7 +204,7 @@ def _overview(records: Sequence[Record], at: Point, family: Family) -> Figure:
         panels=(
             Panel(title="noise by quantization point, SR", xlabel=BATCH, ylabel="variance / |g|²", xscale="log2",
                   yscale="log10", series=(*curves, sampling)),
-            _bias_panel("bias of rounded errors", "bwd_grad", records, at, family),
+            _bias_panel("bias of rounded errors", "bwd_grad", records, family),
         ),
     )  # fmt: skip
 
@@ -279,7 +235,7 @@ def _variance(records: Sequence[Record], family: Family) -> Figure:
 
 
 def _weights(records: Sequence[Record], at: Point, family: Family) -> Figure:
-    below = at.model.layers[-2]
+    below = at.layers[-2]
     panels = []
     for points, part, title in (
         ("fwd_weight", ALL, "forward weights, all layers"),
@@ -307,14 +263,14 @@ def _weights(records: Sequence[Record], at: Point, family: Family) -> Figure:
     )
 
 
-def _bias_panel(title: str, point: str, records: Sequence[Record], at: Point, family: Family) -> Panel:
+def _bias_panel(title: str, point: str, records: Sequence[Record], family: Family) -> Panel:
     """Return a panel of |bias| / |g| by format: nearest with its interval, stochastic by the upper end of its own."""
     names = list(dict.fromkeys(r["format"] for r in records if r["points"] == point and r["scale"] == "frozen"))
     curves = []
     for mode, label in (("RNE", "RNE"), ("SR", "SR, at most")):
         x, y, low, high = [], [], [], []
         for _, group in families(records, (point,), mode=mode, scale="frozen"):
-            i = family.interval(bias(group, at))
+            i = family.interval(bias(group))
             ends = [100 * math.sqrt(max(0.0, end)) for end in (i.low, i.value, i.high)]
             x.append(float(names.index(group[0]["format"])))
             low.append(ends[0] if mode == "RNE" else ends[2])
@@ -329,7 +285,7 @@ def _bias_panel(title: str, point: str, records: Sequence[Record], at: Point, fa
     )  # fmt: skip
 
 
-def _bias(records: Sequence[Record], at: Point, family: Family) -> Figure:
+def _bias(records: Sequence[Record], family: Family) -> Figure:
     return Figure(
         id="bias",
         title="Backward: stochastic rounding is unbiased, rounding to nearest is not",
@@ -338,15 +294,15 @@ def _bias(records: Sequence[Record], at: Point, family: Family) -> Figure:
         alt="Two plots of bias by format: rounding to nearest grows with fewer bits to several percent and more, the "
         "bound for stochastic rounding stays below one percent.",
         panels=(
-            _bias_panel("inputs rounded (bwd_act)", "bwd_act", records, at, family),
-            _bias_panel("errors rounded (bwd_grad)", "bwd_grad", records, at, family),
+            _bias_panel("inputs rounded (bwd_act)", "bwd_act", records, family),
+            _bias_panel("errors rounded (bwd_grad)", "bwd_grad", records, family),
         ),
     )
 
 
 def _bits(records: Sequence[Record], at: Point, plan: Plan, family: Family) -> Figure:
-    sigma2 = at.sampling_variance(at.model.layers[-1])
-    found = list(pairs(records, plan.margins["bit-cost"]))
+    sigma2 = at.sampling_variance(at.layers[-1])
+    found = list(pairs(records, plan.margins["bit-noise"]))
     labels = tuple(_pair(fewer, more) for _, fewer, more in found)
     ratios, costs = [], []
     for _, fewer, more in found:
@@ -428,12 +384,18 @@ def _tables(
         rows=tuple((name, *_row(j)) for name in ("one-over-b", "weight-floor", "absmax-slope") for j in judged.get(name, ())),
         note="Slopes of log variance against log b; for weights the share of the variance at the largest batch that stays.",
     )  # fmt: skip
-    yield _bias_table(records, at, family)
+    yield _bias_table(records, family)
     yield Table(
         id="bits", title="One bit fewer", columns=("claim", "formats", "value", "low", "high", "outcome"),
-        rows=tuple((name, *_row(j)) for name in ("bit-cost", "bit-dense", "bit-underflow", "bit-coarse")
+        rows=tuple((name, *_row(j)) for name in ("bit-noise", "bit-dense", "bit-underflow", "bit-coarse", "bit-full-range")
                    for j in judged.get(name, ())),
-        note="bit-cost: measured b'/b over that of theory; the others: noise at k-1 bits over noise at k bits.",
+        note="bit-noise: the noise of k-1 over that of k bits, measured over that of A-T1; the others: as measured.",
+    )  # fmt: skip
+    yield Table(
+        id="networks", title="Other networks: each its own interval",
+        columns=("claim", "cells", "value", "low", "high", "outcome"),
+        rows=tuple((name, *_row(j)) for name in judged if name.startswith(NETWORKS) for j in judged[name]),
+        note="|bias|² / |g|² of each network, and the noise of k-1 over that of k bits.",
     )  # fmt: skip
     yield _noise_table(records, at, family)
     yield _count_table(records)
@@ -444,21 +406,24 @@ def _row(judged: Judged) -> tuple[Cell, ...]:
     return (judged.check.label, i.value, i.low, i.high, str(judged.outcome))
 
 
-def _bias_table(records: Sequence[Record], at: Point, family: Family) -> Table:
+def _bias_table(records: Sequence[Record], family: Family) -> Table:
     rows: list[tuple[Cell, ...]] = []
-    points = ("fwd_act", "fwd_weight", "bwd_act", "bwd_weight", "bwd_grad", "bwd_act+bwd_grad", "all")
+    points = ("fwd_act", "fwd_weight", "bwd_act", "bwd_weight", "bwd_grad", "bwd_act+bwd_grad", BACKWARD, "all")
     for label, group in families(records, points, scale="frozen"):
-        if group[0]["arm"] in ("forward", "backward", "weights", "inputs", "last layer", "nearest"):
-            i = family.interval(bias(group, at))
+        if group[0]["arm"] != "few bits":
+            i = family.interval(bias(group))
             ends = [100 * math.sqrt(max(0.0, end)) for end in (i.value, i.low, i.high)]
-            rows.append((short_name(group[0]["format"]), group[0]["mode"], label.split(", ", 1)[1], *ends))
+            rows.append(
+                (short_name(group[0]["format"]), group[0]["mode"], label.split(", ", 1)[1], *ends, 100 * clamped(group))
+            )
     return Table(
         id="bias",
         title="Bias of the gradient, in percent of its norm",
-        columns=("format", "mode", "points", "|bias| %", "low %", "high %"),
+        columns=("format", "mode", "points", "|bias| %", "low %", "high %", "clamped %"),
         rows=tuple(rows),
         note="Pooled over batch sizes. 0 stands for an estimate of |bias|² at or below zero. Forward points bias the gradient "
-        "even with stochastic rounding, since the loss is not linear in them; no claim is made of their size.",
+        "even with stochastic rounding, since the loss is not linear in them. Clamped: the share of the rounded elements "
+        "that lay beyond the largest value; a clamped element is biased in any mode.",
     )  # fmt: skip
 
 
@@ -468,7 +433,7 @@ def _noise_table(records: Sequence[Record], at: Point, family: Family) -> Table:
     for r in series(records, scale="frozen"):
         if r["arm"] in ("forward", "backward", "weights", "inputs", "last layer", "nearest") and r["batch"] in (
             1,
-            32,
+            64,
             1024,
         ):
             between = family.interval(estimate(r, f"{ALL}.between")).scaled(1 / norm)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,9 +20,15 @@ from qsim.studies.lines import Place
 from qsim.studies.result import FORMULA
 from qsim.studies.study import Study, expect
 
-__all__ = ["BOTH", "CLAIMS", "FAULT", "PER_SAMPLE", "Plan", "compared", "plan"]
+__all__ = ["BACKWARD", "BOTH", "CLAIMS", "FAULT", "NETWORKS", "PER_SAMPLE", "Plan", "compared", "plan"]
 
 BOTH = f"{LAST}bwd_act+bwd_grad"
+BACKWARD = "bwd_act+bwd_weight+bwd_grad"
+"""The point set of a whole backward pass."""
+
+NETWORKS = "networks-"
+"""How the names of the claims begin that are about the cells of arms with several networks, and about no others."""
+
 PER_SAMPLE = ("bwd_act", "bwd_grad", "bwd_act+bwd_grad", f"{LAST}bwd_grad", BOTH)
 """The point sets whose roundings are drawn anew for each sample, and that do not touch the forward pass."""
 
@@ -40,17 +48,35 @@ CLAIMS: Mapping[str, Mapping[str, type]] = {
     "weight-floor": {"share": float},
     "weight-exact": {"half_width": float},
     "sr-unbiased": {"bias": float},
+    "pass-unbiased": {"bias": float, "formats": list},
+    "clamped-biased": {"bias": float, "formats": list},
+    "all-biased": {"bias": float, "formats": list},
     "nearest-biased": {"bias": float, "formats": list},
-    "bit-cost": {"half_width": float, "pairs": list},
+    "bit-noise": {"half_width": float, "pairs": list},
     "bit-dense": {"ratio": list, "pairs": list},
     "bit-underflow": {"ratio": list, "pairs": list},
     "bit-coarse": {"ratio": list, "pairs": list},
+    "bit-full-range": {"ratio": list, "pairs": list},
+    "networks-nearest-biased": {"bias": float, "formats": list},
+    "networks-bit-dense": {"ratio": list, "pairs": list},
+    "networks-bit-coarse": {"ratio": list, "pairs": list},
     "absmax-slope": {"slope": list},
 }
 """The claims that this kind of study can decide, and the margins each needs."""
 
+FORMATS_OF: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "pass-unbiased": ("SR", (BACKWARD,)),
+    "clamped-biased": ("SR", (BACKWARD,)),
+    "all-biased": ("SR", (ALL,)),
+    "nearest-biased": ("RNE", ("bwd_act", "bwd_grad", BACKWARD)),
+    "networks-nearest-biased": ("RNE", ("bwd_act", "bwd_grad", BACKWARD)),
+}
+"""Of each claim that names formats: the mode and the point sets of the cells that test it."""
+
 ON_FAULTS = ("variance-exact", "one-over-b", "weight-floor", "weight-exact", "sr-unbiased")
 """The claims that cells of a planted fault can test: stochastic rounding at a frozen scale, in one format at a time."""
+
+LONGEST_TRAINING, LARGEST_SEED = 1 << 32, (1 << 63) - 1
 
 LONGEST = 100
 """Characters of an arm's name, which stands in tables, labels and files."""
@@ -153,7 +179,8 @@ def plan(study: Study, run: Literal["full", "quick"]) -> Plan:
             )
         spot = place.at("claims", name, label=f"[claims.{name}]")
         margins[name] = _margins(spot, expect(spot, margin, CLAIMS[name]))
-        _of_the_grid(spot, margins[name], [cell for cell in cells.values() if not cell.fault])
+        these = [c for c in cells.values() if not c.fault and bool(c.network) == name.startswith(NETWORKS)]
+        _of_the_grid(spot, name, margins[name], these)
     if not cells:
         raise place.refuse("no arm asks for a cell", "arm")
     return Plan(
@@ -201,7 +228,7 @@ def _batch(place: Place, batch: Any, number: int) -> None:
         )
 
 
-def _of_the_grid(place: Place, margin: Mapping[str, Any], cells: Sequence[Cell]) -> None:
+def _of_the_grid(place: Place, claim: str, margin: Mapping[str, Any], cells: Sequence[Cell]) -> None:
     """Refuse a margin that names arms, formats or pairs of which there is no cell: the claim would not be about them."""
     arms = {cell.arm for cell in cells}
     for number, arm in enumerate(margin.get("arms", ())):
@@ -211,10 +238,14 @@ def _of_the_grid(place: Place, margin: Mapping[str, Any], cells: Sequence[Cell])
             raise place.refuse(
                 f"no cell of the arm {arm!r} tests this claim, which needs SR at {points}", "arms", number
             )
-    nearest = {cell.format for cell in cells if cell.mode == "RNE"}
+    mode, sets = FORMATS_OF.get(claim, ("", ()))
+    there = {cell.format for cell in cells if cell.mode == mode and cell.points in sets}
     for number, name in enumerate(margin.get("formats", ())):
-        if name not in nearest:
-            raise place.refuse(f"no cell rounds to {name} by RNE, which this claim needs", "formats", number)
+        if name not in there:
+            where = enumerate_names(sets)
+            raise place.refuse(
+                f"no cell rounds to {name} by {mode} at {where}, which this claim needs", "formats", number
+            )
     for number, (arm, *pair) in enumerate(margin.get("pairs", ())):
         if arm not in arms:
             raise place.refuse(
@@ -239,7 +270,11 @@ def _model(place: Place, table: Any) -> ModelSpec:
     expect(place, table, {
         "widths": list, "train_steps": int, "train_batch": int, "learning_rate": float, "seed": int,
     })  # fmt: skip
-    for key, low, high in (("train_steps", 0, 1 << 32), ("train_batch", 1, 1 << 16), ("seed", 0, (1 << 63) - 1)):
+    for key, low, high in (
+        ("train_steps", 0, LONGEST_TRAINING),
+        ("train_batch", 1, 1 << 16),
+        ("seed", 0, LARGEST_SEED),
+    ):
         _within(place, key, table[key], low, high)
     if not 0 <= table["learning_rate"] < float("inf"):
         raise place.refuse(f"learning_rate = {table['learning_rate']} must be a number of at least 0", "learning_rate")
@@ -345,10 +380,16 @@ class _Maker:
 
     def arm(self, place: Place, arm: Mapping[str, Any]) -> Iterator[Cell]:
         sizes = arm.get("batch_sizes", self.sizes["batch_sizes"])  # an arm may have batch sizes of its own
-        whole = {**arm, "batch_sizes": sizes}
+        whole = {"seeds": [self.model.seed], "train_steps": [self.model.train_steps], **arm, "batch_sizes": sizes}
         expect(place, whole, {
             "name": str, "draws": str, "formats": list, "modes": list, "points": list, "scale": str, "batch_sizes": list,
+            "seeds": list, "train_steps": list,
         })  # fmt: skip
+        for key, most in (("seeds", LARGEST_SEED), ("train_steps", LONGEST_TRAINING)):
+            _list(place, whole, key)
+            for number, entry in enumerate(whole[key]):
+                if type(entry) is not int or not 0 <= entry <= most:
+                    raise place.refuse(f"{key}: {shown(entry)} must be an integer in 0 .. {most}", key, number)
         _among(place, "draws", arm["draws"], DRAWS)
         for key in ("formats", "modes", "points", "batch_sizes"):  # of an entry that is there twice the cells are
             if not whole[key]:
@@ -362,7 +403,13 @@ class _Maker:
             for mode in arm["modes"]:
                 for points in arm["points"]:
                     for batch in sizes:
-                        yield self.cell(place, arm["draws"], arm["name"], fmt, mode, points, arm["scale"], batch)
+                        cell = self.cell(place, arm["draws"], arm["name"], fmt, mode, points, arm["scale"], batch)
+                        if "seeds" not in arm and "train_steps" not in arm:
+                            yield cell
+                            continue
+                        for seed, steps in itertools.product(whole["seeds"], whole["train_steps"]):
+                            model = dataclasses.replace(self.model, seed=seed, train_steps=steps)
+                            yield dataclasses.replace(cell, model=model, network=f"seed {seed}, {steps} steps")
 
     def fault(self, place: Place, fault: Mapping[str, Any]) -> Iterator[Cell]:
         for number, batch in enumerate(fault["batch_sizes"]):
@@ -390,7 +437,9 @@ class _Maker:
         if not isinstance(points, str):
             raise place.refuse(f"points = {shown(points)} must be a list of texts", "points")
         _among(place, "modes", mode, ("SR", "RNE"))
-        _among(place, "scale", scale, ("frozen", "underflow", "absmax"))
+        _among(place, "scale", scale, ("frozen", "full-range", "underflow", "absmax"))
+        if scale == "full-range" and get_format(fmt).kind != "integer":
+            raise place.refuse(f"scale = 'full-range' is a convention of integers, which {fmt} is none of", "scale")
         sites = [] if points.removeprefix(LAST) == ALL else points.removeprefix(LAST).split("+")
         for site in sites:
             if site not in POINTS:

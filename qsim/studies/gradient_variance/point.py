@@ -50,9 +50,14 @@ class Point:
     accuracy: float
 
     @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers with weights, in the order in which they are used."""
+        return self.model.layers
+
+    @property
     def sizes(self) -> dict[str, int]:
         """The number of weights of each layer."""
-        return {name: self.params[name]["w"].size for name in self.model.layers}
+        return {name: self.params[name]["w"].size for name in self.layers}
 
     def gradient(self, layer: str) -> Floats:
         """Return the gradient of the whole set with respect to a layer's weights."""
@@ -65,10 +70,12 @@ class Point:
         return self.errors[layer] if quantization_point == "bwd_grad" else self.params[layer]["w"]
 
     def quantizer(self, layer: str, quantization_point: str, fmt: Format, mode: Mode, scale: str) -> Quantizer:
-        """Return the rounding of a site: `scale` is "frozen", "underflow", or "absmax", derived anew each time.
+        """Return the rounding of a site: `scale` is "frozen", "full-range", "underflow", or "absmax", derived anew.
 
         Frozen is the scale of the whole set's abs-max: for integers the step abs-max / max, for floats of up to 8 bits the
         smallest power of two that maps the abs-max into the range; wider floats have range enough and are left raw.
+        Full range is the other convention of integers of k bits, the step abs-max / 2^(k-1): what lies more than half a step
+        above the largest value, if anything does, is clamped.
         Underflow is the smallest power of two that leaves all at most 1/4 of the smallest step of E4M3.
         """
         largest = float(np.abs(self.tensor(layer, quantization_point)).max())
@@ -77,6 +84,8 @@ class Point:
         if scale == "underflow":
             step = get_format("float8_e4m3fn").smallest_subnormal
             return Quantizer(fmt, mode, scale=2.0 ** math.ceil(math.log2(4 * largest / step)))
+        if scale == "full-range":
+            return Quantizer(fmt, mode, scale=largest / 2.0 ** (fmt.bits - 1))
         if fmt.kind == "integer":
             step = largest / fmt.max
             return Quantizer(fmt, mode, scale=step if largest / step <= fmt.max else math.nextafter(step, math.inf))
@@ -89,7 +98,7 @@ class Point:
         return theory.sampling_variance(self.errors[layer], self.inputs[layer])
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=16)
 def point(spec: ModelSpec) -> Point:
     """Return the point of `spec`: plain SGD in float64, unrounded, from a seeded start."""
     data = digits()
