@@ -61,6 +61,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=a_path, metavar="DIR", help="where to write (default: qsim-reports/STUDY)"
     )
+    parser.add_argument("--minimal", action="store_true", help="with --init: without the comments")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print a JSON object a cell, and the verdicts at the end")
     how.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -73,6 +74,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     instead.add_argument(
         "--index", type=Path, metavar="DIR", help="write DIR/index.html over the reports in the folders of DIR"
     )
+    instead.add_argument("--init", type=a_path, metavar="DIR", help="write DIR/study.toml, a study to edit")
     instead.add_argument("--schema", action="store_true", help="print the JSON Schema of result.json")
     parser.set_defaults(run=run)
 
@@ -92,9 +94,17 @@ def a_path(text: str) -> Path:
 def run(args: argparse.Namespace) -> int:
     """Run the studies of the command line; return 1 if a verdict is other than expected, or a cell failed."""
     began = time.perf_counter()
-    other = next((name for name in ("list", "diff", "index", "schema") if getattr(args, name)), "")
+    other = next((name for name in ("list", "diff", "index", "init", "schema") if getattr(args, name)), "")
     if other and args.study:
         raise InputError(f"--{other} takes no study; leave {args.study[0]!r} out")
+    if args.minimal and other != "init":
+        raise InputError("--minimal says how --init writes a study; give --init DIR, or leave it out")
+    if other == "init":
+        from qsim.studies.template import begin
+
+        path = begin(args.init, minimal=args.minimal)
+        print(f"{path}\n\nEdit it, then: qsim report {shlex.quote(str(path))}")
+        return 0
     if other == "diff":
         return compare(*args.diff, as_json=args.json)
     if other == "index":
@@ -114,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output and len(args.study) > 1:
         raise InputError("-o names the folder of one report; give one study, or leave it out")
     studies = [find(name) for name in args.study]
-    names = [study.name for study in studies]
+    names = [folder_of(study).name for study in studies]
     twice = next((name for name in names if names.count(name) > 1), "")
     if twice:
         raise InputError(
@@ -150,7 +160,7 @@ def run_all(studies: Sequence[Study], jobs: int, args: argparse.Namespace, began
         if isinstance(chosen, Dask):
             for study in studies:
                 needs(study, size, chosen.memory)
-        folders = [args.output or REPORTS / study.name for study in studies]
+        folders = [args.output or folder_of(study) for study in studies]
         for study, folder in zip(studies, folders, strict=True):
             refuse_another(folder, study)
         for folder in folders:
@@ -159,6 +169,15 @@ def run_all(studies: Sequence[Study], jobs: int, args: argparse.Namespace, began
             results.append(report(study, folder, chosen, args, began))
             began = time.perf_counter()
     return results
+
+
+def folder_of(study: Study) -> Path:
+    """Return the folder of a report: qsim-reports/STUDY, and of the study a/my/study.toml qsim-reports/a-my."""
+    folder = study.path.parent
+    if folder.is_absolute() or study.path.name != "study.toml" or not place_of(study, folder):
+        return REPORTS / study.name
+    above = [part for part in folder.parts[:-1] if part != ".."]
+    return REPORTS / "-".join((*above, study.name))
 
 
 def warmed(studies: Sequence[Study], jobs: int) -> contextlib.AbstractContextManager[None]:

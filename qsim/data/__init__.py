@@ -5,6 +5,7 @@ from qsim.data.cifar import cifar10
 from qsim.data.dataset import Dataset, Images, Text
 from qsim.data.digits import digits
 from qsim.data.idx import fashion_mnist
+from qsim.data.tables import labelled
 from qsim.data.text import characters
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "cifar10",
     "digits",
     "fashion_mnist",
+    "labelled",
     "shuffled",
     "standardize",
 ]

@@ -9,15 +9,16 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-from qsim.data import digits
+from qsim.data.tables import checksum
 from qsim.formats import Format, get_format
 from qsim.studies.gradient_variance import pages
 from qsim.studies.gradient_variance.cell import Cell, compute
 from qsim.studies.gradient_variance.claims import decide
 from qsim.studies.gradient_variance.plan import Plan, plan
-from qsim.studies.gradient_variance.point import point
+from qsim.studies.gradient_variance.point import DataSpec, data_of, point
 from qsim.studies.result import Claim, Result
 from qsim.studies.study import Study
 
@@ -30,7 +31,11 @@ def reads(cell: Cell) -> Mapping[str, str]:
     Its scales are numbers of float64, and "underflow" is told in steps of E4M3.
     """
     names = [cell.format, "float64", *(["float8_e4m3fn"] if cell.scale == "underflow" else [])]
-    return {"digits": _digits(), **{f"format {name}": _format(get_format(name)) for name in names}}
+    data, model = cell.model.data, cell.model
+    found = {Path(data.file).name: checksum(Path(data.file))} if data.file else {data.name: _named(data)}
+    if model.file:
+        found[Path(model.file).name] = checksum(Path(model.file))
+    return {**found, **{f"format {name}": _format(get_format(name)) for name in names}}
 
 
 def claims(plan: Plan, records: Sequence[dict[str, Any]]) -> list[Claim]:
@@ -46,8 +51,8 @@ def result(study: Study, size: Literal["full", "quick"], plan: Plan, records: Se
 
 
 @functools.cache
-def _digits() -> str:
-    return digits().sha256
+def _named(data: DataSpec) -> str:
+    return data_of(data).sha256
 
 
 @functools.cache

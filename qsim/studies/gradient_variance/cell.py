@@ -24,9 +24,9 @@ from qsim.arrays import Counts
 from qsim.autograd import POINTS, Numerics, Var, tree_map, value_and_grad
 from qsim.formats import get_format
 from qsim.measure import Estimate, GroupedBias, ratio, sample_mean
-from qsim.rounding import Mode, Quantizer
+from qsim.rounding import Mode, Quantizer, mode_fields
 from qsim.scales import derive_scale
-from qsim.studies.gradient_variance.point import ModelSpec, Point, point
+from qsim.studies.gradient_variance.point import ModelSpec, Point, leaf, point, replaced
 
 __all__ = ["ALL", "LAST", "Cell", "Fault", "compute", "estimate", "predicted_noise", "variance_of"]
 
@@ -50,10 +50,11 @@ class Cell:
     model: ModelSpec
     arm: str
     format: str
-    mode: Literal["SR", "RNE"]
+    #: As everywhere, "SRA(8)".
+    mode: str
     #: Quantization points joined by "+", or "all"; after "last layer: " those of the last layer alone.
     points: str
-    scale: Literal["frozen", "full-range", "underflow", "absmax"]
+    scale: Literal["frozen", "full-range", "underflow", "absmax", "none"]
     batch: int
     batches: int
     #: Draws of each batch; 1 for a deterministic mode, which has no more.
@@ -73,8 +74,18 @@ class Cell:
         return POINTS if names == ALL else tuple(names.split("+"))
 
     def layers(self, at: Point) -> tuple[str, ...]:
-        """Return the layers whose gradient is taken and whose points round."""
-        return at.layers[-1:] if self.points.startswith(LAST) else at.layers
+        """Return the layers whose gradient is taken."""
+        return at.site_layers[-1:] if self.points.startswith(LAST) else at.layers
+
+    def rounded(self, at: Point) -> tuple[str, ...]:
+        """Return the layers whose points round."""
+        return at.site_layers[-1:] if self.points.startswith(LAST) else at.site_layers
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the mode draws."""
+        mode: Mode = mode_fields(self.mode)["mode"]
+        return mode.stochastic
 
     @property
     def cost(self) -> float:
@@ -89,10 +100,14 @@ class Cell:
         A chunk has its tensors forward, backward, rounded and as gradients, some eight times its size (`CHUNK_BYTES`, or that
         of one draw where this is larger).
         """
-        widths = self.model.widths
-        weights = sum(n * m for n, m in itertools.pairwise(widths))
-        chunk = max(CHUNK_BYTES, 8 * (self.batch * sum(widths) + 2 * weights))
-        kept = 8 * (len(widths) * self.batches * (2 * self.draws + 4) + 2 * self.groups * weights)
+        widths, weights, layers = sum(self.model.widths), self.model.parameters, 8
+        if self.model.kind == "mlp":
+            weights = sum(n * m for n, m in itertools.pairwise(self.model.widths))
+            layers = len(self.model.widths)
+        else:
+            widths = 2 * self.model.elements
+        chunk = max(CHUNK_BYTES, 8 * (self.batch * widths + 2 * weights))
+        kept = 8 * (layers * self.batches * (2 * self.draws + 4) + 2 * self.groups * weights)
         return (400 << 20) + 8 * chunk + kept + 8 * self.batches * self.batch
 
     @property
@@ -104,6 +119,7 @@ class Cell:
         """
         fields = dataclasses.asdict(self)
         del fields["weight_draws"], fields["network"]
+        fields["model"] = self.model.identity()
         text = json.dumps(fields, sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
@@ -129,10 +145,10 @@ class Faulty(Numerics):
 
 def policy(cell: Cell, at: Point) -> dict[str, Quantizer]:
     """Return the rounding of every site of the cell."""
-    fmt, mode = get_format(cell.format), Mode[cell.mode]
+    fmt = get_format(cell.format)
     return {
-        f"{layer}.{name}": at.quantizer(layer, name, fmt, mode, cell.scale)
-        for layer in cell.layers(at)
+        f"{layer}.{name}": at.quantizer(layer, name, fmt, cell.mode, cell.scale)
+        for layer in cell.rounded(at)
         for name in cell.sites
     }
 
@@ -152,16 +168,19 @@ def compute(cell: Cell) -> dict[str, Any]:
     parts = _parts(at, layers)
     whole = np.concatenate([at.gradient(layer).ravel() for layer in layers])
     fixed = tree_map(lambda array: array[None], at.params)  # constants, with the axis of draws that weights get
-    weights = {layer: at.params[layer]["w"] for layer in layers}
+    weights = {layer: leaf(at.params, at.weights[layer]) for layer in layers}
 
     def loss(free: dict[str, Var], batch: Any) -> Any:
-        return at.model.loss({**fixed, **{name: {**fixed[name], "w": w} for name, w in free.items()}}, batch)
+        params = fixed
+        for name, w in free.items():
+            params = replaced(params, at.weights[name], w)
+        return at.model.loss(params, batch)
 
     step = value_and_grad(loss, batch_per_draw=True)
     samples = {layer: Samples(cell) for layer in layers}
     bias = GroupedBias(cell.groups, len(whole))
     counts: dict[str, Counts] = {}
-    batches, draws = _chunk(cell, sum(at.model.widths[-1 - len(layers) :]), len(whole))
+    batches, draws = _chunk(cell, _elements(cell, len(layers)), len(whole))
     for first in range(0, cell.batches, batches):
         ids = chosen[first : first + batches]
         x, y = at.x[ids], at.y[ids]
@@ -215,6 +234,12 @@ class Samples:
         self.between[rows] = products + np.einsum("jw,jw->j", 2 * total / draws + c, c)
 
 
+def _elements(cell: Cell, layers: int) -> int:
+    """Return how many numbers of a sample are held at a time, about."""
+    model = cell.model
+    return sum(model.widths[-1 - layers :]) if model.kind == "mlp" else 2 * model.elements
+
+
 def _chunk(cell: Cell, widths: int, weights: int) -> tuple[int, int]:
     """Return how many batches and how many draws of each to take at a time: as many as fit `CHUNK_BYTES`."""
     fit = max(1, CHUNK_BYTES // (8 * (cell.batch * widths + 2 * weights)))
@@ -261,7 +286,7 @@ def predicted(cell: Cell, at: Point, rounds: dict[str, Quantizer], chosen: NDArr
     all layers round their errors the last layer's gradient has the same law as where it alone does; those cells have the
     draws for it.)
     """
-    if not Mode[cell.mode].stochastic or cell.scale == "full-range":  # which may clamp, and then A-T1 is not exact
+    if cell.mode != "SR" or not at.exact or cell.scale == "full-range":  # which may clamp, and then A-T1 is not exact
         return {}
     last = at.layers[-1]
     if cell.points == "bwd_act":
@@ -320,7 +345,7 @@ def predicted_noise(at: Point, record: dict[str, Any]) -> float:
     """Return q^2 of the last layer's gradient by A-T1, over the whole set."""
     layer = at.layers[-1]
     points = record["points"].removeprefix(LAST).split("+")
-    fmt, mode = get_format(record["format"]), Mode[record["mode"]]
+    fmt, mode = get_format(record["format"]), record["mode"]
     v = [
         variance_of(
             at.tensor(layer, name), at.quantizer(layer, name, fmt, mode, record["scale"]) if name in points else None
@@ -361,7 +386,7 @@ def _record(
         put(f"{part}.bias_squared", bias.squared(where))
         if part == ALL:
             put(f"{part}.between", sample_mean(samples[part].between))
-        if not Mode[cell.mode].stochastic:
+        if not cell.stochastic:
             continue
         put(f"{part}.variance", sample_mean(samples[part].within))
         if part in theory_says:

@@ -151,7 +151,7 @@ def weight_floor(records: Sequence[Record], _: Point, margin: Mapping[str, Any])
 
 def weight_exact(records: Sequence[Record], at: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
     """Check measured / A-T2 where shared backward weights are the only roundings, at the layer below the last."""
-    for r in records:
+    for r in records if len(at.layers) > 1 else ():
         name = f"{at.layers[-2]}.ratio"
         if r["points"] == "bwd_weight" and name in r:
             yield Check(label=label_of(r), estimate=estimate(r, name), equal=1, reach=margin["half_width"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Literal
 
 from qsim import theory
@@ -26,7 +27,7 @@ from qsim.studies.gradient_variance.claims import (
     series,
 )
 from qsim.studies.gradient_variance.plan import BACKWARD, BOTH, NETWORKS, Plan
-from qsim.studies.gradient_variance.point import Point
+from qsim.studies.gradient_variance.point import ModelSpec, Point
 from qsim.studies.result import Cell, Claim, Figure, Panel, Result, Series, Table
 from qsim.studies.study import Study
 
@@ -60,6 +61,8 @@ any cell can be computed again alone, in any number of processes.
 """
 
 
+STANDARDIZED = {"set": "all numbers of the set alike", "columns": "each column by itself", "none": "not"}
+
 WEIGHT_DRAWS = {
     "shared": "shared: a weight is rounded once a step, and the forward and the backward pass read the same value",
     "separate": "separate: a weight that both passes round takes random words of its own in each",
@@ -86,7 +89,7 @@ def result(
         study=study.name,
         title=study.title,
         question=study.question,
-        answer=answer(telling, plan, claims, family),
+        answer=answer([r for r in records if not r["fault"] and noisy(r)], plan, claims, family),
         lead="overview",
         run=run,
         command=study.command + (" --quick" if run == "quick" else ""),
@@ -105,7 +108,7 @@ def _setup(plan: Plan, at: Point, records: Sequence[Record]) -> tuple[tuple[str,
     sigma2 = sum(at.sampling_variance(layer) for layer in at.layers)
     formats = []
     for name in names:
-        q = at.quantizer(at.layers[-1], "bwd_grad", get_format(name), Mode.SR, "frozen")
+        q = at.quantizer(at.site_layers[-1], "bwd_grad", get_format(name), Mode.SR, "frozen")
         fmt = get_format(name)
         words = (
             f"{name}: largest {fmt.max:.6g}, smallest {fmt.smallest_subnormal:.4g}, NaN becomes {fmt.nan_to}, "
@@ -114,12 +117,12 @@ def _setup(plan: Plan, at: Point, records: Sequence[Record]) -> tuple[tuple[str,
         formats.append((f"format {short_name(name)}", words))
     reached = (
         f"after {model.train_steps} steps of SGD, batch {model.train_batch}, rate {model.learning_rate}, seed {model.seed}: "
-        f"loss {at.loss:.4f}, accuracy {at.accuracy:.1%}"
+        f"loss {at.loss:.4f}" + (f", accuracy {at.accuracy:.1%}" if at.accuracy is not None else "")
     )
     return (
-        ("data", f"{at.data.source}; {len(at.x)} samples, pixels standardized over the set"),
+        ("data", f"{at.data.source}; {len(at.x)} samples, standardized: {STANDARDIZED[model.data.standardize]}"),
         ("SHA-256 of the data", at.data.sha256),
-        ("model", f"MLP {'-'.join(map(str, model.widths))}, ReLU, softmax cross-entropy, float64, biases not rounded"),
+        ("model", f"{model_words(model)}, float64, biases not rounded"),
         ("the point", reached),
         (
             "gradient there",
@@ -134,6 +137,15 @@ def _setup(plan: Plan, at: Point, records: Sequence[Record]) -> tuple[tuple[str,
         ("size", f"{len(records)} cells and those of the planted faults, {draws:,} gradients"),
         *formats,
     )
+
+
+def model_words(model: ModelSpec) -> str:
+    """Return what the model is, in words."""
+    if model.kind == "mlp":
+        return f"MLP {'-'.join(map(str, model.widths))}, ReLU, softmax cross-entropy"
+    if model.kind == "wideresnet":
+        return f"WRN-{model.depth}-{model.widen}, group norm, softmax cross-entropy"
+    return f"{model.kind} of {PurePath(model.file).name}, SHA-256 {model.sha256}"
 
 
 def _silent(records: Sequence[Record]) -> Iterable[tuple[str, str]]:
@@ -217,7 +229,8 @@ def _variance(records: Sequence[Record], family: Family) -> Figure:
         for _, group in families(records, (points,), arm="inputs" if points == "bwd_act" else "last layer", mode="SR"):
             name = short_name(group[0]["format"])
             curves.append(curve(name, name, group, f"{ALL}.variance", family))
-            curves.append(line(name, name, [r["batch"] for r in group], [r[f"{ALL}.theory"] for r in group]))
+            if f"{ALL}.theory" in group[0]:
+                curves.append(line(name, name, [r["batch"] for r in group], [r[f"{ALL}.theory"] for r in group]))
         panels.append(
             Panel(
                 title=title, xlabel=BATCH, ylabel="Var(g | batch)", xscale="log2", yscale="log10", series=tuple(curves)
@@ -235,7 +248,7 @@ def _variance(records: Sequence[Record], family: Family) -> Figure:
 
 
 def _weights(records: Sequence[Record], at: Point, family: Family) -> Figure:
-    below = at.layers[-2]
+    below = at.layers[-2] if len(at.layers) > 1 else ALL
     panels = []
     for points, part, title in (
         ("fwd_weight", ALL, "forward weights, all layers"),
@@ -350,7 +363,8 @@ def _absmax(records: Sequence[Record], family: Family) -> Figure:
                 continue
             label = f"{name}, {words}"
             curves.append(curve(label, label, group, f"{ALL}.variance", family))
-            curves.append(line(label, label, [r["batch"] for r in group], [r[f"{ALL}.theory"] for r in group]))
+            if f"{ALL}.theory" in group[0]:
+                curves.append(line(label, label, [r["batch"] for r in group], [r[f"{ALL}.theory"] for r in group]))
     return Figure(
         id="absmax",
         title="A scale re-derived from each batch changes the slope",

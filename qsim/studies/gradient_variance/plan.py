@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from qsim.autograd import POINTS
+from qsim.data.tables import STANDARDIZE, checksum
 from qsim.errors import InputError, enumerate_names, shown
 from qsim.formats import Grid, get_format
-from qsim.rounding import STREAM_FIELDS
+from qsim.rounding import STREAM_FIELDS, Quantizer, mode_fields
 from qsim.studies.gradient_variance.cell import ALL, LAST, Cell
-from qsim.studies.gradient_variance.point import ModelSpec
+from qsim.studies.gradient_variance.point import DataSpec, ModelSpec, data_of, probe
 from qsim.studies.lines import Place
 from qsim.studies.result import FORMULA
 from qsim.studies.study import Study, expect
@@ -64,6 +65,9 @@ CLAIMS: Mapping[str, Mapping[str, type]] = {
 }
 """The claims that this kind of study can decide, and the margins each needs."""
 
+WITH_THEORY = ("variance-exact", "weight-exact", "bit-noise", "networks-bit-dense", "networks-bit-coarse")
+"""The claims that compare with theory."""
+
 FORMATS_OF: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "pass-unbiased": ("SR", (BACKWARD,)),
     "clamped-biased": ("SR", (BACKWARD,)),
@@ -101,11 +105,12 @@ class Plan:
 def plan(study: Study, run: Literal["full", "quick"]) -> Plan:
     """Return the cells of a run; raise `InputError` naming the file, the line, the table and the key that is wrong."""
     place = study.place
-    tables = expect(place, {"rounding": {}, **study.tables}, {
-        "model": dict, "rounding": dict, "statistics": dict, "full": dict, "quick": dict, "arm": list, "fault": list,
-        "claims": dict,
+    tables = expect(place, {"data": {}, "rounding": {}, "fault": [], "claims": {}, **study.tables}, {
+        "data": dict, "model": dict, "rounding": dict, "statistics": dict, "full": dict, "quick": dict, "arm": list,
+        "fault": list, "claims": dict,
     })  # fmt: skip
-    model = _model(place.at("model", label="[model]"), tables["model"])
+    data = _data(place.at("data", label="[data]"), tables["data"])
+    model = _model(place.at("model", label="[model]"), tables["model"], data)
     where = place.at("rounding", label="[rounding]")
     rounding = expect(where, {"weight_draws": "shared", **tables["rounding"]}, {"weight_draws": str})
     _among(where, "weight_draws", rounding["weight_draws"], WEIGHT_DRAWS)
@@ -119,11 +124,12 @@ def plan(study: Study, run: Literal["full", "quick"]) -> Plan:
             f"false_alarm_rate = {rate} must be between 0 and 1, and at least {LEAST}", "false_alarm_rate"
         )
     where = place.at(run, label=f"[{run}]")
-    sizes = expect(where, tables[run], {"batch_sizes": list, **dict.fromkeys(DRAWS, dict)})
+    unused: dict[str, Any] = {name: {} for name in DRAWS if name not in tables[run]}
+    sizes = expect(where, {**unused, **tables[run]}, {"batch_sizes": list, **dict.fromkeys(DRAWS, dict)})
     _list(where, sizes, "batch_sizes")
     for number, batch in enumerate(sizes["batch_sizes"]):
         _batch(where, batch, number)
-    for name in DRAWS:
+    for name in (name for name in DRAWS if name not in unused):
         spot = where.at(name, label=f"[{run}] {name}")
         counts = expect(spot, sizes[name], {"samples": int, "fewest": int, "most": int, "draws": int})
         for key, number in counts.items():
@@ -131,7 +137,7 @@ def plan(study: Study, run: Literal["full", "quick"]) -> Plan:
         if counts["fewest"] > counts["most"]:
             raise spot.refuse(f"fewest = {counts['fewest']} is more than most = {counts['most']}", "fewest")
     make = _Maker(
-        model=model, groups=statistics["groups"], seed=statistics["seed"], sizes=sizes,
+        missing=frozenset(unused), run=run, model=model, groups=statistics["groups"], seed=statistics["seed"], sizes=sizes,
         weight_draws=rounding["weight_draws"],
     )  # fmt: skip
     cells: dict[str, Cell] = {}
@@ -178,6 +184,8 @@ def plan(study: Study, run: Literal["full", "quick"]) -> Plan:
                 f"a claim = {name!r} must be one of {enumerate_names(CLAIMS)}", name
             )
         spot = place.at("claims", name, label=f"[claims.{name}]")
+        if model.kind != "mlp" and name in WITH_THEORY:
+            raise place.at("claims", label="[claims]").refuse(f"{name} needs theory, which knows an mlp alone", name)
         margins[name] = _margins(spot, expect(spot, margin, CLAIMS[name]))
         these = [c for c in cells.values() if not c.fault and bool(c.network) == name.startswith(NETWORKS)]
         _of_the_grid(spot, name, margins[name], these)
@@ -266,10 +274,72 @@ def compared(arm: str) -> str:
     return f"{LAST}bwd_grad" if arm == "underflow" else BOTH
 
 
-def _model(place: Place, table: Any) -> ModelSpec:
-    expect(place, table, {
-        "widths": list, "train_steps": int, "train_batch": int, "learning_rate": float, "seed": int,
-    })  # fmt: skip
+def _mode(place: Place, spelling: Any, number: int) -> str:
+    """Return the one spelling of a mode, "SRA(8)" or "SR"."""
+    if not isinstance(spelling, str):
+        raise place.refuse(f"modes = {shown(spelling)} must be a list of texts", "modes", number)
+    try:
+        fields = mode_fields(spelling)
+        Quantizer("bfloat16", **fields)
+    except InputError as error:
+        raise place.refuse(f"modes = {shown(spelling)}: {error}", "modes", number) from None
+    (argument,) = [fields[name] for name in ("sr_bits", "eps") if name in fields] or [None]
+    return str(fields["mode"].name) + (f"({argument})" if argument is not None else "")
+
+
+DATA: Mapping[str, type] = {"name": str, "file": str, "label": str, "standardize": str, "samples": int}
+
+NAMED = ("digits", "cifar10")
+
+
+def _data(place: Place, table: Any) -> DataSpec:
+    """Return which data a study is of; a file is looked for beside the study."""
+    for key, value in expect(
+        place, {**dict.fromkeys(DATA, None), **table}, {k: (v, type(None)) for k, v in DATA.items()}
+    ).items():
+        if key not in table:
+            continue
+        if key == "standardize":
+            _among(place, key, value, STANDARDIZE)
+        elif key == "samples":
+            _within(place, key, value, 2, 1 << 32)
+        elif key == "name":
+            _among(place, key, value, NAMED)
+    if "file" not in table:
+        if "label" in table:
+            raise place.refuse('label belongs to a file; write file = "samples.csv" above it', "label")
+        spec = DataSpec(**{"name": "digits", "standardize": "set", **table})
+    else:
+        if "name" in table:
+            raise place.refuse("name and file are two data sets; leave one of them out", "name")
+        if "label" not in table:
+            raise place.refuse("key 'label' is missing: the column, or the array, of the classes")
+        path = place.path.parent / table["file"]
+        try:
+            spec = DataSpec(**{"standardize": "columns", **table, "name": "", "file": str(path)}, sha256=checksum(path))
+        except InputError as error:
+            raise place.refuse(str(error), "file") from None
+    try:
+        found = data_of(spec)
+    except InputError as error:
+        raise place.refuse(str(error), *(["file"] if "file" in table else ["name"])) from None
+    if len(found.x) < table.get("samples", 0):
+        raise place.refuse(f"samples = {table['samples']} of {len(found.x)}", "samples")
+    return spec
+
+
+TRAINING: Mapping[str, type] = {"train_steps": int, "train_batch": int, "learning_rate": float, "seed": int}
+
+
+def _model(place: Place, table: Any, data: DataSpec) -> ModelSpec:
+    kind = table.get("kind", "mlp")
+    if not isinstance(kind, str):
+        raise place.refuse(f"kind = {shown(kind)} must be a text", "kind")
+    file, colon, name = kind.rpartition(":")
+    if kind not in MODELS and not (colon and file.endswith(".py") and name.isidentifier()):
+        raise place.refuse(f"kind = {shown(kind)} must be {enumerate_names(MODELS)}, or 'file.py:Class'", "kind")
+    own: Mapping[str, type] = MODELS.get(kind, {})
+    expect(place, {"kind": kind, **table}, {"kind": str, **own, **TRAINING})
     for key, low, high in (
         ("train_steps", 0, LONGEST_TRAINING),
         ("train_batch", 1, 1 << 16),
@@ -278,14 +348,52 @@ def _model(place: Place, table: Any) -> ModelSpec:
         _within(place, key, table[key], low, high)
     if not 0 <= table["learning_rate"] < float("inf"):
         raise place.refuse(f"learning_rate = {table['learning_rate']} must be a number of at least 0", "learning_rate")
-    widths = table["widths"]
+    spec = {key: table[key] for key in TRAINING} | {"data": data}
+    if kind == "mlp":
+        return ModelSpec(**spec, widths=_widths(place, table["widths"], data))
+    if kind == "wideresnet":
+        if data_of(data).x.ndim != 4:
+            raise place.refuse(
+                f"kind = 'wideresnet' takes images (samples, height, width, channels), not {data_of(data).x.shape}",
+                "kind",
+            )
+        if data_of(data).x.shape[-1] != 3:
+            raise place.refuse(
+                f"kind = 'wideresnet' takes images of 3 channels, not {data_of(data).x.shape[-1]}", "kind"
+            )
+        made = ModelSpec(**spec, kind=kind, depth=table["depth"], widen=table["widen"])
+    else:
+        path = place.path.parent / file
+        try:
+            made = ModelSpec(**spec, kind=name, file=str(path), sha256=checksum(path))
+        except InputError as error:
+            raise place.refuse(str(error), "kind") from None
+    elements, parameters, _, _ = _probed(place, made)
+    return dataclasses.replace(made, elements=elements, parameters=parameters)
+
+
+MODELS: Mapping[str, Mapping[str, type]] = {"mlp": {"widths": list}, "wideresnet": {"depth": int, "widen": int}}
+"""The kinds of model by name, and the keys that each has beside `TRAINING`."""
+
+
+def _probed(place: Place, model: ModelSpec) -> tuple[int, int, tuple[str, ...], tuple[str, ...]]:
+    try:
+        return probe(dataclasses.replace(model, elements=0, parameters=0))
+    except InputError as error:
+        raise place.refuse(str(error), "kind") from None
+
+
+def _widths(place: Place, widths: list[Any], data: DataSpec) -> tuple[int, ...]:
+    found = data_of(data)
+    ends = math.prod(found.x.shape[1:]), int(found.y.max()) + 1
     whole = all(type(w) is int and 0 < w <= 1 << 16 for w in widths)
-    if not 3 <= len(widths) <= 100 or not whole or widths[0] != 64 or widths[-1] != 10:
+    if not 3 <= len(widths) <= 100 or not whole or (widths[0], widths[-1]) != ends:
+        what = ("pixels", "digits") if found.name == "digits" else ("numbers of a sample", "classes")
         raise place.refuse(
-            f"widths = {shown(widths)} must be 3 to 100 positive integers of at most 65536, from 64 (pixels) to 10 (digits)",
-            "widths",
-        )
-    return ModelSpec(**{**table, "widths": tuple(widths)})
+            f"widths = {shown(widths)} must be 3 to 100 positive integers of at most 65536, from {ends[0]} ({what[0]}) to "
+            f"{ends[1]} ({what[1]})", "widths",
+        )  # fmt: skip
+    return tuple(widths)
 
 
 def _within(place: Place, key: str, number: int, low: int, high: int) -> None:
@@ -372,6 +480,8 @@ def _among(place: Place, key: str, value: Any, known: Any, *at: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Maker:
+    missing: frozenset[str]
+    run: str
     model: ModelSpec
     groups: int
     seed: int
@@ -391,16 +501,18 @@ class _Maker:
                 if type(entry) is not int or not 0 <= entry <= most:
                     raise place.refuse(f"{key}: {shown(entry)} must be an integer in 0 .. {most}", key, number)
         _among(place, "draws", arm["draws"], DRAWS)
+        self.size(place, arm["draws"])
         for key in ("formats", "modes", "points", "batch_sizes"):  # of an entry that is there twice the cells are
             if not whole[key]:
                 raise place.refuse(f"{key} is an empty list", key)
         for number, batch in enumerate(sizes):
             _batch(place, batch, number)
+        modes = [_mode(place, mode, number) for number, mode in enumerate(arm["modes"])]
         for number, name in enumerate(arm["formats"]):
             fmt = _format(place, name, "formats", number)
-            if "SR" in arm["modes"]:
+            if "SR" in arm["modes"] and self.model.kind == "mlp":
                 _on_a_grid(place, fmt, "formats", number)
-            for mode in arm["modes"]:
+            for mode in modes:
                 for points in arm["points"]:
                     for batch in sizes:
                         cell = self.cell(place, arm["draws"], arm["name"], fmt, mode, points, arm["scale"], batch)
@@ -410,6 +522,13 @@ class _Maker:
                         for seed, steps in itertools.product(whole["seeds"], whole["train_steps"]):
                             model = dataclasses.replace(self.model, seed=seed, train_steps=steps)
                             yield dataclasses.replace(cell, model=model, network=f"seed {seed}, {steps} steps")
+
+    def size(self, place: Place, name: str) -> Mapping[str, int]:
+        """Return the size that is called so, which an arm asks for; the others need not be in the file."""
+        if name in self.missing:
+            raise place.refuse(f"[{self.run}] has no size {name!r}, which this asks for", "draws")
+        found: Mapping[str, int] = self.sizes[name]
+        return found
 
     def fault(self, place: Place, fault: Mapping[str, Any]) -> Iterator[Cell]:
         for number, batch in enumerate(fault["batch_sizes"]):
@@ -436,8 +555,7 @@ class _Maker:
     ) -> Cell:
         if not isinstance(points, str):
             raise place.refuse(f"points = {shown(points)} must be a list of texts", "points")
-        _among(place, "modes", mode, ("SR", "RNE"))
-        _among(place, "scale", scale, ("frozen", "full-range", "underflow", "absmax"))
+        _among(place, "scale", scale, ("frozen", "full-range", "underflow", "absmax", "none"))
         if scale == "full-range" and get_format(fmt).kind != "integer":
             raise place.refuse(f"scale = 'full-range' is a convention of integers, which {fmt} is none of", "scale")
         sites = [] if points.removeprefix(LAST) == ALL else points.removeprefix(LAST).split("+")
@@ -449,13 +567,20 @@ class _Maker:
                 )  # fmt: skip
         if len(set(sites)) < len(sites):
             raise place.refuse(f"points = {shown(points)} names a point twice", "points")
+        if points.startswith(LAST) and self.model.kind != "mlp":
+            _, _, layers, weights = _probed(place, self.model)
+            if layers[-1] not in weights:
+                raise place.refuse(
+                    f"points = {shown(points)} takes the gradient of the last layer, {layers[-1]!r}, which has no weight",
+                    "points",
+                )  # fmt: skip
         if sites:  # in the order in which claims know them
             points = points[: -len("+".join(sites))] + "+".join(site for site in POINTS if site in sites)
-        size = self.sizes[draws]
+        size = self.size(place, draws)
         batches = min(max(size["samples"] // batch, size["fewest"]), size["most"])
         batches -= batches % self.groups  # as many in each group
         batches = max(batches, self.groups)
-        each = max(2, -(-size["draws"] // batches)) if mode == "SR" else 1
+        each = max(2, -(-size["draws"] // batches)) if mode_fields(mode)["mode"].stochastic else 1
         each += -each % 4 if each > 4 else 0  # so that draws can be taken a few at a time
         if each * batches > 1 << STREAM_FIELDS["draw"]:
             raise place.refuse(f"{each * batches} draws do not fit the {STREAM_FIELDS['draw']} bits of a stream")
