@@ -18,6 +18,7 @@ EVERY = 'formats = ["float8_e4m3fn", "e4m2fn", "e4m1fn", "e4m0fn", "int8", "int4
 SLOPE = 'slope = [-1.02, -0.98] # of log variance against log batch\narms = ["inputs", "backward", "last layer"]'
 FINE = "fine = { samples = 16384, fewest = 64, most = 8192, draws = 2048 }"
 PAIR = 'pairs = [["few bits", "int4", "int3"], ["few bits", "int3", "int2"]]'
+TITLE = 'title = "Gradient variance against batch size"\n'
 LONG = "9" * 400
 
 WRONG = [
@@ -38,17 +39,17 @@ WRONG = [
     (PAIR, "pairs = []", "pairs is an empty list"),
     (PAIR, 'pairs = [["few bits", "int4"]]', "pair ['few bits', 'int4'] must be an arm and two formats"),
     (PAIR, 'pairs = ["few bits"]', "pair 'few bits' must be an arm and two formats"),
-    ('formats = ["e4m1fn", "e4m0fn", "int4"]', 'formats = ["e4m1fn", "int3"]', "no cell rounds to int3 by RNE"),
+    ('formats = ["e4m1fn", "e4m0fn", "int4"]', 'formats = ["e4m1fn", "int5"]', "no cell rounds to int5 by RNE"),
     ('formats = ["e4m1fn", "e4m0fn", "int4"]', "formats = []", "formats is an empty list"),
     ('formats = ["e4m1fn", "e4m0fn", "int4"]', 'formats = ["int4", "int4"]', "formats: 'int4' is asked for twice"),
     ('claims = ["sr-unbiased"]', 'claims = ["sr-unbiassed"]', "claims = 'sr-unbiassed' must be one of variance-exact"),
     ('claims = ["sr-unbiased"]', "claims = []", "claims is an empty list"),
     ('claims = ["sr-unbiased"]', 'claims = ["sr-unbiased", "sr-unbiased"]', "'sr-unbiased' is asked for twice"),
-    ('claims = ["sr-unbiased"]', 'claims = ["bit-cost"]', "no cell of a planted fault tests bit-cost; name variance-exact"),
+    ('claims = ["sr-unbiased"]', 'claims = ["bit-noise"]', "no cell of a planted fault tests bit-noise; name variance-exact"),
     ('claims = ["sr-unbiased"]', "claims = [[]]", "claims = [] must be one of"),
     ('name = "shared word"', 'name = "reused draw"', "the fault 'reused draw' is planted twice"),
     ('formats = ["int2"]', "formats = []", "formats is an empty list"),
-    ("batch_sizes = [64, 256, 1024]", "batch_sizes = []", "batch_sizes is an empty list"),
+    ("batch_sizes = [1024, 2048]", "batch_sizes = []", "batch_sizes is an empty list"),
     # names of arms
     ('name = "forward"', 'name = ""', "name = '' must be 1 to 100 printable characters, without blanks at its ends"),
     ('name = "forward"', 'name = "  "', "name = '  ' must be 1 to 100 printable"),
@@ -64,7 +65,7 @@ WRONG = [
         for sign in "=+-@"
     ),
     # sizes
-    ("batch_sizes = [1, 2, 4,", "batch_sizes = [1, 1, 2, 4,", "batch_sizes: 1 is asked for twice"),
+    ("1024]\nlight", "1024, 1]\nlight", "[full]: batch_sizes: 1 is asked for twice"),
     ("batch_sizes = [1, 4, 16, 64]", "batch_sizes = []", "[quick]: batch_sizes is an empty list"),
     ("batch_sizes = [1, 4, 16, 64]", 'batch_sizes = ["1"]', "[quick]: batch size '1' must be a positive integer"),
     ("batch_sizes = [1, 4, 16, 64]", "batch_sizes = [-4]", "batch size -4 must be a positive"),
@@ -108,15 +109,32 @@ WRONG = [
     ("half_width = 0.15", "half_width = inf", "half_width = inf must be positive"),
     ("share = 0.1", "share = 1.5", "share = 1.5 must be at most 1"),
     ("bias = 0.01 # |bias| at most", "bias = -0.01 # |bias| at most", "bias = -0.01 must be positive"),
+    # networks
+    ("seeds = [0, 1, 2, 3, 4, 5]", "seeds = []", "seeds is an empty list"),
+    ("seeds = [0, 1, 2, 3, 4, 5]", "seeds = [0, 0]", "seeds: 0 is asked for twice"),
+    ("seeds = [0, 1, 2, 3, 4, 5]", "seeds = [-1]", "seeds: -1 must be an integer in 0 .."),
+    ("train_steps = [20, 200]", 'train_steps = ["20"]', "train_steps: '20' must be an integer in 0 .."),
+    ('[["networks", "float8_e4m3fn"', '[["last layer", "float8_e4m3fn"', "must begin with the name of an arm: networks or"),
+    # data, which this study has none of its own of
+    (TITLE, TITLE + 'data = { name = "mnist" }\n', "[data]: name = 'mnist' must be one of digits or cifar10"),
+    (TITLE, TITLE + 'data = { samples = 3000 }\n', "[data]: samples = 3000 of 1797"),
+    (TITLE, TITLE + 'data = { standardize = "rows" }\n', "standardize = 'rows' must be one of columns, set or none"),
+    (TITLE, TITLE + 'data = { label = "y" }\n', "label belongs to a file"),
+    (TITLE, TITLE + 'data = { file = "x.csv" }\n', "[data]: key 'label' is missing"),
+    (TITLE, TITLE + 'data = { files = "x.csv" }\n', "unknown key 'files'; did you mean file"),
     # arms
     ('points = ["bwd_act"]', 'points = ["bwd_gradd"]', "points = 'bwd_gradd' must be one of fwd_act, fwd_weight, bwd_act, "),
     ('points = ["bwd_act"]', 'points = [""]', "points = '' must be one of"),
     ('points = ["bwd_act"]', "points = [1]", "points = 1 must be a list of texts"),
     ('points = ["bwd_act"]', 'points = ["bwd_act+"]', "or several of them joined by +, or all; 'last layer: ' before them"),
+    ('modes = ["RNE"]', 'modes = ["RNX"]', "modes = 'RNX': no rounding mode is called 'RNX'; did you mean RTN, RNZ or RNP?"),
+    ('modes = ["RNE"]', 'modes = ["SRA(99)"]', "modes = 'SRA(99)': "),
+    ('modes = ["RNE"]', "modes = [1]", "modes = 1 must be a list of texts"),
+    ('draws = "many"\n', 'draws = "light"\nseed = 3\n', "unknown key 'seed'; did you mean seeds"),
     ('modes = ["RNE"]', "modes = []", "modes is an empty list"),
     ('modes = ["RNE"]', 'modes = ["RNE", "RNE"]', "is asked for twice"),
     ('draws = "wide"', 'draws = "wider"', "draws = 'wider' must be one of light, coarse"),
-    ('scale = "absmax"', 'scale = "absmux"', "scale = 'absmux' must be one of frozen, underflow or absmax"),
+    ('scale = "absmax"', 'scale = "absmux"', "scale = 'absmux' must be one of frozen, full-range, underflow, absmax"),
     ('scale = "absmax"', "scale = {}", "scale = {} must be of type str"),
     (EVERY, EVERY.replace('"int8"', '"e4m3"'), "is asked for twice"),  # which is float8_e4m3fn
     (EVERY, EVERY.replace('"int8"', "8"), "a format is named by a string"),

@@ -7,6 +7,7 @@ same result renders to the same bytes anywhere.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import types
 import typing
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from qsim.errors import InputError
+from qsim.errors import InputError, enumerate_names
 from qsim.files import read_text
 from qsim.verdicts import Outcome
 
@@ -200,6 +201,35 @@ class Result:
     """The cells that raised; then no claim is held."""
     schema: int = SCHEMA
     """Which form of this file it is."""
+
+    def rows(self, name: str = "cells") -> list[dict[str, Any]]:
+        """Return the cells, or the table with the id `name`, as a list of dicts by column; `None` is "no such number here".
+
+        Raise `InputError` for a table that is not there.
+        """
+        if name == "cells":
+            names = dict.fromkeys(key for record in self.cells for key in record)
+            return [{key: record.get(key) for key in names} for record in self.cells]
+        for table in self.tables:
+            if table.id == name:
+                return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+        raise InputError(
+            f"this result has no table {name!r}; it has {enumerate_names(['cells', *(t.id for t in self.tables)])}"
+        )
+
+    def frame(self, name: str = "cells") -> Any:
+        """Return the cells, or the table with the id `name`, as a `pandas.DataFrame`.
+
+        Raise `InputError` for a table that is not there, and where pandas is not installed, which qsim does not need.
+        """
+        found = self.rows(name)
+        try:
+            pandas = importlib.import_module("pandas")
+        except ImportError:
+            raise InputError(
+                f"pandas is not installed; pip install pandas, or take rows({name!r}), a list of dicts"
+            ) from None
+        return pandas.DataFrame(found)
 
     def to_json(self) -> str:
         """Return the result as JSON, a line for each small thing; NaN and infinity refused, same bytes for same data."""

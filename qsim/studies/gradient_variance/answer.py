@@ -8,9 +8,10 @@ from typing import Any
 
 from qsim.formats import short_name
 from qsim.measure import Family, Interval, quotient
-from qsim.studies.gradient_variance.cell import ALL
+from qsim.studies.gradient_variance.cell import ALL, estimate
 from qsim.studies.gradient_variance.claims import bias, clamped, families, noise, pairs, slope
 from qsim.studies.gradient_variance.plan import BACKWARD, PER_SAMPLE, Plan
+from qsim.studies.gradient_variance.point import Point
 from qsim.studies.result import Claim
 from qsim.verdicts import Outcome
 
@@ -19,11 +20,16 @@ __all__ = ["answer"]
 Record = dict[str, Any]
 
 
-def answer(records: Sequence[Record], plan: Plan, claims: Sequence[Claim], family: Family) -> str:
+def answer(records: Sequence[Record], plan: Plan, at: Point, claims: Sequence[Claim], family: Family) -> str:
     """Answer the question in a few sentences: one for each claim that held, with the numbers that carry it."""
     held = {c.id for c in claims if c.outcome is Outcome.HELD}
     one = [r for r in records if not r["network"]]
-    sentences = [*_noise(one, plan, held), *_bias(one, plan, held, family), *_bits(one, plan, held, family)]
+    sentences = [
+        *_noise(one, plan, held),
+        *_bias(one, plan, held, family),
+        *_bits(one, plan, held),
+        *_price(one, at, held, family),
+    ]
     sentences += _networks([r for r in records if r["network"]], plan, held)
     if sentences:
         return " ".join(sentences)
@@ -94,7 +100,7 @@ def _bias(records: Sequence[Record], plan: Plan, held: set[str], family: Family)
         )
 
 
-def _bits(records: Sequence[Record], plan: Plan, held: set[str], family: Family) -> Iterable[str]:
+def _bits(records: Sequence[Record], plan: Plan, held: set[str]) -> Iterable[str]:
     if "bit-noise" in held:
         yield "The noise of one bit, at the last layer, is what A-T1 says."
     words = {
@@ -106,14 +112,24 @@ def _bits(records: Sequence[Record], plan: Plan, held: set[str], family: Family)
     found = [text.format(_ratios(records, plan.margins[name])) for name, text in words.items() if name in held]
     if found:
         yield f"One bit fewer makes it grow {', '.join(found)}."
-    total = [
-        (family.interval(noise(g)).scaled(1 / g[0]["whole.gradient_squared"]), g[0]["format"])
+
+
+def _price(records: Sequence[Record], at: Point, held: set[str], family: Family) -> Iterable[str]:
+    """Say what a whole network pays, in the papers' q^2 and sigma^2, where the noise of a batch of one was measured."""
+    found = [
+        (family.interval(estimate(g[0], f"{ALL}.variance")).scaled(1 / g[0]["whole.gradient_squared"]), g[0]["format"])
         for _, g in families(records, ("bwd_grad",), mode="SR", scale="frozen")
         if g[0]["batch"] == 1
     ]
-    if total and found:
-        most, name = max(total, key=lambda entry: entry[0].value)
-        yield f"Rounded errors of all layers add up to q^2 = {most} |g|^2 ({short_name(name)})."
+    if found and "bit-noise" in held:
+        most, name = max(found, key=lambda entry: entry[0].value)
+        sigma2 = sum(at.sampling_variance(layer) for layer in at.layers) / sum(
+            float((at.gradient(layer) ** 2).sum()) for layer in at.layers
+        )
+        yield (
+            f"Of the whole network, rounded errors have q^2 = {most} |g|^2 ({short_name(name)}), where sampling has sigma^2 = "
+            f"{sigma2:.4g} |g|^2."
+        )
 
 
 def _networks(records: Sequence[Record], plan: Plan, held: set[str]) -> Iterable[str]:

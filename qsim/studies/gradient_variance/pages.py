@@ -26,6 +26,7 @@ from qsim.studies.gradient_variance.claims import (
     predicted_noise,
     series,
 )
+from qsim.studies.gradient_variance.columns import columns
 from qsim.studies.gradient_variance.plan import BACKWARD, BOTH, NETWORKS, Plan
 from qsim.studies.gradient_variance.point import ModelSpec, Point
 from qsim.studies.result import Cell, Claim, Figure, Panel, Result, Series, Table
@@ -89,14 +90,14 @@ def result(
         study=study.name,
         title=study.title,
         question=study.question,
-        answer=answer([r for r in records if not r["fault"] and noisy(r)], plan, claims, family),
+        answer=answer([r for r in records if not r["fault"] and noisy(r)], plan, at, claims, family),
         lead="overview",
         run=run,
         command=study.command + (" --quick" if run == "quick" else ""),
         setup=(*_setup(plan, at, sound), *_silent(sound)),
         claims=tuple(claims),
         figures=figures,
-        tables=tuple(_tables(telling, at, judged, family)),
+        tables=(*_tables(telling, at, judged, family), columns(dict.fromkeys(name for r in records for name in r))),
         method=tuple(" ".join(paragraph.split()) for paragraph in METHOD.split("\n\n")),
         cells=tuple(records),
     )
@@ -396,7 +397,8 @@ def _tables(
     yield Table(
         id="slopes", title="Slopes and floors", columns=("claim", "curve", "value", "low", "high", "outcome"),
         rows=tuple((name, *_row(j)) for name in ("one-over-b", "weight-floor", "absmax-slope") for j in judged.get(name, ())),
-        note="Slopes of log variance against log b; for weights the share of the variance at the largest batch that stays.",
+        note="Slopes of log variance against log b; for weights the share of the variance at the largest batch that stays. "
+        "All cells of one batch size have the same batches, so that what is particular to these is in every slope alike.",
     )  # fmt: skip
     yield _bias_table(records, family)
     yield Table(
@@ -460,9 +462,9 @@ def _noise_table(records: Sequence[Record], at: Point, family: Family) -> Table:
             )  # fmt: skip
     return Table(
         id="noise", title="Variance over draws and over batches, relative to |g|²",
-        columns=("format", "mode", "points", "b", "over draws", "±", "over batches", "±"), rows=tuple(rows),
-        note="Over draws: the mean over batches of Var(g | batch). Over batches: the mean squared distance of E(g | batch) "
-        "from the unrounded gradient of the whole set. A deterministic rounding has one draw. Points of the last layer "
+        columns=("format", "mode", "points", "b", "q²/b, over draws", "±", "σ²/b, over batches", "±"), rows=tuple(rows),
+        note="q²/b and σ²/b in the words of Liu et al. Over draws: the mean over batches of Var(g | batch). Over batches: the "
+        "mean squared distance of E(g | batch) from the unrounded gradient of the whole set. A deterministic rounding has one draw. Points of the last layer "
         "alone are relative to the whole |g|² too. All batch sizes are in result.json.",
     )  # fmt: skip
 

@@ -507,6 +507,9 @@ class _Maker:
                 raise place.refuse(f"{key} is an empty list", key)
         for number, batch in enumerate(sizes):
             _batch(place, batch, number)
+        if self.run == "quick":  # of an arm's own sizes the small ones, if it has some
+            most = max(self.sizes["batch_sizes"])
+            sizes = [batch for batch in sizes if batch <= most] or sizes
         modes = [_mode(place, mode, number) for number, mode in enumerate(arm["modes"])]
         for number, name in enumerate(arm["formats"]):
             fmt = _format(place, name, "formats", number)
