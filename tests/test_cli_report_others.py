@@ -134,26 +134,28 @@ def test_parts_go_whose_writers_are_gone(folder: str) -> None:
 
 
 def test_another_study_of_the_same_name_does_not_take_the_place_of_a_report(capsys: pytest.CaptureFixture[str]) -> None:
-    """Two files that would be written to one folder: the second is refused before it runs, and the first goes on."""
+    """Two files that are to be written to one folder: the second is refused before it runs, and the first goes on."""
     first, second = (shutil.move(written(f"{name}/my"), f"{name}/my/study.toml") for name in "ab")
     assert report(first) == 0
-    before = Path("qsim-reports/my/result.json").read_bytes()
+    before = Path("qsim-reports/a-my/result.json").read_bytes()
     Path("log").unlink(missing_ok=True)
     Path(second).write_text(Path(second).read_text().replace('log = ""', 'log = "log"').replace('"Toy"', '"Other"'))
-    assert report(second) == 2
-    told = f"{Path('qsim-reports/my')} holds the report on another study of that name, a/my/study.toml; name another"
+    there = ("-o", "qsim-reports/a-my")
+    assert report(second, *there) == 2
+    told = f"{Path('qsim-reports/a-my')} holds the report on another study of that name, a/my/study.toml; name another"
     assert told in capsys.readouterr().err.replace(f"{Path.cwd()}/", "")
     assert not Path("log").exists()
-    assert Path("qsim-reports/my/result.json").read_bytes() == before
-    assert report(second, "-o", "qsim-reports/other") == 0
+    assert Path("qsim-reports/a-my/result.json").read_bytes() == before
+    assert report(second) == 0
+    assert Path("qsim-reports/b-my/result.json").exists()
     assert report(first) == 0
     assert report("a/my") == 0  # the folder is the file in it
     Path("a").rename("c")  # the study was moved
-    assert report("c/my") == 0
+    assert report("c/my", *there) == 0
     shutil.copytree(".", "../copy", dirs_exist_ok=True)  # and the whole of it, with its reports
     with contextlib.chdir("../copy"):
-        assert report("c/my") == 0
-        assert report("b/my") == 2
+        assert report("c/my", *there) == 0
+        assert report("b/my", *there) == 2
 
 
 def test_a_report_on_a_study_of_another_name_stays(capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,7 +117,7 @@ WRONG = [
     ('[["networks", "float8_e4m3fn"', '[["last layer", "float8_e4m3fn"', "must begin with the name of an arm: networks or"),
     # data, which this study has none of its own of
     (TITLE, TITLE + 'data = { name = "mnist" }\n', "[data]: name = 'mnist' must be one of digits or cifar10"),
-    (TITLE, TITLE + 'data = { samples = 3000 }\n', "[data]: samples = 3000 of 1797"),
+    (TITLE, TITLE + "data = { samples = 3000 }\n", "[data]: samples = 3000 of 1797"),
     (TITLE, TITLE + 'data = { standardize = "rows" }\n', "standardize = 'rows' must be one of columns, set or none"),
     (TITLE, TITLE + 'data = { label = "y" }\n', "label belongs to a file"),
     (TITLE, TITLE + 'data = { file = "x.csv" }\n', "[data]: key 'label' is missing"),

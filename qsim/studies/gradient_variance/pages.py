@@ -464,8 +464,8 @@ def _noise_table(records: Sequence[Record], at: Point, family: Family) -> Table:
         id="noise", title="Variance over draws and over batches, relative to |g|²",
         columns=("format", "mode", "points", "b", "q²/b, over draws", "±", "σ²/b, over batches", "±"), rows=tuple(rows),
         note="q²/b and σ²/b in the words of Liu et al. Over draws: the mean over batches of Var(g | batch). Over batches: the "
-        "mean squared distance of E(g | batch) from the unrounded gradient of the whole set. A deterministic rounding has one draw. Points of the last layer "
-        "alone are relative to the whole |g|² too. All batch sizes are in result.json.",
+        "mean squared distance of E(g | batch) from the unrounded gradient of the whole set. A deterministic rounding has one "
+        "draw. Points of the last layer alone are relative to the whole |g|² too. All batch sizes are in result.json.",
     )  # fmt: skip
 
 
