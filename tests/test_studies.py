@@ -219,6 +219,45 @@ def test_scales_are_what_the_study_says():
             assert 1 / 8 < largest / q.scale / get_format("float8_e4m3fn").smallest_subnormal <= 1 / 4
 
 
+def test_the_other_convention_of_integers_has_half_a_range_of_codes():
+    """A full-range scale is abs-max / 2^(k-1), so that steps double from k to k-1 bits; other formats are refused it."""
+    at = point(SPEC)
+    for layer in at.layers:
+        largest = np.abs(at.tensor(layer, "bwd_grad")).max()
+        scales = [at.quantizer(layer, "bwd_grad", get_format(f"int{k}"), "SR", "full-range").scale for k in (4, 3, 2)]
+        assert scales == [largest / 8, largest / 4, largest / 2]
+
+
+def test_a_record_says_what_was_clamped_and_what_it_is_relative_to():
+    """The clamped shares are those of the counts, by point and together; |g|^2 is that of each layer and of all."""
+    record = compute(
+        dataclasses.replace(SMALL, format="int2", points="bwd_act+bwd_weight+bwd_grad", batches=32, batch=16)
+    )
+    assert record["clamped.share"] == pytest.approx(record["count.saturated"] / record["count.elements"], rel=1e-9)
+    assert record["clamped.bwd_grad"] > record["clamped.share"] > 0 == record["clamped.bwd_act"]
+    at = point(SPEC)
+    norms = [float((at.gradient(layer) ** 2).sum()) for layer in at.layers]
+    assert [record[f"{layer}.gradient_squared"] for layer in at.layers] == pytest.approx(norms, rel=1e-9)
+    assert record["whole.gradient_squared"] == record["all.gradient_squared"] == pytest.approx(sum(norms), rel=1e-9)
+    last = compute(dataclasses.replace(SMALL, points="last layer: bwd_grad", batches=32))
+    assert last["all.gradient_squared"] == record["layer2.gradient_squared"] < last["whole.gradient_squared"]
+
+
+def test_an_arm_of_several_networks_measures_each():
+    """Seeds and steps of an arm are models of its cells, told in labels and records, and in no claim on the one network."""
+    planned = plan(find("variance-vs-batch"), "full")
+    cells = [cell for cell in planned.cells if cell.arm == "networks, nearest" and cell.format == "int4"]
+    assert len({(cell.model.seed, cell.model.train_steps) for cell in cells}) == len(cells) == 12
+    records = [compute(dataclasses.replace(cell, batch=64)) for cell in cells[:2]]
+    assert [(r["train_seed"], r["train_steps"], r["network"]) for r in records] == [
+        (0, 20, "seed 0, 20 steps"), (0, 200, "seed 0, 200 steps"),
+    ]  # fmt: skip
+    assert records[0]["whole.gradient_squared"] != records[1]["whole.gradient_squared"]
+    claims, judged, _ = decide(planned, records, point(planned.model))
+    assert len(judged["networks-nearest-biased"]) == 2
+    assert {c.id for c in claims if c.outcome is not Outcome.NOT_TESTABLE} == {"networks-nearest-biased"}
+
+
 def test_a_small_cell_agrees_with_theory():
     """Measured over predicted variance is within five of its standard errors of 1 where A-T1 and A-T2 are exact."""
     for points in ("bwd_act", "last layer: bwd_grad", "last layer: bwd_act+bwd_grad", "bwd_weight"):

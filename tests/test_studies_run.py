@@ -156,7 +156,9 @@ def test_the_cell_of_the_main_study_rests_on_the_arithmetic_and_not_on_the_pages
     } <= below
     assert {"qsim.kernels.core", "qsim.kernels.lowering"} <= source.modules.keys()
     assert below.isdisjoint({"report", "cli", "prove", "testing", "explain"})
-    beside = {f"qsim.studies.gradient_variance{end}" for end in ("", ".claims", ".pages", ".plan")}
+    beside = {
+        f"qsim.studies.gradient_variance{end}" for end in ("", ".answer", ".claims", ".columns", ".pages", ".plan")
+    }
     assert source.modules.keys().isdisjoint(beside | {"qsim.studies.run"})
     assert {"numpy", "numba", "llvmlite", "scipy"} <= source.libraries.keys()
 

@@ -9,7 +9,7 @@ from typing import Any
 from qsim.formats import short_name
 from qsim.measure import Family, Interval, quotient
 from qsim.studies.gradient_variance.cell import ALL, estimate
-from qsim.studies.gradient_variance.claims import bias, clamped, families, noise, pairs, slope
+from qsim.studies.gradient_variance.claims import bias, clamped, digits, families, networks_ratio, noise, pairs, slope
 from qsim.studies.gradient_variance.plan import BACKWARD, PER_SAMPLE, Plan
 from qsim.studies.gradient_variance.point import Point
 from qsim.studies.result import Claim
@@ -30,7 +30,7 @@ def answer(records: Sequence[Record], plan: Plan, at: Point, claims: Sequence[Cl
         *_bits(one, plan, held),
         *_price(one, at, held, family),
     ]
-    sentences += _networks([r for r in records if r["network"]], plan, held)
+    sentences += _networks([r for r in records if r["network"]], plan, at, held)
     if sentences:
         return " ".join(sentences)
     sound = [c for c in claims if not c.fault]
@@ -132,7 +132,7 @@ def _price(records: Sequence[Record], at: Point, held: set[str], family: Family)
         )
 
 
-def _networks(records: Sequence[Record], plan: Plan, held: set[str]) -> Iterable[str]:
+def _networks(records: Sequence[Record], plan: Plan, at: Point, held: set[str]) -> Iterable[str]:
     networks = len({r["network"] for r in records})
     words = []
     if "networks-nearest-biased" in held:
@@ -142,10 +142,13 @@ def _networks(records: Sequence[Record], plan: Plan, held: set[str]) -> Iterable
             for _, group in families(records, ("bwd_act", "bwd_grad", BACKWARD), mode="RNE")
             if group[0]["format"] in margin["formats"]
         ]
-        words.append(f"RNE's bias is {min(sizes):.2g} to {max(sizes):.2g} % ({_named(margin['formats'])})")
+        words.append(
+            f"RNE biases errors by {digits(min(sizes))} to {digits(max(sizes))} % ({_named(margin['formats'])})"
+        )
     for name, text in (("networks-bit-dense", "dense cells"), ("networks-bit-coarse", "coarse integers")):
         if name in held:
-            words.append(f"one bit fewer makes noise grow {_ratios(records, plan.margins[name])} ({text})")
+            found = [check.estimate.value for check in networks_ratio(records, at, plan.margins[name])]
+            words.append(f"one bit fewer makes noise grow {min(found):.2f} to {max(found):.2f} times ({text})")
     if words:
         yield f"Over {networks} networks {'; '.join(words)}."
 
@@ -163,7 +166,7 @@ def _all(records: Sequence[Record], mode: str, family: Family) -> str:
 def _percent(squared: Interval) -> str:
     """Return |bias| in percent, with its interval, of that of |bias|^2 / |g|^2."""
     value, low, high = (100 * math.sqrt(max(0.0, end)) for end in (squared.value, squared.low, squared.high))
-    return f"{value:.2g} % [{low:.2g}, {high:.2g}]"
+    return f"{digits(value)} % [{digits(low)}, {digits(high)}]"
 
 
 def _ratios(records: Sequence[Record], margin: Mapping[str, Any]) -> str:

@@ -21,7 +21,8 @@ from qsim.studies.result import Claim
 from qsim.verdicts import Outcome
 
 __all__ = [
-    "Check", "Judged", "bias", "clamped", "decide", "families", "noise", "noisy", "predicted_noise", "series", "slope",
+    "Check", "Judged", "bias", "clamped", "decide", "digits", "families", "networks_ratio", "noise", "noisy", "predicted_noise",
+    "series", "slope",
 ]  # fmt: skip
 
 Record = dict[str, Any]
@@ -223,7 +224,12 @@ def bias(group: Sequence[Record]) -> Estimate:
 def as_bias(interval: Interval) -> str:
     """Write an interval of |bias|^2 / |g|^2 as one of |bias| in percent of |g|."""
     low, high = (100 * math.sqrt(max(0.0, end)) for end in (interval.low, interval.high))
-    return f"|bias| between {low:.2g} % and {high:.2g} % of |g|"
+    return f"|bias| between {digits(low)} % and {digits(high)} % of |g|"
+
+
+def digits(percent: float) -> str:
+    """Write a percentage with two digits, or all those before the point."""
+    return f"{percent:.0f}" if percent >= 10 else f"{percent:.2g}"
 
 
 def bit_noise(records: Sequence[Record], at: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
