@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -59,18 +61,18 @@ QUICK = re.search(r"\[quick\].*?\n\n", TEMPLATE, re.DOTALL)
 CLAIMS = TEMPLATE[TEMPLATE.index("[claims") :]
 
 
-def samples(folder: Path, count: int = 120) -> list[list[str]]:
+def samples(where: Path, count: int = 120) -> list[list[str]]:
     """Write a CSV file of three numbers and one of three colours a line; return its lines."""
     rng = np.random.Generator(np.random.Philox(5))
     kinds = rng.integers(0, 3, count)
     x = rng.standard_normal((count, 3)) + kinds[:, None] * [1.0, -1.0, 0.0]
     lines = [["a", "b", "c", "kind"]]
     lines += [[*(f"{v:.4f}" for v in row), ("red", "green", "blue")[k]] for row, k in zip(x, kinds, strict=True)]
-    (folder / "samples.csv").write_text("".join(",".join(line) + "\n" for line in lines))
+    (where / "samples.csv").write_text("".join(",".join(line) + "\n" for line in lines))
     return lines
 
 
-def study(folder: Path, *, data: str = 'file = "samples.csv"\nlabel = "kind"', model: str = "", **changes: str) -> Path:
+def study(where: Path, *, data: str = 'file = "samples.csv"\nlabel = "kind"', model: str = "", **changes: str) -> Path:
     """Write the study of `qsim report --init` with other data, another model and other lines."""
     assert DATA in TEMPLATE
     text = TEMPLATE.replace(DATA, f"[data]\n{data}")
@@ -80,7 +82,7 @@ def study(folder: Path, *, data: str = 'file = "samples.csv"\nlabel = "kind"', m
     text = re.sub(r"batch_sizes = \[4, 16, 64(, 256)?\]\nmedium = [^\n]*", small, text)
     for old, new in changes.items():
         text = re.sub(rf"(?m)^{old} = .*$", lambda _, old=old, new=new: f"{old} = {new}", text)
-    path = folder / "study.toml"
+    path = where / "study.toml"
     path.write_text(text)
     return path
 
@@ -114,6 +116,17 @@ def test_a_csv_and_a_network_of_ones_own_are_reported(here: Path, capsys: pytest
     assert rows[0]["whole.gradient_squared"] == pytest.approx(norm, rel=1e-8)
     seen = [row for row in rows if row["points"] == "bwd_grad" and row["mode"] == "SR"]
     assert all(row["all.variance"] > 0 and "all.theory" not in row for row in seen)
+
+
+def test_a_result_is_a_frame_where_there_is_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`frame` gives the rows to pandas; without it a sentence says what there is instead."""
+    result = qsim.studies.result.read_result(RENDERED / "result.json")
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=tuple))
+    assert result.frame("bits") == tuple(result.rows("bits"))
+    assert len(result.frame()) == len(result.cells)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(InputError, match=r"pandas is not installed; pip install pandas, or take rows\('bits'\)"):
+        result.frame("bits")
 
 
 def test_a_csv_under_an_mlp_has_theory(here: Path) -> None:
@@ -211,10 +224,10 @@ def test_the_shorter_beginning_is_the_same_study(here: Path) -> None:
 
 def test_studies_of_one_name_have_folders_of_their_own(here: Path) -> None:
     """a/my and b/my do not write to one folder."""
-    for folder in ("a/my", "b/my"):
-        Path(folder).mkdir(parents=True)
-        samples(Path(folder))
-        study(Path(folder), points='["bwd_act"]', modes='["SR"]', formats='["int4"]')
+    for name in ("a/my", "b/my"):
+        Path(name).mkdir(parents=True)
+        samples(Path(name))
+        study(Path(name), points='["bwd_act"]', modes='["SR"]', formats='["int4"]')
     main(["report", "a/my", "b/my/study.toml", "--quick", "--jobs", "1", "--quiet"])
     assert {path.name for path in Path("qsim-reports").iterdir() if path.is_dir()} == {"a-my", "b-my"}
 
@@ -222,10 +235,10 @@ def test_studies_of_one_name_have_folders_of_their_own(here: Path) -> None:
 def test_data_that_changed_makes_cells_stale_and_not_the_folder(here: Path) -> None:
     """The words of a cell depend on the bytes of the file, and not on where it lies."""
     keys = []
-    for folder in ("one", "two", "three"):
-        Path(folder).mkdir()
-        samples(Path(folder), 120 if folder != "three" else 121)
-        keys.append([cell.key for cell in plan(find(str(study(Path(folder)))), "quick").cells])
+    for name in ("one", "two", "three"):
+        Path(name).mkdir()
+        samples(Path(name), 120 if name != "three" else 121)
+        keys.append([cell.key for cell in plan(find(str(study(Path(name)))), "quick").cells])
     assert keys[0] == keys[1] != keys[2]
 
 

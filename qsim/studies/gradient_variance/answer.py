@@ -57,6 +57,8 @@ def _noise(records: Sequence[Record], plan: Plan, held: set[str]) -> Iterable[st
         yield "Where A-T1 is exact, its size is what A-T1 predicts from the tensors."
     if "weight-floor" in held:
         yield "Noise of rounded weights is shared by the samples and does not average away."
+    if "weight-exact" in held:
+        yield "Where A-T2 is exact, the noise of rounded weights is what A-T2 predicts."
     if "absmax-slope" in held:
         yield "With an abs-max scale re-derived from each batch, noise falls more slowly than 1/b."
 
