@@ -26,6 +26,8 @@ from qsim.studies.gradient_variance.plan import plan
 from qsim.studies.gradient_variance.point import point
 from qsim.studies.template import TEMPLATE
 
+RENDERED = Path(__file__).resolve().parent.parent / "reports" / "variance-vs-batch"
+
 NET = """
 import numpy as np
 from qsim.autograd import cross_entropy, linear, relu
