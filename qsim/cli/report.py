@@ -201,7 +201,7 @@ def list_studies(titles: dict[str, str], *, as_json: bool) -> int:
     width = max(map(len, titles), default=0)
     for name, title in titles.items():
         print(f"{name:{width}}  {title}")
-    print("\nqsim report STUDY runs one; --quick shows in a minute whether it runs.")
+    print("\nqsim report STUDY runs one; --quick shows in a minute whether it runs. --init DIR writes one to edit.")
     return 0
 
 

@@ -50,15 +50,15 @@ def _noise(records: Sequence[Record], plan: Plan, held: set[str]) -> Iterable[st
             if group[0]["arm"] in margin["arms"] and len(group) > 1
         ]
         yield (
-            "Noise of backward inputs and errors, drawn anew for each sample, falls as 1/b "
+            "Noise of bwd_act and bwd_grad, drawn anew for each sample, falls as 1/b "
             f"(slopes {min(found):.3f} to {max(found):.3f}, of formats that share their batches)."
         )
     if "variance-exact" in held:
         yield "Where A-T1 is exact, its size is what A-T1 predicts from the tensors."
     if "weight-floor" in held:
-        yield "Noise of rounded weights is shared by the samples and does not average away."
+        yield "Noise of fwd_weight and bwd_weight is shared by the samples and does not average away."
     if "weight-exact" in held:
-        yield "Where A-T2 is exact, the noise of rounded weights is what A-T2 predicts."
+        yield "Where A-T2 is exact, the noise of bwd_weight is what A-T2 predicts."
     if "absmax-slope" in held:
         yield "With an abs-max scale re-derived from each batch, noise falls more slowly than 1/b."
 
@@ -129,7 +129,7 @@ def _price(records: Sequence[Record], at: Point, held: set[str], family: Family)
             float((at.gradient(layer) ** 2).sum()) for layer in at.layers
         )
         yield (
-            f"Of the whole network, rounded errors have q^2 = {most} |g|^2 ({short_name(name)}), where sampling has sigma^2 = "
+            f"Over the whole network, bwd_grad has q^2 = {most} |g|^2 ({short_name(name)}), where sampling has sigma^2 = "
             f"{sigma2:.4g} |g|^2."
         )
 
@@ -145,7 +145,7 @@ def _networks(records: Sequence[Record], plan: Plan, at: Point, held: set[str]) 
             if group[0]["format"] in margin["formats"]
         ]
         words.append(
-            f"RNE biases errors by {digits(min(sizes))} to {digits(max(sizes))} % ({_named(margin['formats'])})"
+            f"RNE at bwd_grad has a bias of {digits(min(sizes))} to {digits(max(sizes))} % ({_named(margin['formats'])})"
         )
     for name, text in (("networks-bit-dense", "dense cells"), ("networks-bit-coarse", "coarse integers")):
         if name in held:

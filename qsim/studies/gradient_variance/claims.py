@@ -334,7 +334,7 @@ STATEMENTS: Mapping[str, Statement] = {
         figure="weights",
     ),
     "sr-unbiased": Statement(
-        statement="Stochastic rounding at one backward point, or at inputs and errors, leaves the gradient unbiased as long as "
+        statement="Stochastic rounding at one backward point, or at bwd_act and bwd_grad, leaves the gradient unbiased as long as "
         "nothing clamps.",
         theorem="E SR(x) = x for x in the range (proofs/stochastic_rounding_moments.py), and the backward pass is linear in "
         "each rounded operand",
@@ -423,7 +423,7 @@ STATEMENTS: Mapping[str, Statement] = {
         table="bits",
     ),
     "networks-nearest-biased": Statement(
-        statement="Errors rounded to nearest are biased in every network of the grid, in the formats of few bits.",
+        statement="Rounding bwd_grad to nearest is biased in every network of the grid, in the formats of few bits.",
         theorem="a deterministic error does not average out; no theorem predicts its size",
         margin=lambda m: f"|bias| at least {m['bias']:.0%} of that network's |g|, for {named(m['formats'])}",
         checks=nearest_biased,
