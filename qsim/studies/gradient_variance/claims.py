@@ -334,8 +334,8 @@ STATEMENTS: Mapping[str, Statement] = {
         figure="weights",
     ),
     "sr-unbiased": Statement(
-        statement="Stochastic rounding at one backward point, or at bwd_act and bwd_grad, leaves the gradient unbiased as long as "
-        "nothing clamps.",
+        statement="Stochastic rounding at one backward point, or at bwd_act and bwd_grad, leaves the gradient unbiased as long "
+        "as nothing clamps.",
         theorem="E SR(x) = x for x in the range (proofs/stochastic_rounding_moments.py), and the backward pass is linear in "
         "each rounded operand",
         margin=lambda m: f"|bias| at most {m['bias']:.0%} of |g|, the norm of all layers' gradient",
