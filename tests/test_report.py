@@ -188,17 +188,22 @@ def test_page_makes_no_request(result: Result) -> None:
 
 
 def test_ids_are_unique_and_every_figure_is_named_for_a_screen_reader(result: Result) -> None:
-    """Each figure is inline once, opens with title and desc, and no two elements share an id."""
+    """Each panel is inline once, opens with title and desc, and no two elements share an id."""
     page = Page(html_of(result))
+    panels = sum(len(figure.panels) for figure in result.figures)
     assert [name for name, times in Counter(page.ids).items() if times > 1] == []
-    assert page.svg == [["title", "desc"]] * len(result.figures)
-    assert len(page.labels) == 2 * len(result.figures)
+    assert page.svg == [["title", "desc"]] * panels
+    assert len(page.labels) == 2 * panels
     assert set(page.labels) <= set(page.ids)
 
 
 def test_nasty_words_stay_words_in_html(result: Result) -> None:
     """Markup in any text of the result is shown, not obeyed."""
-    texts = {field.name: NASTY for field in dataclasses.fields(Result) if field.type == "str" and field.name != "lead"}
+    texts = {
+        field.name: NASTY
+        for field in dataclasses.fields(Result)
+        if field.type == "str" and field.name not in ("lead", "main")
+    }
     bad = claim("bad", statement=NASTY, margin=NASTY, theorem=NASTY, covered=NASTY, evidence=NASTY)
     page = Page(html_of(dataclasses.replace(result, **texts, setup=((NASTY, NASTY),), method=(NASTY,), claims=(bad,))))
     assert page.tags["script"] == 1
@@ -250,27 +255,76 @@ def test_svg_is_well_formed_and_its_text_is_text(result: Result) -> None:
         assert {"1", "4", "16", "64", "256", "1024"} <= set(words)
 
 
-def test_a_group_keeps_colour_and_marker_across_figures(result: Result) -> None:
-    """What blue circles mean in one figure they mean in all, in order of first appearance."""
-    groups = figures.styles(result.figures)
-    assert list(groups) == ["e4m3fn", "int8", NASTY]
-    alone = figures.svg(figure("alone", panel(series("int8"))), groups)
-    assert groups["int8"][0].lower() in alone.lower()
-    many = [figure("many", panel(*(series(str(i)) for i in range(63))))]
-    assert len(set(figures.styles(many).values())) == 63
+def test_a_group_keeps_its_colour_and_a_role_its_mark_across_figures(result: Result) -> None:
+    """What blue means in one figure it means in all, in order of first appearance, and so does a diamond."""
+    looks = figures.styles(result.figures)
+    assert list(looks.colours) == ["", "e4m3fn", "int8", NASTY]
+    alone = figures.svg(figure("alone", panel(series("int8"))), looks)
+    assert f'class="m {looks.colours["int8"]}"' in alone
+    assert f'class="m {looks.colours["e4m3fn"]}"' not in alone
+    modes = [dataclasses.replace(series("int8"), role=role) for role in ("SR", "RNE")]
+    looks = figures.styles([figure("both", panel(*modes))])
+    assert looks.marks == {"SR": "ring", "RNE": "diamond"}
+    assert "<circle" not in figures.svg(figure("nearest", panel(modes[1])), looks)
+    assert len(set(figures.styles([figure("ten", panel(*(series(str(i)) for i in range(10))))]).colours.values())) == 11
+
+
+def test_theory_is_a_line_and_measurement_a_hollow_mark(result: Result) -> None:
+    """A curve of theory has no marks, one that was measured no line, so that both are seen where they coincide."""
+    looks = figures.styles([figure("f", panel(series("a"), series("a", kind="theory")))])
+    theory = figures.inline(figure("f", panel(series("a", kind="theory"))), looks)[0]
+    measured = figures.inline(figure("f", panel(series("a"))), looks)[0]
+    assert (theory.count('class="m c0"'), theory.count('class="l c0"')) == (0, 1)
+    assert (measured.count('class="m c0"'), measured.count('class="l c0"')) == (len(BATCHES), 0)
+
+
+def test_every_mark_tells_its_number(result: Result) -> None:
+    """A pointer over a mark is told what it is, where it stands, its value and its interval."""
+    drawn = figures.svg(figure("told", panel(series("int8"))), figures.styles([figure("f", panel(series("int8")))]))
+    assert "<title>int8, measured, batch = 4: variance 0.25 [0.2, 0.3]</title>" in drawn
+
+
+def bars(drawn: str) -> list[tuple[float, float]]:
+    """Return where the bars of the intervals of a drawing begin and end, down."""
+    found = re.findall(r'<path d="M[\d.]+ ([\d.]+)L[\d.]+ ([\d.]+)" class="i c0"/>', drawn)
+    return [(float(a), float(b)) for a, b in found]
+
+
+@pytest.mark.parametrize("low", [-1.0, 0.0, 1e-9])
+def test_an_interval_that_leaves_the_axes_ends_in_an_arrow(low: float) -> None:
+    """No bar crosses a panel: one whose lower end the log axis cannot show is short and has an arrow."""
+    curve = Series(
+        label="v", group="v", kind="measured", x=(1.0, 2.0, 4.0), y=(1.0, 1e-3, 1.0), low=(low, 9e-4, 0.9),
+        high=(1.1, 1.1e-3, 1.1),
+    )  # fmt: skip
+    drawn = figures.inline(figure("f", panel(curve)), figures.styles([figure("f", panel(curve))]))[0]
+    assert drawn.count("rotate(90)") == 1
+    assert [abs(a - b) < 30 for a, b in bars(drawn)] == [True] * 3
+
+
+def test_an_estimate_that_reaches_zero_is_shown_by_its_upper_end() -> None:
+    """Where a log axis cannot show an estimate it shows what the interval excludes, with an arrow below."""
+    curve = Series(label="v", group="v", kind="measured", x=(1.0, 2.0), y=(-0.1, 1.0), low=(-1.0, 0.9), high=(0.5, 1.1))
+    drawn = figures.inline(figure("f", panel(curve)), figures.styles([figure("f", panel(curve))]))[0]
+    assert (drawn.count("<circle"), drawn.count("rotate(90)")) == (2, 1)  # one circle is the legend's
+    assert "not shown" not in drawn
 
 
 def test_points_a_log_scale_cannot_show_are_counted(result: Result) -> None:
-    """A zero on a log axis is said, not dropped silently; a panel without points still draws."""
-    curve = Series(label="v", group="v", kind="measured", x=(1.0, 2.0), y=(0.0, 1.0), low=(-1.0, -1.0), high=(1.0, 2.0))
-    drawn = figures.svg(figure("zero", panel(curve), panel()), {"v": ("#000000", "o")})
+    """A zero on a log axis is said, not dropped silently; a panel without points is not drawn, nor its legend."""
+    curve = Series(label="v", group="v", kind="measured", x=(1.0, 2.0), y=(0.0, 1.0), low=(-1.0, -1.0), high=(0.0, 2.0))
+    zero = figure("zero", panel(curve), panel(title="Nothing here"))
+    drawn = figures.svg(zero, figures.styles([zero]))
     assert "1 point at or below 0 not shown" in drawn
+    assert "Nothing here" not in drawn
+    assert len(figures.inline(zero, figures.styles([zero]))) == 1
 
 
 def test_panels_with_the_same_axis_share_its_limits() -> None:
     """Panels side by side can be compared by eye: one variance scale for all of them."""
     small, large = panel(series("a")), panel(series("a", scale=1e6))
-    drawn = figures.svg(figure("shared", small, large), {"a": ("#000000", "o")})
+    shared = figure("shared", small, large)
+    drawn = figures.svg(shared, figures.styles([shared]))
     assert drawn.count(">10⁴<") == 2
 
 

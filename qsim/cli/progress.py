@@ -168,7 +168,9 @@ class Bars(Tally):
             self.looked = time.monotonic()
             self.took = self.looked - now
         for claim in claims:
-            table.add_row(Text(claim.id), Text(str(claim.outcome)), Text(claim.covered.partition(", ")[0]))
+            covered = claim.covered.partition(", ")[0]
+            outcome = "waiting" if covered.startswith("0 intervals") else str(claim.outcome)
+            table.add_row(Text(claim.id), Text(outcome), Text(covered))
         self.table = table
 
     def draw(self) -> None:

@@ -29,11 +29,10 @@ def render(result: Result) -> dict[str, bytes]:
     Raises `ValueError` if an id in `result` cannot be a file name, is used twice or names nothing.
     """
     text.check(result)
-    groups = figures.styles(result.figures)
-    drawings = {figure.id: figures.svg(figure, groups) for figure in result.figures}
-    files = {f"figures/{name}.svg": drawing for name, drawing in drawings.items()}
+    looks = figures.styles(result.figures)
+    files = {f"figures/{figure.id}.svg": figures.svg(figure, looks) for figure in result.figures}
     files["report.md"] = markdown.page(result)
-    files["report.html"] = html.page(result, drawings)
+    files["report.html"] = html.page(result, {figure.id: figures.inline(figure, looks) for figure in result.figures})
     files["cells.csv"] = cells_csv(result.cells)
     files["result.json"] = result.to_json()
     return {name: content.encode() for name, content in files.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -14,6 +15,9 @@ from qsim.studies.result import Result, read_result
 
 __all__ = ["write_index"]
 
+SHORT = 60
+"""Characters of a value that tells one report from another."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -23,6 +27,15 @@ class Row:
     result: Result
     standings: dict[str, int]
     """How many claims, faults included, are good, open and bad."""
+    differs: tuple[tuple[str, str], ...]
+    """What was in force here, and not in the other reports on the same study."""
+
+
+def _differs(result: Result, others: Sequence[Result]) -> Iterator[tuple[str, str]]:
+    """Yield what was in force for `result` and not for one of `others`, as label and value."""
+    for label, value in (("run", result.run), *result.setup, *result.made):
+        if any((label, value) not in (("run", other.run), *other.setup, *other.made) for other in others):
+            yield label, value if len(value) <= SHORT else value[: SHORT - 1] + "…"
 
 
 def write_index(folder: str | os.PathLike[str]) -> Path:
@@ -30,15 +43,19 @@ def write_index(folder: str | os.PathLike[str]) -> Path:
 
     A folder without a `result.json` that this version and this user can read is passed over. Raises `OSError` if that fails.
     """
-    rows = []
+    found: list[tuple[str, Result]] = []
     for report in sorted(Path(folder).iterdir()):
         try:
             result = read_result(report / "result.json")
         except InputError:
             continue
-        found = [text.standing(claim) for claim in result.claims]
-        link = f"{quote(os.fsencode(report.name))}/report.html"
-        rows.append(Row(link, result, {name: found.count(name) for name in text.STANDINGS}))
+        found.append((f"{quote(os.fsencode(report.name))}/report.html", result))
+    rows = []
+    for link, result in found:
+        standings = [text.standing(claim) for claim in result.claims]
+        others = [other for _, other in found if other is not result and other.study == result.study]
+        counted = {name: standings.count(name) for name in text.STANDINGS}
+        rows.append(Row(link, result, counted, tuple(_differs(result, others))))
     target = Path(folder, "index.html")
     with whole(target) as file:
         file.write(html.index(rows).encode(errors="backslashreplace"))  # JSON may hold half of a surrogate pair

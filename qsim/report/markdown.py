@@ -26,6 +26,11 @@ def _blocks(result: Result) -> Iterator[str]:
         yield f"> **{_plain(text.QUICK)}**"
     yield f"**Question.** {_plain(result.question)}"
     yield f"**Answer.** {_plain(result.answer)}"
+    if order.main:
+        yield f'<a id="table-{order.main.id}"></a>**Table 1. {_plain(order.main.title)}.**'
+        yield _grid(order.main.columns, order.main.rows)
+        if order.main.note:
+            yield _plain(order.main.note)
     if order.lead:
         yield _figure(order.lead, order)
     if result.failures:
@@ -54,6 +59,9 @@ def _blocks(result: Result) -> Iterator[str]:
     yield _grid(("Setting", "Value"), result.setup)
     yield "## Method"
     yield from map(_plain, result.method)
+    if result.terms:
+        yield "## Words and theorems"
+        yield _grid(("Word", "What it means"), result.terms)
     if order.tables:
         yield "## Further tables"
         for table in order.tables:
@@ -65,6 +73,8 @@ def _blocks(result: Result) -> Iterator[str]:
         "This command makes it again:"
     )
     yield "\n".join(f"    {line}" for line in result.command.splitlines())
+    if result.made:
+        yield _grid(("Made with", ""), result.made)
 
 
 def _verdicts(entries: Iterable[Entry], question: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from qsim.report.figures import COLOURS, FONTS, SETTINGS
+from qsim.report.figures import FONTS
 from qsim.report.text import SUPERSCRIPTS, number
 
 if TYPE_CHECKING:  # slow to import, and wanted only where something is drawn
@@ -19,6 +19,42 @@ if TYPE_CHECKING:  # slow to import, and wanted only where something is drawn
 __all__ = ["FORMS", "Row", "Scale", "draw", "ends", "label", "shown"]
 
 Scale = Literal["linear", "log"]
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette for every kind of colour vision, less its yellow, which white paper swallows."""
+SETTINGS: dict[Any, Any] = {
+    "axes.edgecolor": "#666666",
+    "axes.grid": True,
+    "axes.labelsize": 8.5,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    # Text is laid out with the font matplotlib carries; it is wider than the fonts a reader's browser will take.
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8.5,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.0,
+    "lines.markersize": 4.5,
+    "svg.fonttype": "none",
+    # A label may hold a dollar sign.
+    "text.parse_math": False,
+    "xtick.color": "#666666",
+    "xtick.labelcolor": "#222222",
+    "xtick.labelsize": 8,
+    "xtick.major.width": 0.6,
+    "ytick.color": "#666666",
+    "ytick.labelcolor": "#222222",
+    "ytick.labelsize": 8,
+    "ytick.major.width": 0.6,
+}
+"""What all drawings share, whatever a user's matplotlibrc says."""
 
 FORMS: Mapping[str, Mapping[str, None]] = {
     "svg": dict.fromkeys(("Creator", "Date", "Format", "Type")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,11 @@ from qsim.studies.result import Cell, Claim, Failure, Figure, Result, Table
 from qsim.verdicts import Outcome
 
 if TYPE_CHECKING:  # slow to import, and only a terminal needs it
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
 __all__ = [
-    "Entry", "Order", "check", "column", "failed", "number", "numeric", "order", "parameters", "standing", "summary",
+    "Entry", "Order", "check", "column", "failed", "key", "number", "numeric", "order", "parameters", "standing", "summary",
     "tally", "verdict",
 ]  # fmt: skip
 
@@ -53,6 +54,8 @@ class Entry:
 class Order:
     """Say what comes where: each figure and each table once, at the first claim that rests on it."""
 
+    main: Table | None
+    """The table beside the answer."""
     lead: Figure | None
     """The figure beside the answer."""
     claims: tuple[Entry, ...]
@@ -69,9 +72,9 @@ def order(result: Result) -> Order:
     """Return the order in which a reader meets the claims, figures and tables of `result`."""
     figures = {figure.id: figure for figure in result.figures}
     tables = {table.id: table for table in result.tables}
-    lead = figures.pop(result.lead, None)
+    main, lead = tables.pop(result.main, None), figures.pop(result.lead, None)
     figure_numbers: dict[str, int] = {result.lead: 1} if lead else {}
-    table_numbers: dict[str, int] = {}
+    table_numbers: dict[str, int] = {result.main: 1} if main else {}
 
     def entries(*, fault: bool) -> Iterable[Entry]:
         for claim in result.claims:
@@ -85,7 +88,9 @@ def order(result: Result) -> Order:
     for numbers, names in (figure_numbers, figures), (table_numbers, tables):
         for name in names:
             numbers[name] = len(numbers) + 1
-    return Order(lead, claims, faults, tuple(figures.values()), tuple(tables.values()), figure_numbers, table_numbers)
+    return Order(
+        main, lead, claims, faults, tuple(figures.values()), tuple(tables.values()), figure_numbers, table_numbers
+    )
 
 
 def standing(claim: Claim) -> str:
@@ -158,10 +163,26 @@ def column(values: Sequence[Cell]) -> list[str]:
     return [number(value, form, group=group) for value in values]
 
 
+LEADING = re.compile(r"(?:[≤≥<>] )?([−-]?\d+(?:\.\d+)?(?:e[+-]\d+)?)(?:×10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+))?(?: ± .*| \[.*)?")
+"""A number with its error or as a bound, in words: "0.12 ± 0.01", "≤ 0.4"."""
+FROM_SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+
+
+def key(value: Cell) -> float | None:
+    """Return the number that an entry is sorted by, `None` for words and for nothing."""
+    if value is None or isinstance(value, int | float):
+        return value
+    found = LEADING.fullmatch(value)
+    if not found:
+        return None
+    mantissa, power = found.groups()
+    return float(mantissa.replace("−", "-")) * 10.0 ** int((power or "0").translate(FROM_SUPERSCRIPTS))
+
+
 def numeric(values: Sequence[Cell]) -> bool:
     """Return whether a column holds numbers only, and at least one."""
     present = [value for value in values if value is not None]
-    return bool(present) and not any(isinstance(value, str) for value in present)
+    return bool(present) and all(key(value) is not None for value in present)
 
 
 def check(result: Result) -> None:
@@ -175,8 +196,9 @@ def check(result: Result) -> None:
                 raise ValueError(f"{kind} id {name!r}: expected letters, digits, '_' and '-' only")
             if times[name.lower()] > 1:
                 raise ValueError(f"{kind} id {name!r} is used {times[name.lower()]} times: expected once")
-    if result.lead and result.lead not in figures:
-        raise ValueError(f"the answer names the figure {result.lead!r}, which the result does not hold")
+    for kind, name, ids in ("figure", result.lead, figures), ("table", result.main, tables):
+        if name and name not in ids:
+            raise ValueError(f"the answer names the {kind} {name!r}, which the result does not hold")
     for claim in result.claims:
         for kind, name, ids in ("figure", claim.figure, figures), ("table", claim.table, tables):
             if name and name not in ids:
@@ -217,4 +239,23 @@ def summary(result: Result) -> RenderableType:
         parts += [Text(f"  {f.label}: {f.error} ({f.trace})") for f in result.failures[:SHOWN]]
         if len(result.failures) > SHOWN:
             parts.append(Text(f"  and {len(result.failures) - SHOWN:,} more, in the report"))
-    return Group(*parts)
+    return _Unpadded(Group(*parts))
+
+
+class _Unpadded:
+    """Show something without the blanks at the ends of its lines, which a pipe or a file would keep."""
+
+    def __init__(self, inner: RenderableType) -> None:
+        self.inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        """Yield the lines."""
+        from rich.segment import Segment
+
+        for line in console.render_lines(self.inner, options, pad=False):
+            while line and not line[-1].text.rstrip():
+                line.pop()
+            if line:
+                yield from line[:-1]
+                yield Segment(line[-1].text.rstrip(), line[-1].style)
+            yield Segment.line()

@@ -57,6 +57,10 @@ class Series:
     """The lower ends of the simultaneous intervals, or null."""
     high: tuple[float, ...] | None = None
     """The upper ends; given with the lower ones."""
+    role: str = ""
+    """What the marks or the line are (SR, RNE, A-T1), or empty for the kind; one role keeps one mark in all figures."""
+    small: bool = False
+    """True for points that are shown as dots behind the others, without an entry in the legend."""
 
     def __post_init__(self) -> None:
         lengths = {len(values) for values in (self.x, self.y, self.low, self.high) if values is not None}
@@ -82,6 +86,8 @@ class Panel:
     """The curves, in the order of the legend."""
     categories: tuple[str, ...] = ()
     """Where x numbers categories 0, 1, ..., what each is called; empty where x is a quantity."""
+    sideways: bool = False
+    """True where the categories stand at the side, one below the other, and the values run across."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +205,12 @@ class Result:
     """One flat record a cell: its parameters (names without a dot), its numbers and counts (names with one)."""
     failures: tuple[Failure, ...] = ()
     """The cells that raised; then no claim is held."""
+    main: str = ""
+    """The id of the table that is shown beside the answer, or empty."""
+    terms: tuple[tuple[str, str], ...] = ()
+    """The words, signs and theorems that the report uses, each with what it means; a page links to them by name."""
+    made: tuple[tuple[str, str], ...] = ()
+    """What made the result, as label and value: the version of qsim, the SHA-256 of its source and of the data."""
     schema: int = SCHEMA
     """Which form of this file it is."""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import qsim
 from qsim.errors import InputError
 from qsim.kernels.threads import one_blas_thread
 from qsim.studies import machine
@@ -220,19 +221,33 @@ def run(
     with one_blas_thread():  # so that claims, too, have the same bytes wherever they are made
         result = _concluded(study, size, kind, plan, [records[i] for i in sorted(records)], bool(failed))
     failures = [_failure(cells[i], keys[i], failed[i]) for i in sorted(failed)]
+    data = {name: digest for what in read for name, digest in what.items()}
     return Finished(
-        result=dataclasses.replace(result, failures=tuple(failures)),
+        result=dataclasses.replace(result, failures=tuple(failures), made=_made(source, data)),
         traces={
             failure.trace: f"{TRACE}\n{failure.label}\n{json.dumps(failure.parameters, indent=1)}\n\n{failed[i].trace}"
             for i, failure in zip(sorted(failed), failures, strict=True)
         },
         source=source,
-        data={name: digest for what in read for name, digest in what.items()},
+        data=data,
         executor=executor.name,
         workers=executor.workers,
         counts={"planned": len(cells), "kept": kept, "computed": len(records) - kept, "failed": len(failed)},
         seconds=seconds,
         memory=max(cell.memory for cell in cells),
+    )
+
+
+def _made(source: Source, data: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return what a result is made of, for its foot: no machine and no date, so that the same things make the same bytes."""
+    modules = hashlib.sha256(repr(sorted(source.modules.items())).encode()).hexdigest()
+    sets = {name: digest for name, digest in data.items() if not name.startswith("format ")}
+    formats = hashlib.sha256(repr(sorted(data.items() - sets.items())).encode()).hexdigest()
+    return (
+        ("qsim", qsim.__version__),
+        ("SHA-256 of the source of a cell", modules),
+        *((f"SHA-256 of the data ({name})", digest) for name, digest in sorted(sets.items())),
+        ("SHA-256 of the formats", formats),
     )
 
 
