@@ -1,4 +1,4 @@
-"""The report in a real browser: headless Chromium reads the committed page and an index over it."""
+"""The report in a real browser: headless Chromium reads the page on the committed result and an index over it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from conftest import NO_BROWSER
 
-from qsim.report import write_index
+from qsim.report import write, write_index
+from qsim.studies.result import read_result
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "reports" / "variance-vs-batch" / "report.html"
+COMMITTED = ROOT / "reports" / "variance-vs-batch" / "result.json"
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser, on one worker of the tests
 
@@ -50,6 +51,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         started.quit()
 
 
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the page on the committed result."""
+    return write(read_result(COMMITTED), tmp_path_factory.mktemp("report"))["report.html"]
+
+
 def opened(browser: Chrome, path: Path) -> Chrome:
     """Open a file as a reader would by a double click."""
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
@@ -67,10 +74,10 @@ def run(browser: Chrome, script: str) -> Any:
     return browser.execute_script(script)
 
 
-def test_no_error_and_no_request(browser: Chrome, tmp_path: Path) -> None:
+def test_no_error_and_no_request(browser: Chrome, page: Path, tmp_path: Path) -> None:
     """The console stays empty, and nothing is asked for but the page itself; the same of an index over reports."""
-    shutil.copytree(PAGE.parent, tmp_path / "a")
-    for path in (PAGE, write_index(tmp_path)):
+    shutil.copytree(page.parent, tmp_path / "a")
+    for path in (page, write_index(tmp_path)):
         for kind in ("browser", "performance"):
             browser.get_log(kind)
         opened(browser, path)
@@ -85,30 +92,66 @@ def test_no_error_and_no_request(browser: Chrome, tmp_path: Path) -> None:
     assert link == (tmp_path / "a" / "report.html").as_uri()
 
 
-def test_every_figure_has_size_and_a_text_alternative(browser: Chrome) -> None:
-    """Each figure is drawn, within the page, and says to a screen reader what it shows."""
-    figures = run(opened(browser, PAGE), """
+def test_every_figure_has_size_and_a_text_alternative(browser: Chrome, page: Path) -> None:
+    """Each panel is drawn, within the page, and says to a screen reader what it shows."""
+    panels = run(opened(browser, page), """
         return [...document.querySelectorAll("figure svg")].map(svg => {
             const box = svg.getBoundingClientRect();
             const words = svg.getAttribute("aria-labelledby").split(" ").map(id => document.getElementById(id).textContent);
             return [box.width, box.height, box.right <= innerWidth, svg.getAttribute("role"), ...words];
         })""")  # fmt: skip
-    drawn = len(list((PAGE.parent / "figures").glob("*.svg")))
-    assert len(figures) == drawn
-    for width, height, within, role, title, description in figures:
-        assert width > 300
-        assert height > 100
+    assert len(panels) == sum(len(figure.panels) for figure in read_result(COMMITTED).figures)
+    for width, height, within, role, title, description in panels:
+        assert width > 250
+        assert height > 80
         assert (within, role) == (True, "img")
         assert len(title) > 10
         assert len(description) > 40
 
 
-def test_tables_sort_by_a_click_and_by_the_keyboard(browser: Chrome) -> None:
+@pytest.mark.parametrize(("width", "columns"), [(1200, 2), (690, 1), (360, 1)])
+def test_panels_stand_side_by_side_or_below_each_other(browser: Chrome, page: Path, width: int, columns: int) -> None:
+    """Two panels share a row on a wide screen; on a narrow one each has a row of its own, and none is cut off."""
+    screen = {"width": width, "height": 740, "deviceScaleFactor": 1, "mobile": width < 700}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    try:
+        places = run(opened(browser, page), """
+            return [...document.querySelector(".of2").querySelectorAll("svg")].map(svg => {
+                const box = svg.getBoundingClientRect();
+                return [box.left, box.right, box.top];
+            })""")  # fmt: skip
+        assert len({top for _, _, top in places}) == 3 - columns
+        assert all(0 <= left < right <= width for left, right, _ in places)
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_long_table_can_be_filtered(browser: Chrome, page: Path) -> None:
+    """What is typed above a long table keeps the rows that hold every word, and says how many; sorting keeps them."""
+    from selenium.webdriver.common.by import By
+
+    opened(browser, page)
+    run(browser, "document.getElementById('table-exact').open = true")
+    texts = run(browser, "return [...document.querySelectorAll('#table-exact tbody tr')].map(row => row.textContent)")
+    box = browser.find_element(By.CSS_SELECTOR, "#table-exact input")
+    box.send_keys("INT4 bwd_grad")
+    wanted = sum("int4" in text.lower() and "bwd_grad" in text for text in texts)
+    assert 0 < wanted < len(texts)
+    shown = "return [...document.querySelectorAll('#table-exact tbody tr')].filter(row => row.offsetHeight).length"
+    assert run(browser, shown) == wanted
+    assert run(browser, "return document.querySelector('#table-exact .filter').textContent").endswith(
+        f"{wanted} of {len(texts)}"
+    )
+    browser.find_element(By.CSS_SELECTOR, "#table-exact th button").click()
+    assert run(browser, shown) == wanted
+
+
+def test_tables_sort_by_a_click_and_by_the_keyboard(browser: Chrome, page: Path) -> None:
     """A click on a column's name sorts by its numbers, a second one the other way round; the Enter key does the same."""
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
-    opened(browser, PAGE)
+    opened(browser, page)
     tables = browser.find_elements(By.CSS_SELECTOR, "table.sortable")
     assert len(tables) >= 5
     run(browser, "document.getElementById('table-bias').open = true")
@@ -129,10 +172,10 @@ def test_tables_sort_by_a_click_and_by_the_keyboard(browser: Chrome) -> None:
     )
 
 
-def test_verdicts_come_first_and_the_contents_lead_to_what_they_name(browser: Chrome) -> None:
-    """The verdicts stand above the claims, and every link of the contents and the verdicts leads to a place on the page."""
-    heights = run(opened(browser, PAGE), """
-        return ["#verdicts", "nav", "#claims", "#faults", "#setup"].map(
+def test_verdicts_come_first_and_the_contents_lead_to_what_they_name(browser: Chrome, page: Path) -> None:
+    """The contents stay in sight, the verdicts stand above the claims, and every link leads to a place on the page."""
+    heights = run(opened(browser, page), """
+        return ["nav", "#answer", "#verdicts", "#claims", "#faults", "#setup"].map(
             name => document.querySelector(name).getBoundingClientRect().top)""")  # fmt: skip
     assert heights == sorted(heights)
     missing = run(browser, """
@@ -140,6 +183,8 @@ def test_verdicts_come_first_and_the_contents_lead_to_what_they_name(browser: Ch
             .filter(id => !document.getElementById(id))""")  # fmt: skip
     assert missing == []
     assert run(browser, "return document.querySelectorAll('nav a').length") >= 5
+    run(browser, "scrollTo(0, document.body.scrollHeight / 2)")
+    assert run(browser, "return document.querySelector('nav').getBoundingClientRect().top") == 0
     run(browser, "location.hash = '#table-exact'")
     assert run(browser, "return document.getElementById('table-exact').open") is True
 
@@ -157,7 +202,9 @@ CONTRAST = """
         }
         return "rgb(255, 255, 255)";
     };
-    return ["body", "p", "a", ".quiet", "dt", "figcaption", ".good", ".mark.good", ".mark.bad", "th", "td", "pre"].map(name => {
+    return [
+        "body", "p", "a", ".quiet", "dt", "figcaption", ".good", ".mark.good", ".mark.bad", "th", "td", "pre", "footer",
+    ].map(name => {
         const node = document.querySelector(name);
         if (!node) return [name, 21];
         const pair = [light(getComputedStyle(node).color), light(behind(node))].sort((a, b) => b - a);
@@ -165,23 +212,45 @@ CONTRAST = """
     })"""
 
 
+HUES = (
+    CONTRAST.partition("return [")[0]
+    + """
+    const root = getComputedStyle(document.documentElement), paper = light(getComputedStyle(document.body).backgroundColor);
+    const probe = document.body.appendChild(document.createElement("i"));
+    const found = [...Array(10).keys()].map(i => {
+        probe.style.color = root.getPropertyValue(`--c${i}`);
+        const pair = [light(getComputedStyle(probe).color), paper].sort((a, b) => b - a);
+        return [i, (pair[0] + 0.05) / (pair[1] + 0.05)];
+    });
+    probe.remove();
+    return found"""
+)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_stand_out_in_light_and_in_dark(browser: Chrome, scheme: str) -> None:
-    """In either scheme all words have a contrast of 4.5 to what is behind them (WCAG 2.2, 1.4.3), and figures lie on white."""
-    opened(browser, PAGE)
+def test_words_stand_out_in_light_and_in_dark(browser: Chrome, page: Path, scheme: str) -> None:
+    """In either scheme words have a contrast of 4.5 and marks one of 3 to what is behind them (WCAG 2.2, 1.4.3 and 1.4.11)."""
+    opened(browser, page)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     background = run(browser, "return getComputedStyle(document.body).backgroundColor")
     assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 24, 28)"}[scheme]
     assert [(name, ratio) for name, ratio in run(browser, CONTRAST) if ratio < 4.5] == []
-    assert (
-        run(browser, "return getComputedStyle(document.querySelector('.card')).backgroundColor") == "rgb(255, 255, 255)"
+    drawn = run(
+        browser,
+        """
+        const of = (name, what) => getComputedStyle(document.querySelector(name))[what];
+        return [of(".qf text", "fill"), of("body", "color"), of(".qf .m", "fill"), of("body", "backgroundColor")]""",
     )
+    assert drawn[0] == drawn[1]
+    assert drawn[2] == drawn[3]
+    faint = run(browser, HUES)
+    assert [(name, ratio) for name, ratio in faint if ratio < 3] == []
 
 
-def test_a_narrow_screen_does_not_scroll_sideways(browser: Chrome) -> None:
+def test_a_narrow_screen_does_not_scroll_sideways(browser: Chrome, page: Path) -> None:
     """On a telephone the page is as wide as the screen; what is wider scrolls within itself."""
-    opened(browser, PAGE)
+    opened(browser, page)
     screen = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     try:
@@ -190,15 +259,22 @@ def test_a_narrow_screen_does_not_scroll_sideways(browser: Chrome) -> None:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_it_prints_with_its_tables_open_and_on_white(browser: Chrome) -> None:
-    """A printed page is white in a dark browser too, has no contents list, and holds the tables that a screen folds."""
-    opened(browser, PAGE)
+def test_it_prints_with_its_tables_open_and_on_white(browser: Chrome, page: Path) -> None:
+    """On paper all is white, tables are open, their heads repeat, the long ones have ten rows, and ten pages are enough."""
+    opened(browser, page)
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
     assert run(browser, "return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert run(browser, "return getComputedStyle(document.querySelector('nav')).display") == "none"
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    repeated = "return [...document.querySelectorAll('thead')].map(head => getComputedStyle(head).display)"
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
+    assert set(run(browser, repeated)) == {"table-header-group"}  # printed again at the top of each page
+    rows = "return [...document.querySelector('#table-exact tbody').rows].filter(row => row.offsetHeight).length"
+    run(browser, "document.getElementById('table-exact').open = true")
+    assert run(browser, rows) == 10
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
     printed = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
     assert printed.startswith(b"%PDF")
     assert run(browser, "return [...document.querySelectorAll('details')].every(item => item.open)") is True
-    assert len(re.findall(rb"/Type\s*/Page\b", printed)) > 5
+    assert 5 < len(re.findall(rb"/Type\s*/Page\b", printed)) <= 10
