@@ -532,3 +532,129 @@ def test_importing_the_report_is_light() -> None:
         [sys.executable, "-c", code], env=environment, check=True, timeout=60, capture_output=True, text=True
     )
     assert done.stdout.split() == []
+
+
+# --- The table beside the answer, words and theorems, the foot ---------------------------------------------------------
+
+MAIN = Table(
+    id="main", title="Noise and bias", columns=("format", "noise", "bias"),
+    rows=(("e4m3", "3.9 ± 0.1", "≤ 0.02"), ("int4", "22 ± 1", "12.5 ± 0.8"), ("bf16", "4.2×10⁻³ ± 0.1×10⁻³", None)),
+    note="In units of |g|; see A-T1.",
+)  # fmt: skip
+
+
+def test_the_main_table_stands_open_beside_the_answer(result: Result) -> None:
+    """A result that names a main table shows it first, unfolded, as Table 1, on both pages; its numbers can be sorted."""
+    told = dataclasses.replace(result, main="main", tables=(*result.tables, MAIN))
+    page = html_of(told)
+    assert page.index("Table 1. Noise and bias") < page.index('id="verdicts"') < page.index("Table 2. Slopes")
+    assert '<details id="table-main"' not in page
+    for shown, key in ("3.9 ± 0.1", "3.9"), ("≤ 0.02", "0.02"), ("4.2×10⁻³ ± 0.1×10⁻³", "0.0042"), ("–", ""):
+        assert f'<td class="number" data-key="{key}">{shown}</td>' in page
+    markdown = report.render(told)["report.md"].decode()
+    assert markdown.index("| e4m3 | 3.9 ± 0.1 |") < markdown.index("**Verdicts.**")
+    with pytest.raises(ValueError, match="the answer names the table 'none'"):
+        report.render(dataclasses.replace(result, main="none"))
+
+
+@pytest.mark.parametrize(
+    ("shown", "key"),
+    [
+        ("1.5 ± 0.1", 1.5), ("≤ 3", 3.0), ("−2 ± 1", -2.0), ("2.0×10⁻⁶ ± 0.1×10⁻⁶", 2e-6), ("1e-07", 1e-7), (4, 4),
+        ("int4", None), ("4 bits", None), ("e4m3 to e4m2fn", None), (None, None), ("1 ± x", 1.0),
+    ],
+)  # fmt: skip
+def test_numbers_in_words_are_sorted_by_their_value(shown: str | float | None, key: float | None) -> None:
+    """A number with its error or as a bound is a number; a name that begins with a digit is none."""
+    assert text.key(shown) == (pytest.approx(key) if key is not None else None)
+
+
+def test_terms_are_linked_to_what_they_mean(result: Result) -> None:
+    """Each term in the words of a page is a link to its meaning, whole words alone, and markup beside it stays words."""
+    terms = (
+        ("A-T1", "A theorem, <b>exact</b>."),
+        ("A-T12", "Another."),
+        ("|g|", "The norm of A-T1."),
+        ("q'/b", "A ratio."),
+    )
+    claims = (claim("c", theorem="A-T1 & A-T12, in |g|, XA-T1", evidence=f"q'/b {NASTY}"),)
+    content = html_of(dataclasses.replace(result, terms=terms, claims=claims, answer="By A-T1."))
+    page = Page(content)
+    targets = [link[1:] for link in page.links if link.startswith("#term-")]
+    assert set(targets) <= set(page.ids)
+    assert len(set(targets)) == 4
+    assert "XA-T1" in page.words
+    assert NASTY in page.words
+    assert page.tags["script"] == 1
+    assert page.tags["b"] == Page(html_of(result)).tags["b"]
+    assert (
+        r"A theorem, \<b\>exact\</b\>." in report.render(dataclasses.replace(result, terms=terms))["report.md"].decode()
+    )
+
+
+def test_a_claim_leads_to_its_verdict_and_back(result: Result) -> None:
+    """A row of the verdicts links to its claim, and the claim to that row."""
+    page = Page(html_of(result))
+    for item in result.claims:
+        for place in f"claim-{item.id}", f"verdict-{item.id}":
+            assert place in page.ids
+            assert f"#{place}" in page.links
+
+
+def test_the_foot_says_what_made_the_page(result: Result) -> None:
+    """A page that is mailed alone tells the version, the source and the data it was made with, and the study and run."""
+    made = (("qsim", "9.8.7"), ("SHA-256 of the data (digits)", "0f1e" * 16))
+    rendered = report.render(dataclasses.replace(result, made=made))
+    foot = rendered["report.html"].decode().partition("<footer>")[2]
+    for words in ("9.8.7", "0f1e" * 16, "full run", result.study):
+        assert words in foot
+    assert "9.8.7" in rendered["report.md"].decode()
+
+
+def test_the_title_on_paper_is_no_rule_of_the_style_sheet(result: Result) -> None:
+    """A title with quotes, braces and tags stands at the foot of a printed page as it is, and ends no string."""
+    page = html_of(dataclasses.replace(result, title='a"; } </style> \\ β'))
+    rule = page[page.index("@bottom-left") :].partition("@bottom-right")[0]
+    assert rule.count('"') == 2
+    escaped = rule.partition('"')[2].partition('"')[0]
+    assert re.sub(r"\\([0-9a-f]{6})", lambda m: chr(int(m[1], 16)), escaped) == 'a"; } </style> \\ β'
+
+
+def test_only_long_tables_are_cut_on_paper(result: Result) -> None:
+    """A table of many rows says that paper has the first ten; a short one and the main one are whole."""
+    rows = tuple((f"e4m{i}", float(i)) for i in range(30))
+    long = Table(id="long", title="Long", columns=("format", "x"), rows=rows)
+    page = html_of(dataclasses.replace(result, tables=(*result.tables, long)))
+    assert page.count('<table class="sortable long">') == 1
+    assert "The first 10 of 30 rows" in page
+    assert "The first" not in html_of(dataclasses.replace(result, tables=(*result.tables, long), main="long"))
+
+
+def test_the_summary_ends_its_lines_with_words(result: Result) -> None:
+    """No line that goes into a pipe ends in blanks, however wide the terminal was thought to be."""
+    console = Console(file=io.StringIO(), width=90)
+    console.print(report.summary(dataclasses.replace(result, run="quick")))
+    lines = console.file.getvalue().splitlines()
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert "Claims" in lines
+
+
+def test_sideways_panels_have_a_row_for_each_category() -> None:
+    """Where categories stand at the side, values run across, and the theory of one is a line down."""
+    names = ("e4m3", "e4m2fn", "int4")
+    found = [
+        Series(label=name, group=name, kind="measured", x=(float(i),), y=(1.0,), low=(0.9,), high=(1.1,))
+        for i, name in enumerate(names)
+    ]
+    one = Series(label="1", group="", kind="theory", x=(-0.5, 2.5), y=(1.0, 1.0))
+    forest = Panel(
+        title="ratio", xlabel="", ylabel="measured / theory", xscale="linear", yscale="linear", series=(one, *found),
+        categories=names, sideways=True,
+    )  # fmt: skip
+    drawn = figures.inline(figure("f", forest), figures.styles([figure("f", forest)]))[0]
+    rings = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="3.4" class="m c\d"/>', drawn)
+    assert len({x for x, _ in rings}) == 1
+    assert [float(y) for _, y in rings] == sorted({float(y) for _, y in rings})
+    ((x0, x1),) = re.findall(r'<path d="M([\d.]+) [\d.]+L([\d.]+) [\d.]+" class="l ink"', drawn)
+    assert x0 == x1 == rings[0][0]
+    assert all(f">{name}</text>" in drawn for name in names)

@@ -176,7 +176,9 @@ def key(value: Cell) -> float | None:
     if not found:
         return None
     mantissa, power = found.groups()
-    return float(mantissa.replace("−", "-")) * 10.0 ** int((power or "0").translate(FROM_SUPERSCRIPTS))
+    return float(
+        f"{mantissa.replace('−', '-')}e{power.translate(FROM_SUPERSCRIPTS)}" if power else mantissa.replace("−", "-")
+    )
 
 
 def numeric(values: Sequence[Cell]) -> bool:

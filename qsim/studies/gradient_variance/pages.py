@@ -729,14 +729,19 @@ def _main_table(records: Sequence[Record], at: Point, plan: Plan, family: Family
             if any(cells) or cost:
                 rows.append((name, what, *cells, cost))
     sigma2 = sum(at.sampling_variance(layer) for layer in at.layers) / norm
+    price = " but b'/b" if costs else ""
+    bought = (
+        "b'/b: the batch that buys back the bit which this format has fewer than the one above, inputs and errors of the last "
+        "layer rounded. "
+        if costs
+        else ""
+    )
     return _without_idle(Table(
-        id="main", title=f"Noise at b = {b}, bias, and the price of a bit",
+        id="main", title=f"Noise at b = {b}, bias, and the price of a bit" if costs else f"Noise at b = {b}, and bias",
         columns=("format", "% of |g|", *(HEADS.get(points, points) for points in sets), "b'/b"), rows=tuple(rows),
-        note="All but b'/b in percent of |g|, all weights. Noise: the root of q²/b under stochastic rounding, at "
-        f"b = {b}; that of sampling alone, the root of σ²/b, is {100 * math.sqrt(sigma2 / max(b, 1)):.3g} % there. Bias: its "
-        "norm, pooled over batch sizes; ≤ where the interval reaches zero. b'/b: the batch that buys back the bit which this "
-        "format has fewer than the one above, inputs and errors of the last layer rounded. ± is half of a simultaneous "
-        "interval; scales are frozen.",
+        note=f"Percent of |g|{price}, all weights. Noise: the root of q²/b under stochastic rounding, at b = {b}; that of "
+        f"sampling alone, the root of σ²/b, is {100 * math.sqrt(sigma2 / max(b, 1)):.3g} % there. Bias: its norm, pooled over "
+        f"batch sizes; ≤ where the interval reaches zero. {bought}± is half of a simultaneous interval; scales are frozen.",
     ))  # fmt: skip
 
 
