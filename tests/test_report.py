@@ -278,6 +278,16 @@ def test_theory_is_a_line_and_measurement_a_hollow_mark(result: Result) -> None:
     assert (measured.count('class="m c0"'), measured.count('class="l c0"')) == (len(BATCHES), 0)
 
 
+def test_a_curve_about_no_format_is_dashed() -> None:
+    """The noise of sampling, which is of no group, is told from theory by its dashes, also where it is alone."""
+    alone = figure("f", panel(dataclasses.replace(series("", "sampling", "theory"), role="sampling")))
+    assert figures.dashes(alone) == {"sampling": figures.DASHES[1]}
+    both = figure(
+        "f", panel(series("", "sampling", "theory"), dataclasses.replace(series("a", kind="theory"), role="A-T1"))
+    )
+    assert figures.dashes(both) == {"A-T1": "none", "theory": figures.DASHES[1]}
+
+
 def test_every_mark_tells_its_number(result: Result) -> None:
     """A pointer over a mark is told what it is, where it stands, its value and its interval."""
     drawn = figures.svg(figure("told", panel(series("int8"))), figures.styles([figure("f", panel(series("int8")))]))
@@ -456,6 +466,8 @@ def test_an_empty_result_renders(result: Result) -> None:
     """A study without claims, figures, tables and cells still gives a page."""
     empty = dataclasses.replace(result, claims=(), figures=(), tables=(), cells=(), method=(), setup=())
     assert list(report.render(empty)) == ["report.md", "report.html", "cells.csv", "result.json"]
+    assert "Verdicts" not in html_of(empty)
+    assert "Verdicts" not in report.render(empty)["report.md"].decode()
 
 
 def test_write_publishes_what_render_gives(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

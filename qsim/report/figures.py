@@ -88,10 +88,11 @@ def styles(figures: Iterable[Figure]) -> Styles:
 
 
 def dashes(figure: Figure) -> dict[str, str]:
-    """Return the dashes of every theory of a figure: whole lines first, those that are about no group last."""
-    found = [series for panel in figure.panels for series in panel.series if series.kind == "theory"]
-    roles = dict.fromkeys(role_of(series) for series in sorted(found, key=lambda series: not series.group))
-    return {role: DASHES[i % len(DASHES)] for i, role in enumerate(roles)}
+    """Return the dashes of every theory of a figure: whole lines first; a curve that is about no group is never whole."""
+    found = [(series, panel) for panel in figure.panels for series in panel.series if series.kind == "theory"]
+    apart = {role_of(series) for series, panel in found if not (series.group or panel.categories)}
+    roles = sorted(dict.fromkeys(role_of(series) for series, _ in found), key=lambda role: role in apart)
+    return {role: DASHES[max(i, role in apart) % len(DASHES)] for i, role in enumerate(roles)}
 
 
 def role_of(series: Series) -> str:

@@ -35,7 +35,8 @@ def _blocks(result: Result) -> Iterator[str]:
         yield _figure(order.lead, order)
     if result.failures:
         yield f"> **{_plain(text.failed(result))}**"
-    yield f"**Verdicts.** {text.tally(result.claims)}"
+    if result.claims:
+        yield f"**Verdicts.** {text.tally(result.claims)}"
     if order.claims:
         yield _verdicts(order.claims, "As expected?")
     if order.faults:

@@ -365,16 +365,19 @@ def _overview(records: Sequence[Record], at: Point, family: Family) -> Figure:
                 series=(*curves, sampling),
             )
         )
+    grouped = any(s.kind == "theory" and s.group for panel in panels for s in panel.series)
+    exact = "; coloured lines are theory where it is exact, with no fitted number" if grouped else ""
     return Figure(
         id="overview",
         title="Where the noise comes from, and whether a batch averages it away",
-        caption="Noise of the gradient of all weights under stochastic rounding, given the batch, relative to the squared "
-        "norm |g|² of the gradient, against batch size: one panel a quantization point, one colour a format. Rings with "
-        "simultaneous intervals are measured (most intervals are smaller than the ring), coloured lines are theory with no "
-        "fitted number, and the dashed line is the noise of sampling alone, which no format changes. What runs parallel to "
-        "it averages away as 1/b; what levels off does not.",
-        alt="Log-log plots of gradient variance against batch size, one panel a quantization point and one curve a format. "
-        "Inputs and errors of the backward pass fall as one over b, parallel to sampling noise; weights level off.",
+        caption="Noise of the gradient of all weights under stochastic rounding, given the batch, relative to the squared norm "
+        "|g|² of the gradient, against batch size: one panel a quantization point, one colour a format. Rings with "
+        "simultaneous "
+        f"intervals are measured{exact}. The dashed line is the noise of sampling alone, which no format changes. What runs "
+        "parallel to it averages away as 1/b; what levels off does not.",
+        alt="Log-log plots of gradient variance against batch size, one panel a quantization point and one curve a "
+        "format, each "
+        "beside the line of sampling noise, which falls as one over b.",
         panels=tuple(panels) or (_EMPTY,),
     )
 
@@ -505,16 +508,21 @@ MODES = ("SR", "RNE")
 
 
 def _bias(records: Sequence[Record], family: Family) -> Figure:
+    panels = [_bias_panel(points, records, family) for points in _point_sets(records)]
+    modes = {s.role for panel in panels for s in panel.series}
+    names = {"SR": "rings: stochastic rounding (SR)", "RNE": "diamonds: rounding to nearest (RNE)"}
+    marks = "; ".join(words for mode, words in names.items() if mode in modes)
     return Figure(
         id="bias",
-        title="Bias of the gradient: rounding to nearest and stochastic rounding, point by point",
+        title="Bias of the gradient, point by point",
         caption="Norm of the bias of the gradient of all weights, in percent of its norm |g|, pooled over batch sizes; one "
-        "panel a quantization point, one row and colour a format. Rings: stochastic rounding (SR); diamonds: to nearest (RNE); "
-        "bars: simultaneous intervals. A cap with an arrow is the upper end of an interval that reaches zero: no bias was "
-        "seen, and none larger than that is compatible with the draws.",
-        alt="Plots of bias by format, one panel a quantization point: rounding to nearest is biased by up to tens of percent; "
-        "stochastic rounding is biased at forward points alone, and bounded below one percent at backward ones.",
-        panels=tuple(_bias_panel(points, records, family) for points in _point_sets(records)) or (_EMPTY,),
+        "panel a quantization point, one row and colour a format. "
+        f"Marks are {marks}; bars: simultaneous intervals. A cap with an arrow is the upper end of an "
+        "interval that reaches zero: no bias was seen, and none larger than that is compatible with the draws.",
+        alt="Plots of the norm of the bias on a log scale, a panel a quantization point and a row a format, with "
+        "intervals; the "
+        "table of the bias has the numbers.",
+        panels=tuple(panels) or (_EMPTY,),
     )
 
 
@@ -546,7 +554,8 @@ def _bits(records: Sequence[Record], at: Point, plan: Plan, family: Family) -> F
         id="bits",
         title="What one bit fewer costs, at the last layer",
         caption="Left: noise of rounding, q² at k-1 bits over q² at k bits: 4 in dense cells, near 2 where all values lie "
-        "below one step (marked), above 4 with few-bit integers. Right: b'/b, the batch that buys the bit back, sampling noise "
+        "below one step (marked), above 4 with few-bit integers whose step is abs-max / (2^(k-1) - 1). Right: b'/b, "
+        "the batch that buys the bit back, sampling noise "
         "included, which is exact on both sides. Rings with intervals are measured, short lines are theory (q² by A-T1); the "
         "colour is that of the format with fewer bits.",
         alt="Two plots by pair of formats: the noise ratio is near 4 for floats, above 4 for INT4 to INT3 to INT2, and near 2 "
