@@ -61,7 +61,7 @@ def test_labels_of_formats_can_be_typed(committed):
     assert len(labels) == len(spelled)
     assert all(get_format(label) is fmt for label, fmt in labels.items())
     drawn = {name for figure in committed.figures for panel in figure.panels for name in panel.categories}
-    assert {word for name in drawn for word in name.split() if word != "<1"} <= set(labels)
+    assert {word for name in drawn for word in name.split(", ")[0].split(" to ")} <= set(labels)
     for table in committed.tables:
         for row in table.rows:
             first = str(row[0]).split()[0]
