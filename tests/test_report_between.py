@@ -156,6 +156,19 @@ def test_an_index_counts_verdicts_and_links_to_reports(tmp_path: Path, capsys: p
     assert 'class="number bad" data-key="1"' in text
 
 
+def test_an_index_tells_reports_on_one_study_apart(tmp_path: Path) -> None:
+    """Beside reports on the same study stands what was in force for one and not for another, and nothing they share."""
+    for name, run, bits in ("a", "full", "64"), ("b", "quick", "32"):
+        changed = dataclasses.replace(RESULT, run=run, setup=(("random bits", bits), ("shared", "alike")))
+        report.write(changed, tmp_path / name)
+    words = Page(report.write_index(tmp_path).read_text(encoding="utf-8")).words
+    assert words.count("What differs") == 2
+    assert words.count("random bits") == 2
+    assert "alike" not in words
+    report.write(dataclasses.replace(RESULT, study="another"), tmp_path / "b")
+    assert "What differs" not in report.write_index(tmp_path).read_text(encoding="utf-8")
+
+
 def test_an_index_needs_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder that is not there is refused."""
     assert main(["report", "--index", str(tmp_path / "none")]) == 2

@@ -461,6 +461,28 @@ def test_a_terminal_shows_a_bar_the_pace_and_the_claims_so_far(tmp_path: Path) -
     assert "held" in shown
 
 
+def test_a_claim_without_cells_is_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a study runs, a claim that no finished cell tests yet is waiting for some, which is no verdict."""
+    import io
+    from types import SimpleNamespace
+
+    from rich.console import Console
+
+    from qsim.cli.progress import Bars
+    from qsim.verdicts import Outcome
+
+    bars = Bars("toy", Console(file=io.StringIO()))
+    none = SimpleNamespace(id="a", outcome=Outcome.NOT_TESTABLE, covered="0 intervals, simultaneous with all 3")
+    some = SimpleNamespace(id="b", outcome=Outcome.HELD, covered="10 intervals (10 held), simultaneous with all 3")
+    monkeypatch.setattr(bars, "claims", lambda: [none, some], raising=False)
+    bars.look(0.0)
+    out = io.StringIO()
+    Console(file=out).print(bars.table)
+    assert "waiting" in out.getvalue()
+    assert "held" in out.getvalue()
+    assert "not testable" not in out.getvalue()
+
+
 def test_provenance_says_where_a_result_came_from(tmp_path: Path) -> None:
     """Beside the report stand the versions, the source, the data, the seeds and the share of time outside the cells."""
     path = toystudy.written(tmp_path, cells=4, seconds=0.2)
