@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from decimal import Context, Decimal
 from typing import Any
 
-__all__ = ["InputError", "integer", "nearest", "shown"]
+__all__ = ["InputError", "close_names", "integer", "nearest", "shown"]
 
 LONG = re.compile(r"\d{61,}|'[^'\s]{201,}'|\"[^\"\s]{201,}\"|[^\s/\\:;,]{256,}")
 """What no reader of a sentence reads: a number of hundreds of digits, a word of hundreds of letters that is no file's name."""
@@ -83,12 +83,20 @@ def integer(name: str, value: Any) -> int:
     return number
 
 
+def close_names(word: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """Return the names in `known` most like `word`: those that differ only in case, that begin with it, that look like it."""
+    names, folded = sorted(set(known)), word.casefold()
+    twins = [name for name in names if name.casefold() == folded]
+    longer = [name for name in names if len(word) > 2 and name.casefold().startswith(folded)]
+    by_fold = {name.casefold(): name for name in names}
+    alike = [by_fold[found] for found in difflib.get_close_matches(folded, by_fold, n=count, cutoff=0.5)]
+    return list(dict.fromkeys([*twins, *sorted(longer, key=len), *alike]))[:count]
+
+
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
-    """Return the names in `known` most like `word`, as "a, b or c"; the first few names where none is like it."""
+    """Return `close_names` as "a, b or c"; the first few names where none is like `word`."""
     names = sorted(set(known))
-    folded = {name.casefold(): name for name in names}
-    close = difflib.get_close_matches(word.casefold(), folded, n=count, cutoff=0.5)
-    return enumerate_names([folded[c] for c in close] or names[: 2 * count])
+    return enumerate_names(close_names(word, names, count) or names[: 2 * count])
 
 
 def enumerate_names(names: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from qsim.cli import formats, main, show
     [
         (("shwo", "e4m3"), "no command is called 'shwo'; did you mean show?"),
         (("format",), "did you mean formats"),
-        (("zzz",), "did you mean formats, models, plot, prove, quantize or report?"),
+        (("zzz",), "no command is called 'zzz'; `qsim help` lists the commands"),
         (("show",), "FORMAT; `qsim show --help` shows how"),
         (("show", "e4m3", "--jsn"), "qsim show does not take '--jsn'; did you mean --json?"),
         (("show", "e4m3", "--js"), "did you mean --json?"),
@@ -150,7 +150,7 @@ def test_nothing_heavy_is_loaded(line: str, loaded: str) -> None:
     done = process("-c", program, *line.split())
     assert done.returncode == 0
     assert done.stderr.splitlines()[-1] == loaded
-    assert done.stdout or "did you mean" in done.stderr
+    assert done.stdout or re.match("qsim: .*; ", done.stderr)
 
 
 @pytest.mark.parametrize(

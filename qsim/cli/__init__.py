@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import qsim
-from qsim.errors import InputError, nearest
+from qsim.errors import InputError, close_names, enumerate_names, nearest
 from qsim.underflow import gradual_underflow
 
 __all__ = ["main"]
@@ -35,6 +35,30 @@ COMMANDS: Mapping[str, str] = {
 }
 """Each command in a line; its file is imported only where it is named, for the libraries of the others take long."""
 
+OTHERS: Mapping[str, str] = {
+    "check": "in Python, qsim.testing.check_quantizer(function, FORMAT, MODE) does that",
+    "compare": "`qsim report --diff A B` compares two results, and `qsim show FORMAT` shows a format",
+    "convert": "did you mean quantize?",
+    "encode": "`qsim quantize --codes` writes codes, and in Python qsim.encode(x, FORMAT, MODE) returns them",
+    "identify": "in Python, qsim.explain.common_causes(cases) does that",
+    "info": "did you mean show?",
+    "list": "did you mean formats, models or report?",
+    "pack": "`qsim quantize --codes --pack` does that, and in Python qsim.pack(codes, FORMAT)",
+    "round": "did you mean quantize?",
+    "study": "did you mean report?",
+    "test": "in Python, qsim.testing.check_quantizer(function, FORMAT, MODE) does that",
+    "train": "`qsim report` runs studies, and in Python qsim.numerics and qsim.value_and_grad train",
+    "verify": "did you mean prove? In Python, qsim.testing.check_quantizer(function, FORMAT, MODE) tests a function",
+}
+"""What a word that is no command may have been meant for."""
+
+KINDS: Mapping[str, str] = {
+    "int": "an integer",
+    "integer": "an integer, decimal or 0x hexadecimal",
+    "float": "a number",
+}
+"""What an option takes, by the name of the function that reads it."""
+
 
 class Parser(argparse.ArgumentParser):
     """Treat bad usage as bad input: one sentence, and no abbreviated options that a later option could take away."""
@@ -44,7 +68,35 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command line."""
-        raise InputError(f"{message}; `{self.prog} --help` shows how it is used")
+        raise InputError(f"{self._said(message)}; `{self.prog} --help` shows how it is used")
+
+    def _said(self, message: str) -> str:
+        """Return a sentence of argparse in the words of the other errors."""
+        if message.startswith("the following arguments are required: "):
+            return f"missing: {message.partition(': ')[2]}"
+        found = re.fullmatch(r"argument (\S+): (.*)", message, re.DOTALL)
+        action = next((one for one in self._actions if found and found[1] in _names(one)), None)
+        if found is None or action is None:
+            return message
+        name, problem = (action.option_strings or [found[1]])[-1], found[2]
+        values = [action.metavar] if isinstance(action.metavar, str) else list(action.metavar or ())
+        if problem.startswith("expected"):
+            count = {1: "a value"}.get(len(values), f"{len(values)} values")
+            return f"{name} needs {count}: {' '.join([name, *values])}" if values else f"{name} needs a value"
+        if match := re.fullmatch(r"invalid (\w+) value: (.*)", problem, re.DOTALL):
+            return f"{name} takes {KINDS.get(match[1], 'another value')}, not {match[2]}"
+        if action.choices and (match := re.match(r"invalid choice: (.*) \(choose", problem, re.DOTALL)):
+            return f"{name} is {enumerate_names(map(str, action.choices))}, not {match[1]}"
+        if match := re.fullmatch(r"not allowed with argument (\S+)", problem):
+            return f"{name} and {match[1].rpartition('/')[2]} exclude each other; give one of them"
+        if match := re.fullmatch(r"ignored explicit argument (.*)", problem, re.DOTALL):
+            return f"{name} takes no value, not {match[1]}"
+        return f"{name}: {problem}"
+
+
+def _names(action: argparse.Action) -> tuple[str, ...]:
+    """Return how argparse may name an argument in a sentence."""
+    return "/".join(action.option_strings), str(action.metavar), action.dest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,6 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @gradual_underflow
 def _run(argv: Sequence[str]) -> int:
+    argv = _without_help(argv)
     parser = Parser(
         prog="qsim", description="Bit-accurate low-precision arithmetic, with proofs.", epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -86,15 +139,39 @@ def _run(argv: Sequence[str]) -> int:
         parser.print_help()
         return 2
     if not argv[0].startswith("-") and argv[0] not in COMMANDS:
-        raise InputError(f"no command is called {argv[0]!r}; did you mean {nearest(argv[0], COMMANDS)}?")
+        raise InputError(f"no command is called {argv[0]!r}; {_elsewhere(argv[0])}")
     args, rest = parser.parse_known_args(argv)
     if rest:
         chosen = subparsers.choices[args.command]
+        if not rest[0].startswith("-"):
+            raise InputError(
+                f"{chosen.prog} does not take {rest[0]!r} here; `{chosen.prog} --help` shows how it is used"
+                if args.command != "formats"
+                else f"qsim formats does not take {rest[0]!r}, for it lists all; `qsim show {rest[0]}` shows one"
+            )
         options = nearest(rest[0], re.findall(r"--[a-z-]+", chosen.format_usage()))
         raise InputError(f"{chosen.prog} does not take {rest[0]!r}; did you mean {options}?")
     args.argv = argv
     code: int = args.run(args)
     return code
+
+
+def _without_help(argv: Sequence[str]) -> Sequence[str]:
+    """Return the options that `qsim help [COMMAND]` and `qsim version` stand for; any other command line as it is."""
+    match list(argv):
+        case ["version"]:
+            return ["--version"]
+        case ["help", *words] if len(words) <= 1:
+            return [*words, "--help"]
+    return argv
+
+
+def _elsewhere(word: str) -> str:
+    """Return what a word that is no command may have been meant for."""
+    near = close_names(word, COMMANDS)
+    if word.casefold() in OTHERS and word.casefold() not in near:
+        return OTHERS[word.casefold()]
+    return f"did you mean {enumerate_names(near)}?" if near else "`qsim help` lists the commands"
 
 
 def _prepare_output() -> None:

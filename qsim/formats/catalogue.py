@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from qsim.errors import InputError, enumerate_names, nearest, shown
+from qsim.errors import InputError, close_names, enumerate_names, nearest, shown
 from qsim.files import hexadecimal, read_toml
 from qsim.folders import folder
 from qsim.formats.build import (
@@ -439,12 +439,29 @@ def _spelled(name: str) -> Format:
     return fmt
 
 
+BLOCKS: Mapping[str, tuple[str, str]] = {
+    "mxfp4": ("e2m1", "e8m0"), "mxfp6": ("e2m3 or e3m2", "e8m0"), "mxfp8": ("e4m3 or e5m2", "e8m0"),
+    "mxint8": ("Q1.6", "e8m0"), "nvfp4": ("e2m1", "e4m3"),
+}  # fmt: skip
+"""Formats of blocks, which are not there: those of their elements, and of the scale that a block shares."""
+
+
 def _hint(name: str) -> str:
-    """Return the names that `name` may have been meant for, or where they are listed if none is like it."""
+    """Return the names that `name` may have been meant for, or how such formats are spelled."""
+    folded = name.lower()
+    for block, (element, scale) in BLOCKS.items():
+        if folded.startswith(block):
+            return f"{block} is a block format, and there are none yet: its elements are {element}, its scales {scale}"
+    if match := re.fullmatch(r"(u?)int\d+", folded):
+        return "integers are uint1 to uint32" if match[1] else "integers are int2 to int32"
+    if re.fullmatch(r"u?q\d*[._]?\d*", folded):
+        return "fixed point is spelled Qm.n or UQm.n, m integer and n fraction bits, such as Q3.4"
     known = {**catalogue(), **_aliases()}
-    near = nearest(name, known)
-    # Where none is near there are the first names of the alphabet, as for "": a few of P3109, which help nobody.
-    return "`qsim formats` lists the names and spellings" if near == nearest("", known) else f"did you mean {near}?"
+    if re.fullmatch(r"posit[\d_,.]+", folded):
+        posits = [fmt for fmt in known if re.fullmatch(r"posit\d+", fmt)]
+        return f"posits have 2 exponent bits, by the standard of 2022; did you mean {enumerate_names(posits)}?"
+    near = close_names(name, known)
+    return f"did you mean {enumerate_names(near)}?" if near else "`qsim formats` lists the names and spellings"
 
 
 def _same(fmt: Grid, known: Grid) -> bool:

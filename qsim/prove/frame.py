@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qsim.errors import InputError, nearest
+from qsim.errors import InputError, close_names, enumerate_names
 from qsim.folders import folder
 from qsim.processes import finished
 from qsim.underflow import gradual_underflow
@@ -141,7 +141,9 @@ def find(names: Iterable[str] = (), place: Path | None = None) -> list[Proof]:
     asked = list(dict.fromkeys(names))
     for name in asked:
         if name not in files:
-            raise InputError(f"no theorem is called {name!r}; did you mean {nearest(name, files)}?")
+            near = enumerate_names(close_names(name, files))
+            hint = f"did you mean {near}?" if near else "`qsim prove --list` names them"
+            raise InputError(f"no theorem is called {name!r}; {hint}")
     return [load(files[name]) for name in asked or files]
 
 
