@@ -11,6 +11,7 @@ import pytest
 from command import ENVIRONMENT, process, refused
 
 import qsim
+from qsim import cli
 from qsim.cli import formats, main, show
 
 # --- Bad usage -------------------------------------------------------------------------------------------------------
@@ -48,7 +49,7 @@ def test_no_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "show one format" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["formats", "show", "plot", "models", "quantize", "prove", "report"])
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_command_takes_json(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every command has help, and takes --json."""
     with pytest.raises(SystemExit) as caught:

@@ -52,7 +52,7 @@ def test_close_names() -> None:
         ("plot e4m3 -o", "--output needs a value: --output FILE"),
         ("prove --jobs x", "--jobs takes an integer, not 'x'"),
         ("quantize x.npy -f e4m3 -o y.npy --seed z", "--seed takes an integer, decimal or 0x hexadecimal, not 'z'"),
-        ("quantize x.npy -f e4m3 -o y.npy --dtype int8", "--dtype is float32 or float64, not 'int8'"),
+        ("quantize x.npy -f e4m3 -o y.npy --dtype int8", "--dtype is float16, float32 or float64, not 'int8'"),
         ("report --json --quiet", "--quiet and --json exclude each other"),
         ("show e4m3 --json=3", "--json takes no value, not '3'"),
         ("quantize", "missing: IN, -f/--format, -o/--output; "),

@@ -30,6 +30,8 @@ COMMANDS: Mapping[str, str] = {
     "plot": "draw the values of formats on a number line",
     "models": "list the converters of other packages",
     "quantize": "round the numbers of a file",
+    "decode": "return codes of a file to values",
+    "explain": "show how one number is rounded, and what a wrong answer comes from",
     "prove": "check the theorems",
     "report": "run a study and write its report",
 }
@@ -48,6 +50,7 @@ OTHERS: Mapping[str, str] = {
     "study": "did you mean report?",
     "test": "in Python, qsim.testing.check_quantizer(function, FORMAT, MODE) does that",
     "train": "`qsim report` runs studies, and in Python qsim.numerics and qsim.value_and_grad train",
+    "unpack": "`qsim decode --pack --count N --codes` does that, and in Python qsim.unpack(data, FORMAT, N)",
     "verify": "did you mean prove? In Python, qsim.testing.check_quantizer(function, FORMAT, MODE) tests a function",
 }
 """What a word that is no command may have been meant for."""

@@ -32,11 +32,17 @@ from qsim.errors import InputError
 from qsim.pieces import Pieces, Place
 
 __all__ = [
-    "LARGE", "Stored", "check_output", "pieces", "read_floats", "read_words", "same_file", "whole", "write", "writing",
+    "LARGE", "Stored", "check_output", "in_hex", "pieces", "read_floats", "read_patterns", "read_words", "same_file", "whole",
+    "whole_array", "write", "writing",
 ]  # fmt: skip
 
-SEPARATORS = {".txt": " ", ".csv": ","}
+SEPARATORS = {".txt": " ", ".csv": ",", ".hex": " ", ".mem": " "}
 """The suffixes of text, and what is written between the numbers of a row; either may separate them when read."""
+
+BITS = (".hex", ".mem")
+"""The suffixes of text whose words are bit patterns, in hexadecimal as Verilog's $readmemh reads them."""
+
+NAMES = "a file of numbers is called .npy, .txt, .csv, .hex or .mem"
 
 STDIN, STDOUT = "standard input", "standard output"
 
@@ -45,6 +51,7 @@ DECIMAL = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?|nan)", re
 HEXADECIMAL = re.compile(r"[+-]?0x([\da-f]+\.?[\da-f]*|\.[\da-f]+)p[+-]?\d{1,9}", re.ASCII | re.IGNORECASE)
 NAME = re.compile(r"[^\W\d]|[#\"'%;]|//")
 """How a name of a column begins, or a comment."""
+PATTERN = re.compile(r"(0x)?[\da-f](_?[\da-f]){0,98}", re.ASCII | re.IGNORECASE)
 WORD = re.compile(r"\d{1,99}|0x[\da-f]{1,99}", re.ASCII | re.IGNORECASE)
 
 DAMAGED = (ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError)
@@ -161,6 +168,11 @@ class Stored(Pieces):
         return turned
 
 
+def whole_array(read: NDArray[Any] | Stored) -> NDArray[Any]:
+    """Return all of an array that was read."""
+    return read[tuple(slice(0, size) for size in read.shape)] if isinstance(read, Stored) else read
+
+
 def boxes(shape: tuple[int, ...]) -> Iterator[Place]:
     """Yield where boxes of at most 4 `PIECE` elements lie that make up an array, long in the first axis and in the last."""
     room = 4 * PIECE
@@ -177,6 +189,75 @@ def _put(file: BinaryIO, part: NDArray[Any]) -> None:
     view = memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
     while view:
         view = view[file.write(view) :]
+
+
+def in_hex(path: str, *, asked: bool = False) -> bool:
+    """Return whether the words of a file are bit patterns: always in .hex and .mem, and in other text if that is `asked`."""
+    suffix = Path(path).suffix.lower()
+    return suffix in BITS or (asked and (path == "-" or suffix in SEPARATORS))
+
+
+def read_patterns(path: str, dtype: str | None = None) -> NDArray[Any] | Stored:
+    """Return the numbers of `dtype` whose bit patterns are the hexadecimal words of a text, or the integers of a .npy.
+
+    Without `dtype` words that have 8 or 16 digits, all of them, are those of float32 or float64. A .npy of floats is read as it
+    is. Raise `InputError` for what cannot be read.
+    """
+    if not _is_text(path):
+        array = Stored(path)
+        if array.stored.kind != "u" or array.stored.itemsize == 1:
+            return read_floats(path, dtype)
+        array.stored = np.dtype(array.stored.str.replace("u", "f"))
+        array.given = array.dtype = array.stored.newbyteorder("=")
+        if dtype not in (None, array.dtype.name):
+            raise InputError(f"{path} holds the bits of {array.dtype}, not of {dtype}; leave --dtype out")
+        return array
+    digits: set[int] = set()
+    words = _read_text(path, lambda token: _pattern(token, digits), np.dtype(np.uint64), [])
+    sizes = {"float16": 4, "float32": 8, "float64": 16}
+    name = dtype or next((name for name, size in sizes.items() if digits == {size} and size > 4), "")
+    if not name:
+        raise InputError(
+            f"{path}: say of which numbers the words are the bits, with --dtype float16, float32 or float64"
+        )
+    if max(digits, default=0) > sizes[name]:
+        raise InputError(f"{path}: a word of {max(digits)} digits is no {name}, whose bits are {sizes[name]} digits")
+    return words.astype(f"u{sizes[name] // 2}").view(name)
+
+
+def _pattern(token: str, digits: set[int]) -> int:
+    """Return the integer of a word in hexadecimal, with 0x or without; how many digits it has is added to `digits`."""
+    if not PATTERN.fullmatch(token):
+        raise InputError(f"{_not_a_number(token, 'word in hexadecimal')}; write digits 0 to 9 and a to f")
+    plain = token.replace("_", "").lower().removeprefix("0x")
+    if len(plain) > 16:
+        raise InputError(f"{_short(token)} has more than 64 bits")
+    digits.add(len(plain))
+    return int(plain, 16)
+
+
+def _without_comments(lines: Iterable[str], name: str) -> Iterator[str]:
+    """Yield the lines of a memory file without comments and with as many; an address may only say what follows anyway."""
+    inside, count = False, 0
+    for at, line in enumerate(lines, 1):
+        kept, rest = "", line
+        while rest:
+            mark = "*/" if inside else "/*"
+            part, found, after = rest.partition(mark)
+            if not inside and "//" in part:
+                part, found, after = part.partition("//")[0], "", ""
+            kept += " " if inside else part
+            inside, rest = inside != bool(found), after
+        words = kept.split()
+        for address in [word for word in words if word.startswith("@")]:
+            begin = count + sum(not word.startswith("@") for word in words[: words.index(address)])
+            if not PATTERN.fullmatch(address[1:]) or int(address[1:].replace("_", ""), 16) != begin:
+                raise InputError(
+                    f"{name}, line {at}: {_short(address)} is not @{begin:x}, the address of the next word; write all, in order"
+                )
+            words.remove(address)
+        count += len(words)
+        yield " ".join(words)
 
 
 def read_floats(path: str, dtype: str | None = None, lost: list[int] | None = None) -> NDArray[Any] | Stored:
@@ -198,7 +279,8 @@ def read_floats(path: str, dtype: str | None = None, lost: list[int] | None = No
             "save x.astype('float32') instead, which has the same values"
         )
     if array.dtype not in ("float16", "float32", "float64"):
-        raise InputError(f"{path} holds {array.stored}; convert it to float16, float32 or float64 first")
+        bits = "; give --hex if these are the bits of floats" if array.dtype in ("uint16", "uint32", "uint64") else ""
+        raise InputError(f"{path} holds {array.stored}; convert it to float16, float32 or float64 first{bits}")
     wanted = np.dtype(dtype or array.dtype)
     if not np.can_cast(array.dtype, wanted):
         raise InputError(f"{path} holds {array.stored}, which --dtype {dtype} would round once more; leave --dtype out")
@@ -207,13 +289,17 @@ def read_floats(path: str, dtype: str | None = None, lost: list[int] | None = No
     return array
 
 
-def read_words(path: str, bits: int) -> NDArray[Any] | Stored:
-    """Return the random words of `bits` bits in the file `path`: integers, in a text decimal or 0x hexadecimal."""
+def read_words(path: str, bits: int, what: str = "random word", *, hexadecimal: bool = False) -> NDArray[Any] | Stored:
+    """Return the words of `bits` bits in the file `path`: integers, in a text decimal or 0x, or `hexadecimal` without it."""
     if _is_text(path):
-        return _read_text(path, lambda token: _word(token, bits), np.dtype(np.uint64), [])
+        if in_hex(path, asked=hexadecimal):
+            return _read_text(
+                path, lambda token: _fit(token, _pattern(token, set()), bits, what), np.dtype(np.uint64), []
+            )
+        return _read_text(path, lambda token: _word(token, bits, what), np.dtype(np.uint64), [])
     array = Stored(path)
     if array.dtype.kind not in "iu":
-        raise InputError(f"{path} holds {array.stored}; random words are integers")
+        raise InputError(f"{path} holds {array.stored}; {what}s are integers")
     begin = 0
     for place in pieces(array.shape):
         part = array[place].reshape(-1)
@@ -229,7 +315,7 @@ def _is_text(path: str) -> bool:
     if suffix == ".npz":
         raise InputError(f"{path} is an archive of several arrays; save the one to round as .npy")
     if path != "-" and suffix not in (".npy", *SEPARATORS):
-        raise InputError(f"{path}: a file of numbers is called .npy, .txt or .csv; - is text on {STDIN}")
+        raise InputError(f"{path}: {NAMES}; - is text on {STDIN}")
     return suffix != ".npy"
 
 
@@ -243,7 +329,8 @@ def _read_text(path: str, parse: Parse, dtype: np.dtype[Any], lost: list[int]) -
             sys.stdin.reconfigure(**how)
         return _rows(sys.stdin, STDIN, parse, dtype, lost)
     with Path(path).open(**how) as lines:
-        return _rows(lines, path, parse, dtype, lost)
+        plain = _without_comments(lines, path) if Path(path).suffix.lower() in BITS else lines
+        return _rows(plain, path, parse, dtype, lost)
 
 
 def _rows(lines: Iterable[str], name: str, parse: Parse, dtype: np.dtype[Any], lost: list[int]) -> NDArray[Any]:
@@ -319,12 +406,15 @@ def _exact(token: str) -> Fraction:
     return qsim.files.hexadecimal(token)
 
 
-def _word(token: str, bits: int) -> int:
+def _word(token: str, bits: int, what: str) -> int:
     if not WORD.fullmatch(token):
-        raise InputError(f"{_not_a_number(token, 'random word')}; write integers from 0 on")
-    word = int(token, 16 if token[:2] in ("0x", "0X") else 10)
+        raise InputError(f"{_not_a_number(token, what)}; write integers from 0 on")
+    return _fit(token, int(token, 16 if token[:2] in ("0x", "0X") else 10), bits, what)
+
+
+def _fit(token: str, word: int, bits: int, what: str) -> int:
     if word >= 1 << bits:
-        raise InputError(f"{_short(token)} is no random word of {bits} bits, 0 .. {(1 << bits) - 1}")
+        raise InputError(f"{_short(token)} is no {what} of {bits} bits, 0 .. {(1 << bits) - 1}")
     return word
 
 
@@ -345,7 +435,7 @@ def check_output(path: str) -> None:
         return
     target = Path(path)
     if target.suffix.lower() not in (".npy", *SEPARATORS):
-        raise InputError(f"{path}: a file of numbers is called .npy, .txt or .csv; - is text on {STDOUT}")
+        raise InputError(f"{path}: {NAMES}; - is text on {STDOUT}")
     if target.exists() and not target.is_file():
         raise InputError(f"{path} is there and is no file; name another with -o")
     parent = _followed(path).parent
@@ -371,11 +461,12 @@ LARGE = 1 << 24
 
 
 @contextlib.contextmanager
-def writing(path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Any]:
+def writing(path: str, shape: tuple[int, ...], dtype: np.dtype[Any], bits: int = 0) -> Iterator[Any]:
     """Hold what takes an array, which is written to `path`, whole or not at all: out[place] = ..., pieces in C order.
 
     "-" is text on standard output. Text has a line a row, or a line a number for fewer than two axes, in decimals that read
-    back exactly. Raise `InputError` for an array of more axes, and for a file that cannot be written.
+    back exactly; with `bits` as words of so many bits, in hexadecimal. Raise `InputError` for an array of more axes, and for a
+    file that cannot be written.
     """
     separator = " " if path == "-" else SEPARATORS.get(Path(path).suffix.lower())
     if separator is not None and len(shape) > 2:
@@ -383,20 +474,20 @@ def writing(path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator
         raise InputError(f"{where} cannot take an array of shape {shape}, for text has rows; write .npy")
     if path != "-" and math.prod(shape) * dtype.itemsize > LARGE:
         with whole(path) as file:
-            yield Appended(file, shape, dtype) if separator is None else Lines(file, shape, dtype, separator)
+            yield Appended(file, shape, dtype) if separator is None else Lines(file, shape, dtype, separator, bits)
         return
     small = np.empty(shape, dtype)
     yield small
     if path == "-":
         lines = io.BytesIO()
-        Lines(lines, shape, dtype, " ")[...] = small
+        Lines(lines, shape, dtype, " ", bits)[...] = small
         print(lines.getvalue().decode(), end="")
         return
     with whole(path) as file:
         if separator is None:
             np.save(file, small, allow_pickle=False)
         else:
-            Lines(file, shape, dtype, separator)[...] = small
+            Lines(file, shape, dtype, separator, bits)[...] = small
 
 
 class Appended:
@@ -417,13 +508,21 @@ class Appended:
 class Lines:
     """Take the pieces of an array of at most two axes, in C order, into a text."""
 
-    def __init__(self, file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any], separator: str) -> None:
+    def __init__(
+        self, file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any], separator: str, bits: int = 0
+    ) -> None:
         self.file, self.shape, self.dtype, self.separator = file, shape, dtype, separator
+        self.digits = -(-bits // 4)
         self.columns, self.at = shape[1] if len(shape) == 2 else 1, 0
 
     def __setitem__(self, _: object, piece: NDArray[Any]) -> None:
         # tolist() makes float64 of float32, and its digits are read back alike as either.
-        words = list(map(number, piece.reshape(-1).tolist()))
+        flat = np.ascontiguousarray(piece).reshape(-1)
+        if self.digits:
+            patterns = flat.view(f"u{flat.dtype.itemsize}") if flat.dtype.kind == "f" else flat
+            words = [f"{pattern:0{self.digits}x}" for pattern in patterns.tolist()]
+        else:
+            words = list(map(number, flat.tolist()))
         rows, done = [], 0
         while done < len(words):
             row = words[done : done + self.columns - self.at]

@@ -13,7 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 import qsim
-from qsim.cli.files import LARGE, Stored, check_output, pieces, read_floats, read_words, same_file, writing
+from qsim.cli.files import (
+    LARGE,
+    Stored,
+    check_output,
+    in_hex,
+    pieces,
+    read_floats,
+    read_patterns,
+    read_words,
+    same_file,
+    writing,
+)
 from qsim.cli.show import HELP, entries
 from qsim.cli.text import as_json, number
 from qsim.errors import InputError
@@ -71,7 +82,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Round the numbers of a file, and count what saturated, underflowed or was NaN. Files are .npy (float16, "
         "float32 or float64), or text: .txt, .csv, or - for standard input and output, a row a line, in decimals or "
-        "hexadecimal floats such as 0x1.8p-3. OUT is written whole or not at all; it may be IN."
+        "hexadecimal floats such as 0x1.8p-3; or .hex and .mem, whose words are bit patterns as $readmemh reads them. OUT is "
+        "written whole or not at all; it may be IN."
     )
     parser.add_argument("input", metavar="IN", help="the numbers: .npy, .txt, .csv, or - for text on standard input")
     parser.add_argument("-f", "--format", metavar="FORMAT", required=True, help=f"{HELP}; FORMAT:MODE says both")
@@ -88,7 +100,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stream", metavar="T", type=integer, help="of this stream (default 0)")
     parser.add_argument("--offset", metavar="K", type=integer, help="from this word on (default 0)")
     parser.add_argument("--rbits", metavar="FILE", help="the random words themselves, integers of --sr-bits bits")
-    parser.add_argument("--dtype", choices=("float32", "float64"), help="read text so (default float64), or widen .npy")
+    parser.add_argument("--dtype", choices=("float16", "float32", "float64"),
+                        help="read text so (default float64), or widen .npy; float16 is for bit patterns")  # fmt: skip
+    parser.add_argument("--hex", action="store_true", help="words of text and unsigned .npy are the bits of numbers, or "
+                        "codes, in hexadecimal, in IN and OUT; in .hex and .mem they always are")  # fmt: skip
     parser.add_argument("--codes", action="store_true", help="write codes instead of values")
     parser.add_argument(
         "--pack", nargs="?", choices=("little", "big"), const="little",
@@ -134,9 +149,17 @@ def convert(args: argparse.Namespace, q: Quantizer, n: int | None, key: Key | No
     from qsim.scales import derive_scale
 
     lost: list[int] = []
-    x: Any = read_floats(args.input, args.dtype, lost)
+    x: Any
+    if args.hex or in_hex(args.input):
+        x = read_patterns(args.input, args.dtype)
+    else:
+        if args.dtype == "float16":
+            raise InputError(
+                "--dtype float16 is for bit patterns; give --hex too, or read a text as float32 or float64"
+            )
+        x = read_floats(args.input, args.dtype, lost)
     kind = x.given if isinstance(x, Stored) else x.dtype
-    words = None if args.rbits is None else read_words(args.rbits, n or 0)
+    words = None if args.rbits is None else read_words(args.rbits, n or 0, hexadecimal=args.hex)
     if words is not None:
         refuse_words(words, x)
     places: list[tuple[slice, ...]] = [tuple(slice(0, size) for size in x.shape)]
@@ -149,9 +172,13 @@ def convert(args: argparse.Namespace, q: Quantizer, n: int | None, key: Key | No
         x, words = (array.in_c_order(args.output) if isinstance(array, Stored) else array for array in (x, words))
     s, total, begin, zeros = derive_scale(x, q), Counts(), 0, np.array(lost, np.int64)
     with contextlib.ExitStack() as files:
-        written = files.enter_context(writing(args.output, *form(x, kind, q, codes=args.codes, packed=bool(args.pack))))
+        shape_of, type_of = form(x, kind, q, codes=args.codes, packed=bool(args.pack))
+        width = q.format.bits if args.codes and not args.pack else 8 * type_of.itemsize
+        bits = width if in_hex(args.output, asked=args.hex) else 0
+        written = files.enter_context(writing(args.output, shape_of, type_of, bits))
         if args.scales is not None and s is not None:
-            files.enter_context(writing(args.scales, s.shape, s.dtype))[...] = s
+            bits = 8 * s.dtype.itemsize if in_hex(args.scales, asked=args.hex) else 0
+            files.enter_context(writing(args.scales, s.shape, s.dtype, bits))[...] = s
         for place in places:
             part = x[place]
             own = None if s is None else s[over(s.shape, place)]

@@ -7,6 +7,10 @@
 that give the answers at hand. All of it asks `qsim.reference`, and nothing else.
 """
 
+import sys
+from types import ModuleType
+from typing import Any
+
 from qsim.explain.case import Answer, Case, make_case
 from qsim.explain.picture import Explanation, Neighbour, explain
 from qsim.explain.search import causes, common_causes, explaining, plainest
@@ -15,3 +19,12 @@ __all__ = [
     "Answer", "Case", "Explanation", "Neighbour", "causes", "common_causes", "explain", "explaining", "make_case",
     "plainest",
 ]  # fmt: skip
+
+
+class _Module(ModuleType):
+    def __call__(self, *args: Any, **options: Any) -> Explanation:
+        """Return `explain(...)`, for who writes `qsim.explain(0.3, "e4m3")`."""
+        return explain(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Module
