@@ -346,7 +346,7 @@ def get_format(name: str | Format) -> Format:
     if isinstance(name, Format):
         return name
     if not isinstance(name, str):
-        raise InputError(f"a format is named by a string or is a qsim.Format, not {type(name).__name__}")
+        name = _name_of_dtype(name)
     known = catalogue().get(name) or _aliases().get(name)
     if known:
         return known
@@ -356,6 +356,17 @@ def get_format(name: str | Format) -> Format:
         return _named_variant(name)
     known = _folded().get(name.lower()) if name.isascii() else None
     return known or _spelled(name)
+
+
+def _name_of_dtype(dtype: Any) -> str:
+    """Return the name of a type of NumPy, ml_dtypes or torch, such as np.float16 and torch.float8_e4m3fn."""
+    text = getattr(dtype, "__name__", None) if isinstance(dtype, type) else getattr(dtype, "name", None)
+    if text is None and type(dtype).__module__ == "torch":
+        text = str(dtype).removeprefix("torch.")
+    if not isinstance(text, str) or text not in catalogue().keys() | _aliases().keys():
+        kind = type(dtype).__name__
+        raise InputError(f"a format is named by a string, a dtype of its name, or is a qsim.Format, not {kind}")
+    return text
 
 
 @functools.lru_cache(maxsize=1024)

@@ -6,13 +6,13 @@
     @given(st.data())
     def test_result_is_a_neighbour(data):
         fmt = data.draw(qst.formats(dtype=np.float32))
-        x = data.draw(qst.values(fmt, np.float32))
-        low, high = fmt.neighbours(float(x)) if abs(x) <= fmt.max else (fmt.min, fmt.max)
+        x = data.draw(qst.values(fmt, inside=True))
+        low, high = fmt.neighbours(float(x))
         assert low <= my_quantizer(x, fmt) <= high
 
-`formats` draws formats, `values` numbers on which a rounding to a format should be tried, `codes` the codes of a format,
-`words` random words. Failures shrink to formats of few bits and to small words. A file of tests to copy, of a quantizer and
-of a device, is `examples/test_my_quantizer.py`.
+`formats` draws formats, `values` numbers on which a rounding to a format should be tried, `arrays` arrays of them, `codes` the
+codes of a format, `words` random words, `modes` rounding modes, and `quantizers` roundings. Failures shrink to formats of few
+bits and to small words. A file of tests to copy, of a quantizer and of a device, is `examples/test_my_quantizer.py`.
 
 This is the only module of qsim that needs Hypothesis: `pip install 'qsim-numerics[testing]'`.
 """
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 try:
+    from hypothesis import assume
     from hypothesis import strategies as st
 except ModuleNotFoundError:
     raise ModuleNotFoundError(
@@ -36,10 +37,11 @@ except ModuleNotFoundError:
 
 from qsim.errors import InputError
 from qsim.formats import SUFFIX, WIDEST_TABLE, Format, Table, catalogue, get_format
+from qsim.rounding import LIMITED, Mode, Quantizer, saturations
 from qsim.testing.inputs import exactly, number_type, step
 from qsim.underflow import gradual_underflow
 
-__all__ = ["codes", "formats", "values", "words"]
+__all__ = ["arrays", "codes", "formats", "modes", "quantizers", "values", "words"]
 
 KINDS = ("float", "integer", "fixed", "table")
 
@@ -94,15 +96,86 @@ def _held(fmt: Format, number: np.dtype[Any]) -> bool:
         return bool((exactly(known.astype(number)) == known).all())
 
 
-def values(fmt: str | Format, dtype: Any = np.float32) -> st.SearchStrategy[Any]:
+def values(
+    fmt: str | Format, dtype: Any = np.float32, *, inside: bool = False, finite: bool = False
+) -> st.SearchStrategy[Any]:
     """Return numbers of `dtype`, as NumPy scalars, on which a rounding to `fmt` should be tried.
 
     Half of them are next to a threshold: at a quarter, at the middle or at an end of an interval, or at the number of `dtype`
-    below or above, up to two steps beyond the range. The others have any bit pattern: NaNs, infinities, subnormals.
+    below or above, up to two steps beyond the range. The others have any bit pattern: NaNs, infinities, subnormals. `finite`
+    leaves out NaNs and infinities, `inside` all that is not in fmt.min ... fmt.max.
     """
     fmt, (number, own) = get_format(fmt), number_type(dtype)
-    patterns = st.integers(0, (1 << own.bits) - 1).map(lambda pattern: _of_pattern(pattern, number))
-    return _near(fmt, number) | patterns
+    if not inside and not finite:
+        return _near(fmt, number) | st.integers(0, (1 << own.bits) - 1).map(lambda p: _of_pattern(p, number))
+    low, high = (fmt.min, fmt.max) if inside else (-math.inf, math.inf)
+    sides = [  # the patterns of numbers of one sign are in the order of their magnitudes
+        st.integers(first, last).map(lambda p, sign=sign: _of_pattern(sign | p, number))
+        for sign, first, last in (
+            (0, _least(max(low, 0.0), number), _most(high, number)),
+            (1 << own.bits - 1, _least(max(-high, 0.0), number), _most(-low, number)),
+        )
+        if first <= last
+    ]  # fmt: skip
+    return st.one_of(_near(fmt, number, (low, high)), *sides)
+
+
+def _most(end: float, dtype: np.dtype[Any]) -> int:
+    """Return the pattern of the largest finite number of a type that is at most `end`; -1 where `end` is negative."""
+    if end < 0:
+        return -1
+    with np.errstate(over="ignore", under="ignore"):
+        x = np.array([end + 0.0]).astype(dtype)  # of -0.0 too the pattern is 0
+    pattern = int(x.view(f"u{dtype.itemsize}")[0])
+    return pattern - bool(exactly(x)[0] > end or math.isinf(exactly(x)[0]))
+
+
+def _least(end: float, dtype: np.dtype[Any]) -> int:
+    """Return the pattern of the smallest number of a type that is at least `end`, which is 0 or more."""
+    at = _most(end, dtype)
+    return at + bool(exactly(np.array([at], f"u{dtype.itemsize}").view(dtype))[0] < end)
+
+
+def arrays(
+    fmt: str | Format, dtype: Any = np.float32, shape: Any = None, *, inside: bool = False, finite: bool = False
+) -> st.SearchStrategy[Any]:
+    """Return arrays of the numbers that `values` draws, of a shape or of shapes that a strategy draws.
+
+    Without `shape` they have 1 to 3 axes of 1 to 6 elements.
+    """
+    number, elements = number_type(dtype)[0], values(fmt, dtype, inside=inside, finite=finite)
+    shapes = st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple) if shape is None else shape
+    if not isinstance(shapes, st.SearchStrategy):
+        shapes = st.just((shape,) if isinstance(shape, int) else tuple(shape))
+
+    def of_shape(sizes: tuple[int, ...]) -> st.SearchStrategy[Any]:
+        size = math.prod(sizes)
+        return st.lists(elements, min_size=size, max_size=size).map(lambda xs: np.array(xs, number).reshape(sizes))
+
+    return shapes.flatmap(of_shape)
+
+
+def modes(*, stochastic: bool | None = None) -> st.SearchStrategy[Mode]:
+    """Return rounding modes: all, those that take a random word, or those that take none."""
+    return st.sampled_from([mode for mode in Mode if stochastic in (None, mode.stochastic)])
+
+
+@st.composite
+def quantizers(
+    draw: st.DrawFn,
+    fmt: str | Format | None = None,
+    *,
+    max_bits: int = 8,
+    dtype: Any = None,
+    stochastic: bool | None = None,
+) -> Quantizer:
+    """Return roundings without a scale: of `fmt` or of any of `formats`, with a mode of `modes`, its N or eps, a saturation."""
+    own = draw(formats(max_bits, dtype=dtype)) if fmt is None else get_format(fmt)
+    mode = draw(modes(stochastic=stochastic))
+    given: dict[str, Any] = {"sr_bits": draw(st.integers(0, 16))} if mode in LIMITED else {}
+    if mode is Mode.THR:
+        given["eps"] = draw(st.sampled_from([0.5, 0.0, 0.25, 0.75]))
+    return Quantizer(own, mode, saturation=draw(st.sampled_from(saturations(own))), **given)
 
 
 def _of_pattern(pattern: int, dtype: np.dtype[Any]) -> Any:
@@ -111,9 +184,11 @@ def _of_pattern(pattern: int, dtype: np.dtype[Any]) -> Any:
 
 @st.composite
 @gradual_underflow
-def _near(draw: st.DrawFn, fmt: Format, dtype: np.dtype[Any]) -> Any:
+def _near(draw: st.DrawFn, fmt: Format, dtype: np.dtype[Any], ends: tuple[float, float] | None = None) -> Any:
     first, last = -fmt.bottom - 2, fmt.top + 1
-    if isinstance(fmt, Table):  # whose line ends where its entry says
+    if ends and ends[0] >= fmt.min:
+        first, last = -fmt.bottom, max(fmt.top - 1, -fmt.bottom)
+    elif isinstance(fmt, Table):  # whose line ends where its entry says
         first, last = -fmt.bottom - (fmt.below is not None), fmt.top - (fmt.above is None)
     ordinal = draw(st.integers(first, last))
     low, high = fmt.value(ordinal), fmt.value(ordinal + 1)
@@ -122,7 +197,11 @@ def _near(draw: st.DrawFn, fmt: Format, dtype: np.dtype[Any]) -> Any:
     with np.errstate(over="ignore", under="ignore"):  # what the type does not reach is an infinity, or 0
         x = np.array([float(max(-most, min(exact, most)))]).astype(dtype)
     moved = step(x, draw(st.integers(-1, 1)))
-    return draw(st.sampled_from([moved, -moved]))[0]
+    if ends is None:
+        return draw(st.sampled_from([moved, -moved]))[0]
+    found = [y[0] for y in (moved, -moved, x) if np.isfinite(y[0]) and ends[0] <= exactly(y)[0] <= ends[1]]
+    assume(found)  # of a type that does not reach the format there may be none
+    return draw(st.sampled_from(found))
 
 
 def codes(fmt: str | Format) -> st.SearchStrategy[int]:
