@@ -26,7 +26,6 @@ from qsim.cli import formats, main, show
         (("show",), "FORMAT; `qsim show --help` shows how"),
         (("show", "e4m3", "--jsn"), "qsim show does not take '--jsn'; did you mean --json?"),
         (("show", "e4m3", "--js"), "did you mean --json?"),
-        (("show", "e4m3", "e5m2"), "qsim show does not take 'e5m2'"),
         (("formats", "-x"), "qsim formats does not take '-x'"),
         (("formats", "--al"), "did you mean --all"),
         (("show", "Q3.40"), "no format is called 'Q3.40': it needs"),

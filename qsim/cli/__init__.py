@@ -18,7 +18,7 @@ import qsim
 from qsim.errors import InputError, close_names, enumerate_names, nearest
 from qsim.underflow import gradual_underflow
 
-__all__ = ["main"]
+__all__ = ["main", "options_of"]
 
 EPILOG = """\
 exit codes: 0 done, and every verdict as expected; 1 a mismatch, or another verdict;
@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, str] = {
     "explain": "show how one number is rounded, and what a wrong answer comes from",
     "prove": "check the theorems",
     "report": "run a study and write its report",
+    "completion": "print what completes command lines in bash, zsh or fish",
 }
 """Each command in a line; its file is imported only where it is named, for the libraries of the others take long."""
 
@@ -157,6 +158,13 @@ def _run(argv: Sequence[str]) -> int:
     args.argv = argv
     code: int = args.run(args)
     return code
+
+
+def options_of(name: str) -> list[str]:
+    """Return the options of a command, as its parser has them."""
+    parser = Parser(prog=f"qsim {name}")
+    importlib.import_module(f"qsim.cli.{name}").add(parser)
+    return sorted(option for action in parser._actions for option in action.option_strings)  # noqa: SLF001
 
 
 def _without_help(argv: Sequence[str]) -> Sequence[str]:

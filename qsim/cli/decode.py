@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import qsim
 from qsim.cli.files import Stored, check_output, in_hex, read_floats, read_patterns, read_words, whole_array, writing
+from qsim.cli.notice import compiling
 from qsim.cli.quantize import shape
 from qsim.cli.show import HELP, entries
 from qsim.cli.text import as_json
@@ -68,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
         qsim.decode(codes, fmt)  # which refuses those that stand for nothing
         found: NDArray[Any] = codes.astype(code_dtype(fmt))
     else:
-        found = values(args, codes, s)
+        with compiling(quiet=args.json):
+            found = values(args, codes, s)
     bits = 0 if not in_hex(args.output, asked=args.hex) else fmt.bits if args.codes else 8 * found.dtype.itemsize
     with writing(args.output, found.shape, found.dtype, bits) as out:
         out[...] = found

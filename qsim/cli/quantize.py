@@ -25,6 +25,7 @@ from qsim.cli.files import (
     same_file,
     writing,
 )
+from qsim.cli.notice import compiling
 from qsim.cli.show import HELP, entries
 from qsim.cli.text import as_json, number
 from qsim.errors import InputError
@@ -134,7 +135,8 @@ def run(args: argparse.Namespace) -> int:
                 f"{args.scales} cannot take both the result and the scales; name another file with --scales"
             )
     try:
-        return convert(args, q, n, key, given)
+        with compiling(quiet=args.json):
+            return convert(args, q, n, key, given)
     except MemoryError:
         raise InputError(
             f"{args.input}: there is not enough memory for it; a .npy is read in pieces, so make one of a text, or raise the "

@@ -131,6 +131,8 @@ def run(args: argparse.Namespace) -> int:
             f"two of the studies are called {twice!r}, and would be written to one folder; give each its own -o"
         )
     jobs = 0 if args.dask else args.jobs or cores()
+    if sys.stderr.isatty() and not (args.json or args.quiet):  # before libraries are loaded, which takes seconds
+        print(f"{', '.join(names)}: planning", file=sys.stderr, flush=True)
     with terminable(), warmed(studies, jobs):
         results = run_all(studies, jobs, args, began)
     if not args.output:

@@ -30,18 +30,52 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.description = (
         "Show one format: its range, its special values, what becomes of what it cannot hold, and up to 8 bits "
-        "all its values."
+        "all its values. Of several formats, show what and how far they are side by side."
     )
-    parser.add_argument("format", metavar="FORMAT", help=HELP)
-    parser.add_argument("--json", action="store_true", help='print a JSON object; NaN is "nan", infinity "inf"')
+    parser.add_argument("format", nargs="+", metavar="FORMAT", help=HELP)
+    parser.add_argument(
+        "--json", action="store_true", help='print a JSON object, a list of several; NaN is "nan", infinity "inf"'
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the format."""
-    fmt = get_format(args.format)
-    print(as_json(data(fmt, args.format)) if args.json else show(fmt, args.format))
+    """Print the format, or several side by side."""
+    formats = [get_format(name) for name in args.format]
+    if args.json:
+        found = [data(fmt, asked) for fmt, asked in zip(formats, args.format, strict=True)]
+        print(as_json(found if len(found) > 1 else found[0]))
+    else:
+        print(show(formats[0], args.format[0]) if len(formats) == 1 else side_by_side(formats))
     return 0
+
+
+def side_by_side(formats: list[Format]) -> str:
+    """Return the main facts of several formats as tables with a column for each, of as many formats as fit a line."""
+    rows = {fmt.name: _column(fmt) for fmt in formats}
+    labels = list(dict.fromkeys(label for column in rows.values() for label in column))
+    tables, names = [], list(rows)
+    while names:
+        count = len(names)
+        while True:
+            cells = [[label, *(rows[name].get(label, "-") for name in names[:count])] for label in labels]
+            block = table(("format", *names[:count]), cells)
+            if count == 1 or max(map(len, block.splitlines())) <= WIDTH:
+                break
+            count -= 1
+        tables.append(block)
+        names = names[count:]
+    return "\n\n".join(tables)
+
+
+def _column(fmt: Format) -> dict[str, str]:
+    facts_of = describe(fmt)
+    landmarks = {label: text.partition("  = ")[0].strip() for label, text in range_of(fmt) if label != "arrays"}
+    split = f"{int(fmt.signed)}/{fmt.exp_bits}/{fmt.man_bits}" if isinstance(fmt, Grid) and fmt.kind == "float" else "-"
+    return {
+        "bits": str(fmt.bits), "s/e/m": split, **landmarks, "codes of NaN": str(sum(b - a + 1 for a, b in nan_codes(fmt))),
+        "infinity": "yes" if fmt.has_inf else "no", "overflow": str(saturations(fmt)[0]),
+    } | ({"kind": str(facts_of["kind"])} if "kind" in facts_of else {})  # fmt: skip
 
 
 def data(fmt: Format, asked: str) -> dict[str, Any]:

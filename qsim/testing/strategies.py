@@ -109,15 +109,14 @@ def values(
     if not inside and not finite:
         return _near(fmt, number) | st.integers(0, (1 << own.bits) - 1).map(lambda p: _of_pattern(p, number))
     low, high = (fmt.min, fmt.max) if inside else (-math.inf, math.inf)
-    sides = [  # the patterns of numbers of one sign are in the order of their magnitudes
-        st.integers(first, last).map(lambda p, sign=sign: _of_pattern(sign | p, number))
-        for sign, first, last in (
-            (0, _least(max(low, 0.0), number), _most(high, number)),
-            (1 << own.bits - 1, _least(max(-high, 0.0), number), _most(-low, number)),
-        )
-        if first <= last
-    ]  # fmt: skip
-    return st.one_of(_near(fmt, number, (low, high)), *sides)
+    negative = 1 << own.bits - 1
+    found = [_near(fmt, number, (low, high))]
+    # The patterns of numbers of one sign are in the order of their magnitudes.
+    for sign, least, most in ((0, max(low, 0.0), high), (negative, max(-high, 0.0), -low)):
+        first, last = _least(least, number) | sign, _most(most, number)
+        if last >= 0 and first <= last | sign:
+            found.append(st.integers(first, last | sign).map(lambda pattern: _of_pattern(pattern, number)))
+    return st.one_of(found)
 
 
 def _most(end: float, dtype: np.dtype[Any]) -> int:
