@@ -34,12 +34,20 @@ class Verdict:
     """What was looked at, in words a reader can check: "all 2^32 float32 inputs"."""
     counterexample: str = ""
     """The first failure, empty unless refuted."""
+    reason: str = ""
+    """Why nothing was decided, and what to do about it; empty where the outcome says it."""
 
     def __str__(self) -> str:
         """Say all in a line where it fits, else what was found first, and what was covered in a paragraph of its own."""
-        tail = f": {self.counterexample}" if self.counterexample else ""
+        found = self.counterexample or self.reason
+        tail = f": {found}" if found else ""
         line = f"{self.outcome} ({self.covered}){tail}"
-        if len(line) <= WIDTH and "\n" not in line:
+        if len(line) <= WIDTH and "\n" not in line and not self.notes:
             return line
         covered = textwrap.fill(f"covered: {self.covered}", WIDTH, subsequent_indent=" " * len("covered: "))
-        return f"{self.outcome}{tail}\n\n{covered}"
+        return "\n\n".join([f"{self.outcome}{tail}", *self.notes, covered])
+
+    @property
+    def notes(self) -> list[str]:
+        """Paragraphs that stand between what was found and what was covered."""
+        return []

@@ -143,7 +143,7 @@ X = np.ones(4, np.float32)
         ((X, Quantizer("e4m3")), {"nan": "signed"}, "a Quantizer says mode"),
         ((X, Quantizer("e4m3")), {"saturation": "OvfNaN"}, "a Quantizer says mode"),
         ((X, Quantizer("e4m3", "SRA", sr_bits=8)), {"sr_bits": 4, "key": Key(0)}, "sr_bits = 4 contradicts the 8"),
-        ((X.astype(int), "e4m3"), {}, "not int64; convert the input first"),
+        ((X.astype(int), "e4m3"), {}, "not int64; convert the input first, or .view(np.float64) if these are bits"),
         ((X.astype(np.longdouble), "e4m3"), {}, "float64 can be rounded, not float128; convert the input first"),
         ((X > 0, "e4m3"), {}, "not bool"),
         ((X + 1j, "e4m3"), {}, "not complex64"),

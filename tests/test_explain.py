@@ -18,9 +18,11 @@ from strategies import FLOAT32, FLOAT64, SMALL, WIDE_P3109, formats, inputs
 
 from qsim import reference
 from qsim.errors import InputError
-from qsim.explain import causes, common_causes, explain, explaining, make_case
-from qsim.explain.case import is_code, look
+from qsim.explain import causes, common_causes, explain, make_case
+from qsim.explain.case import is_code
 from qsim.explain.faults import PARTS, faults
+from qsim.explain.lines import lines_of
+from qsim.explain.search import gives
 from qsim.formats import Format
 from qsim.rounding import FLUSHES, Mode, saturations
 
@@ -292,14 +294,12 @@ def test_every_fault_gives_an_answer(data: st.DataObject) -> None:
     if arguments.get("rbits", 0) is None:
         arguments["rbits"] = 0
     case = make_case(**arguments, got=0)
-    (view,) = look(case)
+    (lines,) = lines_of([case])
     name, rule = data.draw(st.sampled_from(list(faults(case).items())))
-    answer = rule(view)
-    value = (
-        answer if not isinstance(answer, int) else case.format.decode(answer) if is_code(case.format, answer) else None
-    )
-    if "NaN" not in name and "takes the format" not in name and value is not None:
-        assert explaining([make_case(**arguments, got=value)])[name] == [True]
+    code = int(rule(lines)[0])
+    if "NaN" not in name and "takes the format" not in name and is_code(case.format, code):
+        (lines,) = lines_of([make_case(**arguments, got=case.format.decode(code))])
+        assert gives(rule, [lines]).all()
 
 
 def test_more_answers_narrow_the_causes() -> None:
@@ -352,7 +352,7 @@ def test_unknown_word() -> None:
         ({"nan": "quiet"}, "nan = 'quiet'; it is 'canonical', 'signed', 'signed_overflow' or 'any'"),
         ({"got": 256}, "got = 256: codes of float8_e4m3fn are 0 .. 255; give a value as a float"),
         ({"got": "one"}, "got = 'one' is neither a code (an integer) nor a value (a float)"),
-        ({"x": "one"}, "x = 'one' is no number; give a float, a NumPy float or a Fraction"),
+        ({"x": "one"}, "x = 'one' is no number; give a float, a NumPy float, a Fraction, or the bits of a float as '0x...'"),
         ({"saturation": "wrap"}, "wrap makes no sense for float8_e4m3fn"),
     ],
 )  # fmt: skip

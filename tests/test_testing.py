@@ -21,11 +21,13 @@ from strategies import FLOAT32, FLOAT64, SMALL, held, inputs
 
 from qsim import arrays, reference
 from qsim.errors import InputError
+from qsim.explain import oracle
+from qsim.explain.lines import exactly
 from qsim.formats import Format, get_format
 from qsim.rounding import FLUSHES, LIMITED, Mode, Saturation, saturations
-from qsim.testing import assert_quantizer, check_quantizer, oracle
+from qsim.testing import assert_quantizer, check_quantizer
 from qsim.testing import strategies as qst
-from qsim.testing.inputs import exactly, make_inputs, step
+from qsim.testing.inputs import make_inputs, step
 from qsim.verdicts import Outcome, Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +70,7 @@ def test_no_word_is_known() -> None:
     rng = np.random.default_rng(3)
     right, moving = device("e4m3", "SRA", 8), device("e4m3", "SRA", 8, "word plus one")
     verdict = check_quantizer(lambda x: right(x, rng.integers(0, 256, len(x))), "e4m3", "SRA", sr_bits=8, codes=True)
-    assert verdict.outcome is Outcome.HELD
+    assert verdict.outcome is Outcome.NOT_DECIDED
     unknown = "not testable here: words unknown (thresholds, monotone, symmetric, words, word order, moments)"
     assert unknown in verdict.covered
     assert "not tried: other inputs than these" in verdict.covered
@@ -246,7 +248,7 @@ def test_oracle_is_the_reference(data: st.DataObject) -> None:
     ftz_out, nan = data.draw(st.sampled_from([False, *FLUSHES])), data.draw(st.sampled_from(["canonical", "signed"]))
     x = data.draw(st.lists(inputs(fmt, FLOAT64).map(float), min_size=1, max_size=8))
     array = np.array(x)
-    at = oracle.place(fmt, array, wrap=rule is Saturation.wrap)
+    at = oracle.place(fmt, array)
     found = oracle.expect(fmt, mode, rule, array, at, n=n, eps=eps, ftz_out=ftz_out, nan=nan)
     for i, value in enumerate(x):
         turn, last = int(found.first_word[i]), (1 << n) - 1
@@ -381,7 +383,7 @@ def test_example() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir"]
     done = subprocess.run([*command, str(path.parent), str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert "7 passed" in done.stdout
+    assert "8 passed" in done.stdout
 
 
 def test_broken_example(tmp_path: Path) -> None:
@@ -420,7 +422,6 @@ class Unwilling:
         ({"fn": lambda _: object()}, "returned a object, of which NumPy makes no array"),
         ({"fn": lambda _: 0.0}, "returned an array of shape () for one of shape"),
         ({"fn": lambda _: Unwilling()}, "returned a Unwilling, of which NumPy makes no array: use Tensor.cpu()"),
-        ({"fn": lambda x: np.random.default_rng().choice([0, 1.0], len(x))}, "answered the same numbers differently"),
         ({"mode": "SRA", "sr_bits": 65}, "sr_bits = 65 with SRA"),
         ({"mode": "SR", "sr_bits": 0}, "sr_bits = 0 with SR"),
         ({"mode": "THR"}, "eps = None with THR"),
@@ -430,6 +431,7 @@ class Unwilling:
         ({"laws": ["moments"]}, "no law is left for RNE"),
         ({"nan": "quiet"}, "nan = 'quiet'"),
         ({"dtype": np.int8}, "numbers of float16, bfloat16, float32 or float64 go in, not of int8"),
+        ({"dtype": Unwilling()}, "it is a type of NumPy's or ml_dtypes', such as np.float32"),
         ({"examples": -1}, "examples = -1"),
         ({"fmt": "float64"}, "float64 has 64 bits"),
         ({"fmt": "Binary12p1ue"}, "reaches beyond the range of a float64"),
@@ -498,15 +500,3 @@ def test_threshold_mode() -> None:
 
     verdict = check_quantizer(from_zero, "int8", "THR", eps=0.25)
     assert named(verdict)[0] == "measures the fraction from zero, not from the lesser neighbour"
-
-
-def test_quantizer_may_write_into_its_input() -> None:
-    """A function that works in place is none the wiser, and does no harm."""
-    right = device("e4m3")
-
-    def in_place(x: np.ndarray) -> np.ndarray:
-        y = right(x)
-        x[:] = 0
-        return y
-
-    assert_quantizer(in_place, "e4m3", codes=True)

@@ -17,8 +17,8 @@ from qsim.rounding import Flush, Mode, Saturation, check_eps, parse_ftz_out, par
 from qsim.underflow import gradual_underflow
 
 __all__ = [
-    "Answer", "Case", "Nan", "View", "alike", "is_code", "is_nan", "landing", "look", "make_case", "own_format", "parse_nan",
-    "value_of",
+    "Answer", "Case", "Nan", "View", "alike", "code_of_value", "is_code", "landing", "look", "make_case", "own_format",
+    "parse_nan", "point", "value_of",
 ]  # fmt: skip
 
 Answer = int | float | Fraction
@@ -47,7 +47,7 @@ class Case:
     ftz_out: Flush | Literal[False] = False
     nan: Nan = "canonical"
     #: The format of the input's own type; `None` for a rational.
-    number: Format | None = None
+    number: Grid | None = None
     #: The bit pattern of the input in that type.
     pattern: int = 0
     #: What somebody's quantizer returned; `None` where nobody's was asked.
@@ -77,10 +77,6 @@ class Case:
             return magnitude < self.format.value(self.format.first_normal)
         return magnitude <= self.format.below_normal
 
-    def moved(self, x: float, rbits: int, pattern: int, got: Answer) -> Case:
-        """Return the same conversion of another number, of the same type, with another word and answer."""
-        return dataclasses.replace(self, x=x, rbits=rbits, pattern=pattern, got=got)
-
     @gradual_underflow
     def code(self, **changed: Any) -> int:
         """Return the reference's code for x; `changed` are arguments of `reference.encode`, and x, to ask for another."""
@@ -91,23 +87,18 @@ class Case:
         }  # fmt: skip
         return reference.encode(how.pop("x"), **how)
 
-    @gradual_underflow
-    def is_answer(self, answer: Answer) -> bool:
-        """Return whether `answer` is what was got; a value that the format does not hold is no code's."""
-        assert self.got is not None  # asked only of cases with an answer
-        if not isinstance(self.got, int):
-            return alike(value_of(self.format, answer), self.got)
-        code = answer if isinstance(answer, int) else _code_of(self.format, answer)
-        if code is not None and self.nan == "any" and is_nan(self.format, code):
-            return is_nan(self.format, self.got) and is_code(self.format, self.got)
-        return code == self.got
 
-
-def own_format(x: Any) -> Format | None:
+def own_format(x: Any) -> Grid | None:
     """Return the format of the type of the number `x`: float64 for Python's floats, `None` for rationals."""
     if isinstance(x, np.generic) and x.dtype.name in NUMBERS:
-        return get_format(x.dtype.name)
-    return get_format("float64") if isinstance(x, float) else None
+        return _float_type(x.dtype.name)
+    return _float_type("float64") if isinstance(x, float) else None
+
+
+def _float_type(name: str) -> Grid:
+    number = get_format(name)
+    assert isinstance(number, Grid)
+    return number
 
 
 @gradual_underflow
@@ -117,26 +108,36 @@ def make_case(
     mode: str | Mode = Mode.RNE,
     *,
     sr_bits: int | None = None,
-    rbits: int | None = None,
+    rbits: Any = None,
     eps: float | None = None,
     saturation: str | Saturation | None = None,
     ftz_in: bool = False,
     ftz_out: bool | Flush = False,
     nan: Nan | None = None,
+    dtype: Any = None,
     got: Any = None,
 ) -> Case:
     """Return the case that the arguments of `explain` spell; raise `InputError` for what contradicts itself."""
     fmt = get_format(fmt)
     mode = parse_mode(mode, fmt)
+    rbits, got = _word("rbits", rbits), _word("got", got)
     number, pattern = own_format(x), 0
-    if number is not None:
+    if isinstance(x, str):
+        x, number, pattern = _of_bits(x, dtype)
+    elif dtype is not None:
+        raise InputError(
+            f"dtype = {dtype!r} with x = {x!r}: it is the type whose bits a word such as x = '0x3e99999a' has"
+        )
+    elif number is not None:
         scalar = np.float64(x) if isinstance(x, float) and not isinstance(x, np.generic) else x
         pattern = int(np.asarray(scalar).view(f"u{number.bits // 8}")[()])
         x = float(x)
     elif isinstance(x, int | np.integer) and not isinstance(x, bool):
         x = Fraction(int(x))
     if not isinstance(x, float | Fraction):
-        raise InputError(f"x = {x!r} is no number; give a float, a NumPy float or a Fraction")
+        raise InputError(
+            f"x = {x!r} is no number; give a float, a NumPy float, a Fraction, or the bits of a float as '0x...'"
+        )
     if mode.stochastic:
         if sr_bits is None and mode in (Mode.SR, Mode.SRE):
             sr_bits = 32 if number is not None and number.bits <= 32 else 64
@@ -163,6 +164,34 @@ def parse_nan(nan: Any) -> Nan:
     if not isinstance(nan, str) or nan not in get_args(Nan):
         raise InputError(f"nan = {nan!r}; it is {enumerate_names(map(repr, get_args(Nan)))}")
     return cast("Nan", nan)
+
+
+def _word(name: str, given: Any) -> Any:
+    """Return an integer that is spelled "0x..."; anything else as it is."""
+    if not isinstance(given, str) or not given.lower().startswith("0x"):
+        return given
+    try:
+        return int(given, 16)
+    except ValueError:
+        raise InputError(f"{name} = {given!r} is no hexadecimal number") from None
+
+
+def _of_bits(text: str, dtype: Any) -> tuple[float, Grid, int]:
+    """Return the float whose bits are spelled "0x...", its type and the bits."""
+    pattern = _word("x", text)
+    if not isinstance(pattern, int):
+        raise InputError(
+            f"x = {text!r} is no number; give a float, a NumPy float, a Fraction, or the bits of a float as '0x...'"
+        )
+    digits = len(text) - 2
+    name = {8: "float32", 16: "float64"}.get(digits, "") if dtype is None else getattr(dtype, "__name__", str(dtype))
+    if name not in NUMBERS or pattern >> _float_type(name).bits:
+        types = "dtype, one of float16, bfloat16, float32 and float64," if dtype is None else f"dtype = {dtype!r}"
+        raise InputError(
+            f"x = {text!r} has {digits} digits: 8 are a float32, 16 a float64; {types} says which bits they are"
+        )
+    number = _float_type(name)
+    return number.decode(pattern), number, pattern
 
 
 def _answer(fmt: Format, got: Any) -> Answer:
@@ -214,16 +243,6 @@ class View:
         return self.case.rbits or 0
 
     @property
-    def outward(self) -> int:
-        """The step of ordinals away from zero."""
-        return -1 if self.negative else 1
-
-    @property
-    def magnitude(self) -> Fraction:
-        """|x|, of a finite x."""
-        return abs(Fraction(self.x))
-
-    @property
     def nan(self) -> bool:
         """Whether x is a NaN."""
         return isinstance(self.x, float) and math.isnan(self.x)
@@ -232,18 +251,6 @@ class View:
     def infinite(self) -> bool:
         """Whether x is an infinity."""
         return isinstance(self.x, float) and math.isinf(self.x)
-
-    @property
-    def exact(self) -> bool:
-        """Whether x is a point of the line other than 0."""
-        return self.ordinal is not None and not self.nu and bool(self.x)
-
-    @property
-    def beyond(self) -> bool:
-        """Whether a finite number is rounded to what lies beyond the range."""
-        inside = self.rounded is None or -self.fmt.bottom <= self.rounded <= self.fmt.top
-        underflow = not self.rounded and self.fmt.bottom < 0 and not self.negative  # a grid without zero
-        return not inside and not underflow
 
     @property
     def threshold(self) -> Fraction | None:
@@ -264,34 +271,10 @@ class View:
         )
         return tiny and at and bool(self.nu)
 
-    @property
-    def end(self) -> int:
-        """The ordinal of the last value on x's side."""
-        return -self.fmt.bottom if self.negative else self.fmt.top
-
-    @property
-    def outside(self) -> int:
-        """The first ordinal beyond the range on x's side."""
-        return min(-self.fmt.bottom, 0) - 1 if self.negative else self.fmt.top + 1
-
-    def go(self, *, away: bool) -> int:
-        """Return the code if x goes to its outward neighbour, or to the other one, and the range is treated as it should be."""
-        assert self.ordinal is not None
-        return self.land(self.ordinal + away * self.outward)
-
-    def land(self, ordinal: int) -> int:
-        """Return the code of what was rounded to `ordinal`: the reference's, for that point of the line itself."""
-        return self.case.code(x=landing(self.fmt, ordinal, negative=self.negative))
-
-    def away(
-        self, nu: Fraction, *, odd: bool | None = None, rbits: int | None = None, sr_bits: int | None = None
-    ) -> bool:
-        """Return which way the mode goes at another fraction, parity or word."""
+    def goes(self, rbits: int) -> bool:
+        """Return whether x goes away from zero with another word."""
         case = self.case
-        return reference.away(
-            case.mode, nu, self.odd if odd is None else odd, self.negative,
-            case.sr_bits if sr_bits is None else sr_bits, self.rbits if rbits is None else rbits, case.eps,
-        )  # fmt: skip
+        return reference.away(case.mode, self.nu, self.odd, self.negative, case.sr_bits, rbits, case.eps)
 
 
 @gradual_underflow
@@ -362,13 +345,7 @@ def alike(a: float | Fraction, b: float | Fraction) -> bool:
     return a == b and (bool(a) or math.copysign(1.0, a) == math.copysign(1.0, b))
 
 
-def is_nan(fmt: Format, answer: Answer) -> bool:
-    """Return whether an answer is a NaN, or a code that nothing has."""
-    value = value_of(fmt, answer)
-    return isinstance(value, float) and math.isnan(value)
-
-
-def _code_of(fmt: Format, value: float | Fraction) -> int | None:
+def code_of_value(fmt: Format, value: float | Fraction) -> int | None:
     """Return the code of a value; `None` where the format does not hold it."""
     if isinstance(value, float) and math.isnan(value):
         return fmt.nan_code

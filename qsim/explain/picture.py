@@ -89,24 +89,27 @@ def explain(
     mode: str | Mode = Mode.RNE,
     *,
     sr_bits: int | None = None,
-    rbits: int | None = None,
+    rbits: int | str | None = None,
     eps: float | None = None,
     saturation: str | Saturation | None = None,
     ftz_in: bool = False,
     ftz_out: bool | Flush = False,
     nan: Nan | None = None,
+    dtype: Any = None,
     got: Any = None,
 ) -> Explanation:
     """Return how the number `x` is rounded to `fmt`, and, if `got` is another answer than the right one, what gives it.
 
-    `x` is a Python float (a float64), a NumPy or ml_dtypes scalar, whose bits are shown, or any rational. `rbits` is the
-    random word of `sr_bits` bits; without it the explanation says which words go which way. `got` is what another quantizer
-    returned: a code if it is an integer, a value if it is a float. `ftz_in` takes a subnormal number of the input's type for
+    `x` is a Python float (a float64), a NumPy or ml_dtypes scalar, whose bits are shown, or any rational; an integer is a
+    number, not bits. The bits of a float are given as a string: "0x3e99999a" is a float32, and 16 digits are a float64; the
+    digits of another type need `dtype`: "float16" or "bfloat16". `rbits` is the random word of `sr_bits` bits, an integer or
+    "0x..."; without it the explanation says which words go which way. `got` is what another quantizer returned: a code if it
+    is an integer or "0x...", a value if it is a float. `ftz_in` takes a subnormal number of the input's type for
     a zero; `nan` says which NaN is right, "any" takes them all. The other arguments are those of `qsim.reference.encode`.
     Raise `InputError` for arguments that contradict each other.
     """
     return of_case(make_case(x, fmt, mode, sr_bits=sr_bits, rbits=rbits, eps=eps, saturation=saturation, ftz_in=ftz_in,
-                             ftz_out=ftz_out, nan=nan, got=got))  # fmt: skip
+                             ftz_out=ftz_out, nan=nan, dtype=dtype, got=got))  # fmt: skip
 
 
 @gradual_underflow
@@ -144,7 +147,7 @@ def first_word(view: View) -> int:
     low, high = 0, 1 << n
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if view.away(view.nu, rbits=middle) else (middle + 1, high)
+        low, high = (low, middle) if view.goes(middle) else (middle + 1, high)
     return low
 
 
@@ -152,10 +155,10 @@ def _neighbours(view: View) -> tuple[Neighbour, Neighbour]:
     assert view.ordinal is not None  # of finite numbers only
     fmt = view.fmt
     ends = []
-    for ordinal in (view.ordinal, view.ordinal + bool(view.nu) * view.outward):
+    for ordinal in (view.ordinal, view.ordinal + bool(view.nu) * (-1 if view.negative else 1)):
         held = -fmt.bottom <= ordinal <= fmt.top
         if view.unbounded and ordinal == view.ordinal and isinstance(fmt, Grid):
-            ends.append(Neighbour(ordinal=ordinal, value=fmt.below_normal * view.outward, code=None))
+            ends.append(Neighbour(ordinal=ordinal, value=fmt.below_normal * (-1 if view.negative else 1), code=None))
             continue
         try:
             value = fmt.value(ordinal)

@@ -12,12 +12,12 @@ Hypothesis strategies of formats, numbers near thresholds, codes and words (`pip
 """
 
 from qsim.testing.audit import audit_rbits
-from qsim.testing.check import assert_quantizer, check_quantizer, elementwise
+from qsim.testing.check import QuantizerVerdict, assert_quantizer, check_quantizer, elementwise
 from qsim.testing.device import check_stochastic_device
-from qsim.testing.laws import LAWS, OF_WORDS
+from qsim.testing.laws import LAWS, OF_WORDS, WITHOUT_WORDS
 from qsim.testing.plan import DevicePlan, plan_device_check
 
 __all__ = [
-    "LAWS", "OF_WORDS", "DevicePlan", "assert_quantizer", "audit_rbits", "check_quantizer", "check_stochastic_device",
-    "elementwise", "plan_device_check",
+    "LAWS", "OF_WORDS", "WITHOUT_WORDS", "DevicePlan", "QuantizerVerdict", "assert_quantizer", "audit_rbits",
+    "check_quantizer", "check_stochastic_device", "elementwise", "plan_device_check",
 ]  # fmt: skip

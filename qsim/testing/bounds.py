@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["chernoff", "chernoff_size", "divergence", "hoeffding", "hoeffding_limit"]
+__all__ = ["by_chance", "chernoff", "chernoff_size", "divergence", "hoeffding", "hoeffding_limit"]
 
 Floats = NDArray[np.float64]
 
@@ -77,3 +77,11 @@ def hoeffding(total: Any, squares: Any) -> Floats:
 def hoeffding_limit(squares: Any, rate: float) -> Any:
     """Return the t from which one side of that bound, exp(-2 t^2 / sum c_i^2), is at most `rate`."""
     return np.sqrt(np.asarray(squares, np.float64) * math.log(1 / rate) / 2)
+
+
+def by_chance(log: float) -> str:
+    """Say, in brackets, how likely something is by chance, from the logarithm of a bound; nothing for what cannot be."""
+    if math.isinf(log):
+        return ""
+    ten = log / math.log(10)
+    return f" (by chance at most {math.exp(log):.2g})" if ten > -300 else " (by chance < 10^-300)"

@@ -1,12 +1,14 @@
 """The laws of rounding, held against somebody's quantizer; the first failure is made simple, and explained.
 
-The right answers come from `qsim.testing.oracle`, that is from the rule of `qsim.reference` in exact integers: our own
+The right answers come from `qsim.explain.oracle`, that is from the rule of `qsim.reference` in exact integers: our own
 kernels have no part in them, and are checked like any other quantizer.
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,14 @@ from qsim.explain.case import Nan, parse_nan
 from qsim.formats import Format, get_format
 from qsim.rounding import LIMITED, Flush, Mode, Saturation, check_eps, parse_ftz_out, parse_mode, parse_saturation
 from qsim.testing.inputs import number_type
-from qsim.testing.laws import LAWS, OF_WORDS, WITHOUT_WORDS, Trial
+from qsim.testing.laws import LAWS, MOST_ENUMERATED, OF_WORDS, WITHOUT_WORDS, Trial
+from qsim.testing.moments import Bias, Moments
 from qsim.testing.observe import Task, takes_words
 from qsim.testing.report import report
 from qsim.underflow import as_caller, gradual_underflow
-from qsim.verdicts import Outcome, Verdict
+from qsim.verdicts import WIDTH, Outcome, Verdict
 
-__all__ = ["assert_quantizer", "check_quantizer", "elementwise", "make_task"]
+__all__ = ["QuantizerVerdict", "assert_quantizer", "check_quantizer", "elementwise", "make_task"]
 
 UNKNOWN_WORDS = "not testable here: words unknown"
 
@@ -35,6 +38,25 @@ UNTRIED = (
 
 WIDEST = 32
 """Formats of more bits than this are not checked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizerVerdict(Verdict):
+    """State the outcome of a check of a quantizer, and the moments that were counted on the way."""
+
+    moments: Moments | None = field(default=None, repr=False)
+    """The exact mean and variance of the quantizer's own results at each of many numbers; `None` where they were not counted:
+    of a deterministic mode, of unknown words, or where the law of moments was not asked for."""
+
+    @property
+    def bias(self) -> Bias | None:
+        """The quantizer's own bias over these numbers, in intervals, beside that of the mode."""
+        return None if self.moments is None else self.moments.bias
+
+    @property
+    def notes(self) -> list[str]:
+        """The bias, in words."""
+        return [] if self.bias is None else [textwrap.fill(str(self.bias), WIDTH)]
 
 
 @gradual_underflow
@@ -54,15 +76,19 @@ def check_quantizer(
     seed: int = 0,
     laws: Iterable[str] | None = None,
     examples: int = 2048,
-) -> Verdict:
+) -> QuantizerVerdict:
     """Hold `fn` to the laws of rounding to `fmt` by `mode`, and explain the first failure.
 
     `fn(x)` takes a one-dimensional array of `dtype` (float16, bfloat16, float32 or float64) and returns as many values, or
     codes if `codes` is true, negative integers being codes in two's complement. For a stochastic mode it is called as
     `fn(x, rbits=r)`, one random word of N = `sr_bits` bits a number (uint32 up to 32 bits, else uint64); SR and
-    StochasticEqual take 32 bits, or 64 for float64, unless `sr_bits` says otherwise. A function without an argument called
-    `rbits` draws its own words: then only what holds for every word is checked, and the verdict says what is not.
-    `elementwise` makes such a function of one that takes a single number.
+    StochasticEqual take 32 bits, or 64 for float64, unless `sr_bits` says otherwise. `verdict.bias` and `verdict.moments` are
+    then the exact bias and variance of `fn` itself. `elementwise` makes such a function of one that takes a single number.
+
+    A function without an argument called `rbits` draws its own words. It is refuted where a result is none that a word leads
+    to, or where so many numbers go away from zero as would by chance at most once in 10^9 checks; else the verdict is "not
+    decided", for that it is unbiased has not been shown: `check_stochastic_device` asks for that. Where `laws` names some of
+    `qsim.testing.WITHOUT_WORDS` only, the verdict is about these, and may be "held".
 
     `saturation`, `eps`, `ftz_in` and `ftz_out` are those of `qsim.Quantizer`. `nan` says which NaN is right, for standards
     differ: "any", or one of those of `qsim.Quantizer`. `laws` names some of `LAWS`. The inputs are the same in every run: the
@@ -72,29 +98,54 @@ def check_quantizer(
     """
     task = make_task(fn, fmt, mode, sr_bits, eps, saturation, dtype, nan, laws, codes=codes, ftz_in=ftz_in, ftz_out=ftz_out,
                      seed=seed, examples=examples)  # fmt: skip
-    wanted = [law for law in task.laws if not task.unknown or law in WITHOUT_WORDS]
-    missing = [law for law in task.laws if law not in wanted]
+    wanted = [law for law in task.laws if (law in WITHOUT_WORDS if task.unknown else law != "frequencies")]
+    missing = [law for law in task.laws if law not in wanted and law not in ("frequencies", "repeatable")]
     unknown = [f"{UNKNOWN_WORDS} ({', '.join(missing)})"] if missing else []
     if not wanted:
-        return Verdict(outcome=Outcome.NOT_TESTABLE, covered="; ".join([str(task), *unknown]))
+        outcome = Outcome.NOT_TESTABLE
+        return QuantizerVerdict(outcome=outcome, covered="; ".join([str(task), *unknown]), reason=_reason(task))
     trial = Trial(task)
-    broken = [found for law in wanted for found in trial.broken(law)]
+    # What shows over many calls is looked at last, and told in its place.
+    late = ("repeatable", "inputs kept", "results kept")
+    broken = [found for law in sorted(wanted, key=late.__contains__) for found in trial.broken(law)]
+    broken.sort(key=lambda found: list(LAWS).index(found.law))
+    laws_broken = {found.law for found in broken}
+    if (
+        "moments" in wanted
+        and task.n > MOST_ENUMERATED
+        and not laws_broken & {"repeatable", "neighbours", "word order"}
+    ):
+        trial.moments = trial.turned()
     conversions = sum(map(len, trial.pool))
-    covered = [f"{task}: {len(wanted)} laws ({', '.join(wanted)}), {conversions:,} conversions", trial.inputs.says]
-    covered += [*trial.notes, *unknown]
-    if not broken:
-        return Verdict(outcome=Outcome.HELD, covered="; ".join([*covered, UNTRIED]))
-    text = report(task, broken, trial.pool)
-    return Verdict(outcome=Outcome.REFUTED, covered="; ".join(covered), counterexample=text)
+    looked = [f"{task}: {len(wanted)} laws ({', '.join(wanted)}), {conversions:,} conversions", trial.inputs.says]
+    looked += [*trial.notes, *unknown]
+    if broken:
+        covered, text = "; ".join(looked), report(trial, broken)
+        return QuantizerVerdict(outcome=Outcome.REFUTED, covered=covered, counterexample=text, moments=trial.moments)
+    covered = "; ".join([*looked, UNTRIED])
+    if missing:
+        return QuantizerVerdict(outcome=Outcome.NOT_DECIDED, covered=covered, reason=_reason(task))
+    return QuantizerVerdict(outcome=Outcome.HELD, covered=covered, moments=trial.moments)
+
+
+def _reason(task: Task) -> str:
+    """Say why a quantizer of unknown words is not decided, and what to do."""
+    return (
+        f"unbiasedness was not tested, since {task.name} draws its own random words: give it an argument rbits, or use "
+        "check_stochastic_device"
+    )
 
 
 def assert_quantizer(fn: Callable[..., Any], fmt: str | Format, mode: str | Mode = Mode.RNE, **options: Any) -> None:
-    """Raise `AssertionError` with the explained failure unless `check_quantizer`, with the same arguments, says "held"."""
+    """Raise `AssertionError` with the explained failure unless `check_quantizer`, with the same arguments, says "held".
+
+    So it raises for a stochastic quantizer that draws its own random words, too, of which nothing more can be decided;
+    `laws=qsim.testing.WITHOUT_WORDS` asserts what holds for every word.
+    """
     __tracebackhide__ = True  # pytest then shows the caller's line
     verdict = check_quantizer(fn, fmt, mode, **options)
     if verdict.outcome is not Outcome.HELD:
-        failure = f"{verdict.counterexample}\n\n" if verdict.counterexample else ""
-        raise AssertionError(f"{verdict.outcome}: {failure}covered: {verdict.covered}")
+        raise AssertionError(str(verdict))
 
 
 def elementwise(fn: Callable[..., Any]) -> Callable[..., NDArray[Any]]:

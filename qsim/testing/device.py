@@ -28,10 +28,9 @@ from qsim.errors import InputError
 from qsim.explain.picture import fraction, number
 from qsim.explain.search import common_causes
 from qsim.kernels.threads import one_blas_thread
-from qsim.rounding import LIMITED, Mode
-from qsim.testing.bounds import chernoff, hoeffding
-from qsim.testing.observe import Base, Flags, Task, call, judge
-from qsim.testing.oracle import expect, place
+from qsim.testing.bounds import by_chance, chernoff, hoeffding
+from qsim.testing.likeness import as_if
+from qsim.testing.observe import Base, Flags, Watch, call, judge
 from qsim.testing.plan import PAIRED, WITHIN, DevicePlan, Floats, reach_of_lanes
 from qsim.underflow import as_caller, gradual_underflow
 from qsim.verdicts import Outcome, Verdict
@@ -80,11 +79,13 @@ def check_stochastic_device(sample_fn: Callable[[NDArray[Any]], Any], plan: Devi
         )
     if not callable(sample_fn):
         raise InputError(f"sample_fn is of type {type(sample_fn).__name__}; it must be a function of an array")
-    task = dataclasses.replace(plan.task, fn=as_caller(sample_fn), name=getattr(sample_fn, "__name__", "sample_fn"))
+    name = getattr(sample_fn, "__name__", "sample_fn")
+    task = dataclasses.replace(plan.task, fn=as_caller(sample_fn), name=name, watch=Watch())
     base = Base(task, plan.x)
     away = np.empty((plan.calls, plan.lanes), bool)
     findings = list(_ask(base, plan, away))
     first = str(plan).splitlines()[0]
+    findings += [Finding("arrays", -math.inf, says) for says in (task.watch.overwrites, task.watch.recycles) if says]
     if not findings:  # frequencies and dependence of results that are not even neighbours say nothing
         with one_blas_thread():  # the products are slim: threads would only wait for each other
             findings = [*_frequencies(plan, away), *_dependence(plan, away, plan.p)]
@@ -121,7 +122,7 @@ def _report(base: Base, plan: DevicePlan, away: Flags, findings: list[Finding]) 
         tests.setdefault(found.test, []).append(found)
     for name, own in tests.items():
         shown = SHOWN if own[0] is least else 1
-        lines += [f"{name}: {found.says}{_chance(found.chance)}" for found in own[:shown]]
+        lines += [f"{name}: {found.says}{by_chance(found.chance)}" for found in own[:shown]]
         lines[-1] += f"; and {len(own) - shown:,} more" if len(own) > shown else ""
     return lines
 
@@ -142,13 +143,6 @@ def _certain(plan: DevicePlan, findings: list[Finding]) -> list[Finding]:
         others = [dataclasses.replace(found, chance=found.alone) for found in sure if found.within != least.within]
         return [found for found in findings if found.within == least.within] + others
     return [found for found in findings if found.within in kinds]
-
-
-def _chance(log: float) -> str:
-    if math.isinf(log):
-        return ""
-    ten = log / math.log(10)
-    return f" (by chance at most {math.exp(log):.2g})" if ten > -300 else " (by chance < 10^-300)"
 
 
 def _ask(base: Base, plan: DevicePlan, away: Flags) -> Iterator[Finding]:
@@ -364,46 +358,12 @@ def _in_step(plan: DevicePlan, away: Flags) -> bool:
 # --- What it looks like ----------------------------------------------------------------------------------------------
 
 
-def _as_if(base: Base, plan: DevicePlan, away: Flags) -> Iterator[str]:
-    """Yield the roundings other than the one asked for whose frequencies are those that were seen."""
-    task = base.task
+def _as_if(base: Base, plan: DevicePlan, away: Flags) -> list[str]:
+    """Return the roundings other than the one asked for whose frequencies are those that were seen."""
     ups, n = _counts(plan, away)
     lane = np.array([np.flatnonzero(plan.cell == i)[0] for i in range(len(plan.p))])
-    always, free = (ups == 0) | (ups == n), plan.open
-    at = place(task.fmt, base.entering[lane])
-    likely: dict[str, tuple[Floats, float]] = {}
-    for mode, width in _others(task):
-        found = expect(task.fmt, mode, task.rule, base.entering[lane], at, n=width)
-        whole = 1 << width
-        p = (whole - found.first_word.astype(np.float64)) / whole
-        if not mode.stochastic:
-            if free.any() and bool((always & ((ups > 0) == (p > 0)))[free].all()):
-                yield f"rounds by {mode} ({mode.value}): no random word is used"
-            continue
-        bits = f" of {width} random bits" if mode in LIMITED else ""
-        tried = {f"rounds by {mode} ({mode.value}){bits}": p}
-        if mode in LIMITED:
-            tried[f"words 1 .. {whole - 1}, as of a shift register that has no 0, by {mode}{bits}"] = np.minimum(
-                whole * p / (whole - 1), 1.0
-            )
-        for name, q in tried.items():
-            told = any(np.array_equal(q, other) for other, _ in likely.values())
-            if not told and not np.array_equal(q, plan.p) and _fits(plan, ups, n, q):
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    likelihood = np.where(ups, ups * np.log(q), 0.0) + np.where(n - ups, (n - ups) * np.log1p(-q), 0.0)
-                likely[name] = q, float(likelihood[free].sum())
-    best = max((log for _, log in likely.values()), default=0.0)
-    near = [name for name, (_, log) in likely.items() if log >= best + math.log(plan.alpha)]
-    if near:
-        yield ", or ".join(near[:3])
-
-
-def _others(task: Task) -> Iterator[tuple[Mode, int]]:
-    """Yield the modes that a device may have by mistake, with each number of random bits."""
-    for mode in Mode:
-        if mode not in (Mode.THR, Mode.SR):
-            for width in range(1, min(task.n, 32) + 1) if mode in LIMITED else (int(mode.stochastic),):
-                yield mode, width
+    x = base.entering[lane]
+    return as_if(base.task, x, ups, n, plan.open, lambda q: _fits(plan, ups, n, q), plan.alpha)
 
 
 def _fits(plan: DevicePlan, ups: Floats, n: Floats, q: Floats) -> bool:

@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim.errors import InputError
+from qsim.explain.case import NUMBERS
+from qsim.explain.lines import exactly
+from qsim.explain.oracle import line
 from qsim.formats import WIDEST_TABLE, Format, Grid, Table, get_format
-from qsim.testing.oracle import line
 
-__all__ = ["NUMBERS", "Inputs", "around", "exactly", "make_inputs", "number_type", "step", "turning_points"]
-
-NUMBERS = ("float16", "bfloat16", "float32", "float64")
-"""The types of numbers that go in, each named as its format."""
+__all__ = ["Inputs", "around", "make_inputs", "number_type", "step", "turning_points"]
 
 Floats = NDArray[np.float64]
 
@@ -49,18 +48,15 @@ class Inputs:
 
 def number_type(dtype: Any) -> tuple[np.dtype[Any], Grid]:
     """Return the input's type and its format; raise `InputError` for one that is none of `NUMBERS`."""
-    wanted = np.dtype(dtype)
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        raise InputError(f"dtype = {dtype!r}; it is a type of NumPy's or ml_dtypes', such as np.float32") from None
     if wanted.name not in NUMBERS:
         raise InputError(f"numbers of float16, bfloat16, float32 or float64 go in, not of {wanted}")
     number = get_format(wanted.name)
     assert isinstance(number, Grid)
     return wanted, number
-
-
-def exactly(x: NDArray[Any]) -> Floats:
-    """Return the numbers `x` as float64; all types that go in are part of it."""
-    with np.errstate(invalid="ignore"):  # of signalling NaNs
-        return np.asarray(x.astype(np.float64))
 
 
 def step(x: NDArray[Any], steps: int) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,15 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qsim.errors import InputError
+from qsim.explain.lines import exactly
+from qsim.explain.picture import number
+from qsim.explain.search import spread
 from qsim.formats import Grid, Table
 from qsim.rounding import LIMITED, Mode
-from qsim.testing.inputs import Inputs, exactly, make_inputs
+from qsim.testing.bounds import by_chance, chernoff
+from qsim.testing.inputs import Inputs, make_inputs
+from qsim.testing.likeness import as_if
+from qsim.testing.moments import Moments, count_cells
 from qsim.testing.observe import Base, Flags, Indices, Seen, Task, ask, filled, turning_words
 
-__all__ = ["LAWS", "MOST_ENUMERATED", "OF_WORDS", "WITHOUT_WORDS", "Broken", "Trial", "spread"]
+__all__ = ["LAWS", "MOST_ENUMERATED", "OF_WORDS", "WITHOUT_WORDS", "Broken", "Trial"]
 
 LAWS: Mapping[str, str] = {
+    "repeatable": "the same numbers become the same again, with the same words, at once and after all other calls",
     "neighbours": "a number within the range becomes one of its two neighbours",
     "fixed points": "a value of the format stays what it is, whatever the word",
     "thresholds": "at, just below and just above every point where the result turns, it is the reference's",
@@ -35,24 +42,32 @@ LAWS: Mapping[str, str] = {
     "words": "each of a choice of random words sends x the way that the mode says",
     "word order": "with a greater word no number goes toward zero that went away from it",
     "moments": "over all words of up to 12 bits, bias and variance are exactly those of the mode",
+    "frequencies": (
+        "where nobody knows the words, as many numbers of a call go away from zero as should: a test that refutes a right "
+        "quantizer once in 10^9 times at most, and does not show that one is unbiased"
+    ),
+    "inputs kept": "the arrays that it is given hold afterwards what they held before",
+    "results kept": "an array that it returned does not change when it is called again",
 }
 """The laws by name, in the order in which the first failure is sought."""
 
-OF_WORDS = ("words", "word order", "moments")
+OF_WORDS = ("words", "word order", "moments", "frequencies")
 """The laws of stochastic modes."""
 
 WITHOUT_WORDS = (
-    "neighbours",
-    "fixed points",
-    "subnormals",
-    "edges",
-    "saturation",
-    "specials",
-    "sign of zero",
-    "idempotent",
-    "lengths",
-)
-"""The laws that a stochastic quantizer can be held to when nobody knows its random words."""
+    "neighbours", "fixed points", "subnormals", "edges", "saturation", "specials", "sign of zero", "idempotent", "lengths",
+    "frequencies", "inputs kept", "results kept",
+)  # fmt: skip
+"""The laws that a stochastic quantizer can be held to when nobody knows its random words. That it is unbiased is none."""
+
+FALSE_ALARMS = 1e-9
+"""How often, at most, the law of frequencies refutes a quantizer whose words are independent and uniform."""
+
+COMPARED = 1 << 14
+"""Numbers of whose outcomes it is asked which other rounding would give them."""
+
+BINS = tuple(k / 16 for k in range(1, 16, 2))
+"""Where probabilities are cut into groups, each with about the same one."""
 
 REPEATS = 8
 """How often a quantizer of unknown words is asked."""
@@ -69,23 +84,23 @@ ENUMERATED = 1 << 18
 LENGTHS = (*range(1, 18), 31, 33)
 """Lengths of short arrays: every rest modulo 8 and 16, and the numbers next to 16 and 32."""
 
-GOLDEN = (5**0.5 - 1) / 2
-
 MOST_CELLS = 1024
 """The most cells whose words are counted or sampled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Say how often a law is broken, and hold wrong conversions that show it: every failure has one."""
+    """Say how often a law is broken, and hold wrong conversions that show it, or say what does."""
 
     law: str
     count: int
     of: int
-    seen: Seen
+    seen: Seen | None
     #: At which elements of an array of which length.
     where: Indices
     length: int
+    #: What shows it where no single conversion does.
+    says: str = ""
 
 
 class Trial:
@@ -108,6 +123,10 @@ class Trial:
         self.base.fine = self.inputs.fine[:count]
         #: All that was seen, to explain a failure by.
         self.pool: list[Seen] = []
+        #: What the first question was answered when it was asked again, at once.
+        self.again: list[Seen] = []
+        #: The moments of the quantizer, where they were counted.
+        self.moments: Moments | None = None
 
     def broken(self, law: str) -> Iterator[Broken]:
         """Yield what breaks a law; nothing has a count of 0."""
@@ -148,6 +167,15 @@ class Trial:
                 yield from _broken(law, self.sampled, _goes_back(self.sampled, self.cells) & self.sampled.wrong)
             case "moments":
                 yield from self._moments()
+            case "frequencies":
+                yield from self._frequencies()
+            case "repeatable":
+                yield from self._unlike()
+            case "inputs kept" | "results kept":
+                watch = self.task.watch
+                says = watch.overwrites if law == "inputs kept" else watch.recycles
+                if says:
+                    yield Broken(law, 1, 1, None, np.empty(0, np.intp), 0, says)
 
     def _ask(self, at: Indices, words: NDArray[Any] | None, base: Base | None = None) -> Seen:
         seen = ask(base or self.base, at, words)
@@ -158,28 +186,30 @@ class Trial:
     def main(self) -> list[Seen]:
         """All inputs: each with the words around the one at which it turns, with the lowest and the highest."""
         task, every = self.task, np.arange(len(self.base))
-        if not task.mode.stochastic:
-            seen = self._ask(every, None)
-            self._same_again(seen)
-            return [seen]
         if task.unknown:
             return [self._ask(every, None) for _ in range(REPEATS)]
-        words = turning_words(task.n, self.base.expected.first_word, ends=len(every) <= MANY)
-        found = [self._ask(every, each) for each in words]
-        self._same_again(found[0])
+        if not task.mode.stochastic:
+            found = [self._ask(every, None)]
+        else:
+            words = turning_words(task.n, self.base.expected.first_word, ends=len(every) <= MANY)
+            found = [self._ask(every, each) for each in words]
+        self.again = [ask(found[0].base, found[0].at, found[0].words)]
         return found
 
-    def _same_again(self, seen: Seen) -> None:
-        """Raise `InputError` where the same question has another answer, signs of zeros aside."""
-        again, task = ask(seen.base, seen.at, seen.words), self.task
-        other = (again.value != seen.value) & ~(np.isnan(again.value) & np.isnan(seen.value))
-        if other.any():
-            i = int(np.flatnonzero(other)[0])
-            same = "with the same random words" if task.words else f"{task.mode} takes no random words"
-            raise InputError(
-                f"{task.name} answered the same numbers differently: {float(seen.base.exact[seen.at[i]])!r} became "
-                f"{float(seen.value[i])!r}, then {float(again.value[i])!r}; {same}"
-            )
+    def _unlike(self) -> Iterator[Broken]:
+        """Yield the answers that are not those to the same question before, signs of zeros aside: asked at once, and last."""
+        seen, task = self.main[0], self.task
+        for again in (*self.again, ask(seen.base, seen.at, seen.words)):
+            other = (again.value != seen.value) & ~(np.isnan(again.value) & np.isnan(seen.value))
+            if other.any():
+                i = int(np.flatnonzero(other)[0])
+                same = "with the same random word" if task.words else f"though {task.mode} takes no random words"
+                says = (
+                    f"{number(seen.base.exact[seen.at[i]].item())} became {number(seen.value[i].item())}, and, asked again, "
+                    f"{number(again.value[i].item())}, {same}: {task.name} keeps a state, or draws words of its own"
+                )
+                yield Broken("repeatable", int(other.sum()), len(seen), None, np.flatnonzero(other), len(seen), says)
+                return
 
     @functools.cached_property
     def shared(self) -> list[Seen]:
@@ -267,31 +297,119 @@ class Trial:
         down = (value == inner[:, None]).sum(1)
         off = (up != np.where(apart, whole - base.expected.first_word[cells], 0)) | (up + down != whole)
         yield from _broken("moments", seen, np.repeat(off, whole) & seen.wrong, count=int(off.sum()), of=len(cells))
-        biases = [bias(base, cell) for cell in cells[apart].tolist()]
-        if biases:
-            self.notes.append(
-                f"moments: all 2^{task.n} words of {len(cells):,} cells; the exact bias of the mode there is "
-                f"{_short(min(biases))} to {_short(max(biases))} of an interval"
-            )
+        self.notes.append(f"moments: all 2^{task.n} words of {len(cells):,} cells")
+        here = np.flatnonzero(apart & np.isfinite(inner) & np.isfinite(outer))
+        results = [
+            dict(zip(*(part.tolist() for part in np.unique(row, return_counts=True)), strict=True))
+            for row in value[here]
+        ]
+        self.moments = self._counted(cells[here], results, f"all 2^{task.n} words of each")
+
+    def turned(self) -> Moments | None:
+        """Return the moments of words too many to try, from the first one with which each cell goes away from zero.
+
+        It is found by halving; so they are exact where no greater word sends a number back.
+        """
+        task, base = self.task, self.base
+        cells = self.cells[(base.inner != base.outer)[self.cells] & np.isfinite(base.outer[self.cells])]
+        low = filled(task.n, len(cells), 0)
+        high = filled(task.n, len(cells), 1 << task.n)
+        for _ in range(task.n + 1):
+            open_ = np.asarray(low < high).astype(bool)
+            middle = np.where(open_, (low + high) // 2, 0)
+            goes = ask(base, cells, middle).value == base.outer[cells]
+            high, low = np.where(open_ & goes, middle, high), np.where(open_ & ~goes, middle + 1, low)
+        whole = 1 << task.n
+        results = [
+            {inner: int(first), outer: whole - int(first)}
+            for inner, outer, first in zip(base.inner[cells].tolist(), base.outer[cells].tolist(), low, strict=True)
+        ]
+        return self._counted(
+            cells, results, "the word at which each turns, since no greater one was seen to turn it back"
+        )
+
+    def _counted(self, cells: Indices, results: list[dict[float, int]], says: str) -> Moments | None:
+        base, whole = self.base, 1 << self.task.n
+        if not len(cells):
+            return None
+        x = base.exact[cells]
+        nu = [self.task.fmt.split(Fraction(v))[1] for v in base.entering[cells].tolist()]
+        away = [whole - int(first) for first in base.expected.first_word[cells]]
+        return count_cells(x, nu, (base.inner[cells], base.outer[cells]), results, away, whole, says)
+
+    # --- Frequencies -------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def outcomes(self) -> Outcomes:
+        """What became, in each call, of the numbers with two outcomes."""
+        base, whole = self.base, 1 << self.task.n
+        p = np.asarray((whole - base.expected.first_word) / whole, np.float64)
+        free = np.flatnonzero((p > 0) & (p < 1) & base.within & (base.inner != base.outer))
+        away = np.array([seen.value[free] == base.outer[free] for seen in self.main])
+        return Outcomes(free, p[free], np.signbit(base.exact[free]), away)
+
+    def _frequencies(self) -> Iterator[Broken]:
+        """Count, in each call, how many numbers of about the same probability, and of one sign, go away from zero.
+
+        Only the numbers of one call are taken for independent: a quantizer may take the same words in every call.
+        """
+        seen = self.outcomes
+        if not len(seen.free):
+            return
+        least, at = seen.alarm(seen.p)
+        if least > math.log(FALSE_ALARMS):
+            return
+        ups, n, p = at
+        says = (
+            f"of {n:,} numbers that go away from zero with a probability of about {p:.3g}, {ups:,} did in one call, "
+            f"{n * p:,.1f} are expected{by_chance(least)}"
+        )
+        yield Broken("frequencies", 1, 1, None, np.empty(0, np.intp), 0, says)
+
+    @functools.cached_property
+    def likenesses(self) -> list[str]:
+        """Return the roundings that go away from zero as often as was seen."""
+        seen, base = self.outcomes.some(COMPARED), self.base
+        if not len(seen.free):
+            return []
+        calls = np.full(len(seen.free), float(len(seen.away)))
+        return as_if(
+            self.task, base.entering[seen.free], seen.away.sum(0).astype(np.float64), calls, np.ones(len(calls), bool),
+            lambda p: seen.alarm(p)[0] > math.log(FALSE_ALARMS), FALSE_ALARMS,
+        )  # fmt: skip
 
 
-def bias(base: Base, i: int) -> Fraction:
-    """Return the exact bias of the mode at the i-th number, in intervals, counted away from zero."""
-    whole = 1 << base.task.n
-    nu = base.task.fmt.split(Fraction(base.entering[i].item()))[1]
-    return Fraction(whole - int(base.expected.first_word[i]), whole) - nu
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Hold which of some numbers went away from zero in each of several calls."""
 
+    free: Indices
+    #: Their probabilities by the mode, and their signs.
+    p: NDArray[np.float64]
+    negative: Flags
+    #: A row for each call.
+    away: Flags
 
-def spread(indices: Indices, most: int) -> Indices:
-    """Return at most `most` of `indices`: one of each of so many equal parts.
+    def some(self, most: int) -> Outcomes:
+        """Return the outcomes of at most so many of the numbers."""
+        i = spread(np.arange(len(self.free)), most)
+        return Outcomes(self.free[i], self.p[i], self.negative[i], self.away[:, i])
 
-    Which one goes by multiples of the golden ratio: equal steps could be in step with the order of the inputs, in which
-    each interval has the same fractions.
-    """
-    if len(indices) <= most:
-        return indices
-    part = np.arange(most)
-    return indices[((part + part * GOLDEN % 1) * len(indices) / most).astype(np.intp)]
+    def alarm(self, p: NDArray[np.float64]) -> tuple[float, tuple[int, int, float]]:
+        """Return a bound on ln P of the least likely count of a group, for all groups and calls together, and the count.
+
+        The groups are those of the mode's probabilities; the numbers have the probabilities `p`. For independent outcomes of
+        the mean probability p the bound of `chernoff` holds, too (Hoeffding 1963, theorem 1).
+        """
+        group = np.digitize(self.p, BINS) * 2 + self.negative
+        n = np.bincount(group)
+        kept = n > 0
+        n = n[kept].astype(np.float64)
+        mean = np.bincount(group, p)[kept] / n
+        ups = np.array([np.bincount(group, row)[kept] for row in self.away.astype(np.float64)])
+        logs = chernoff(ups, n, np.broadcast_to(mean, ups.shape)) + math.log(ups.size)
+        call, worst = np.unravel_index(int(np.argmin(logs)), logs.shape)
+        return float(logs[call, worst]), (int(ups[call, worst]), int(n[worst]), float(mean[worst]))
 
 
 def _fractions(task: Task) -> tuple[Fraction, ...]:
@@ -359,7 +477,3 @@ def _goes_back(seen: Seen, cells: Indices) -> Flags:
     gone = ((seen.value == outer) & (inner != outer)).reshape(len(cells), -1)
     back = np.maximum.accumulate(gone, axis=1) & ~gone
     return np.repeat(back.any(axis=1), gone.shape[1])
-
-
-def _short(share: Fraction) -> str:
-    return str(share) if share.denominator <= 1 << 20 else f"about {float(share):.3g}"

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qsim import reference
 from qsim.errors import InputError
-from qsim.explain.case import Case, Nan, View, look, make_case
-from qsim.formats import WIDEST_TABLE, Format, Table, get_format
+from qsim.explain.case import Case, Nan, make_case
+from qsim.explain.lines import Lines, exactly
+from qsim.explain.oracle import Expected, Places, decode, expect, is_nan_code, place, wide
+from qsim.formats import WIDEST_TABLE, Format, get_format
 from qsim.rounding import Flush, Mode, Saturation
-from qsim.testing.inputs import exactly
-from qsim.testing.oracle import Expected, expect, place, tiny, wide
 
 __all__ = [
-    "Base", "Flags", "Indices", "Seen", "Task", "ask", "call", "filled", "judge", "takes_words", "turning_words",
+    "Base", "Flags", "Indices", "Seen", "Task", "Watch", "ask", "call", "filled", "judge", "takes_words", "turning_words",
 ]  # fmt: skip
 
 Flags = NDArray[np.bool_]
@@ -53,6 +51,8 @@ class Task:
     examples: int
     #: Whether random words are given to the quantizer.
     words: bool
+    #: What it does to arrays beside its answers.
+    watch: Watch = field(default_factory=lambda: Watch(), compare=False)  # noqa: PLW0108 - it is defined below
 
     @property
     def unknown(self) -> bool:
@@ -64,13 +64,19 @@ class Task:
         """The type that words have when they are given to the quantizer."""
         return np.uint32 if self.n <= 32 else np.uint64
 
-    def case(self, x: Any, word: int | None, got: float) -> Case:
+    def case(self, x: Any, word: int | None, got: float | None) -> Case:
         """Return one conversion as a case: `x` is a number of `dtype`, `got` an integer if it is a code."""
         case = make_case(
             x, self.fmt, self.mode, sr_bits=self.n if self.mode.stochastic else None, rbits=word, eps=self.eps,
             saturation=self.rule, ftz_in=self.ftz_in, ftz_out=self.ftz_out, nan=self.nan,
         )  # fmt: skip
         return dataclasses.replace(case, got=got)  # whatever it is: a quantizer may return what is no code
+
+    @property
+    def kind(self) -> Case:
+        """What all its conversions have in common."""
+        known = None if self.unknown or not self.mode.stochastic else 0
+        return self.case(self.dtype.type(0), known, None)
 
     def __str__(self) -> str:
         argument = f"({self.n})" if self.mode.stochastic else "" if self.eps is None else f"({self.eps})"
@@ -101,20 +107,12 @@ class Base:
         small = (self.exact != 0) & (np.abs(self.exact) < get_format(task.dtype.name).smallest_normal)
         self.entering = np.where(small & task.ftz_in, np.copysign(0.0, self.exact), self.exact)
         self.entering = np.abs(self.entering) if fmt.negative_to == "magnitude" else self.entering
-        at = place(fmt, self.entering, wrap=task.rule is Saturation.wrap)
+        at: Places = place(fmt, self.entering)
         self.expected: Expected = expect(
-            fmt,
-            task.mode,
-            task.rule,
-            self.entering,
-            at,
-            n=task.n,
-            eps=task.eps or 0.0,
-            ftz_out=task.ftz_out,
-            nan=task.nan,
-        )
+            fmt, task.mode, task.rule, self.entering, at, n=task.n, eps=task.eps or 0.0, ftz_out=task.ftz_out, nan=task.nan
+        )  # fmt: skip
         #: The values that a number may become, the latter if it goes away from zero.
-        self.inner, self.outer = (decoded(fmt, codes) for codes in (self.expected.inner, self.expected.outer))
+        self.inner, self.outer = (decode(fmt, codes) for codes in (self.expected.inner, self.expected.outer))
         finite = np.isfinite(self.entering) & ((self.entering != 0) | fmt.has_zero)
         #: NaNs, infinities, and 0 in a format without it.
         self.special = ~finite
@@ -122,22 +120,14 @@ class Base:
         self.refused = self.expected.inner < 0
         self.within = finite & (self.entering >= fmt.min) & (self.entering <= fmt.max)
         self.beyond = finite & ~self.within
-        self.on_grid = self.within & (at.word == 0) & ~at.more
+        self.on_grid = self.within & at.nu.zero
         #: Subnormal, or below the smallest normal value of the format.
         self.low = self.within & (small | ((fmt.kind == "float") & (np.abs(self.entering) < fmt.smallest_normal)))
-        #: Flushed to zero, whichever way they would go.
-        self.underflows = tiny(fmt, self.entering, task.ftz_out)
         #: Numbers that tell how many bits are kept on the way; a trial knows which they are.
         self.fine = np.zeros(len(x), bool)
 
     def __len__(self) -> int:
         return len(self.x)
-
-
-def decoded(fmt: Format, codes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the values of codes, of which the low bits count; NaN for those that have none."""
-    low = codes & ((1 << fmt.bits) - 1)
-    return fmt.values()[low] if fmt.bits <= WIDEST_TABLE else fmt.decode_array(low)
 
 
 def filled(n: int, count: int, word: int) -> NDArray[Any]:
@@ -198,36 +188,20 @@ class Seen:
             got = self.want[i].item()
         return self.base.task.case(self.base.x[self.at[i]], self.word(i), got)
 
-    def views(self, chosen: Indices, *, signs: bool) -> Iterator[list[View]]:
-        """Yield the cases of many conversions, each seen as `look` does, from what is known of the numbers already."""
-        base, expected, at = self.base, self.base.expected, self.base.expected.places
-        plain = (base.within & (expected.inner != -1) & ~base.underflows).tolist()
-        known = None
-        for i in chosen.tolist():
-            here = int(self.at[i])
-            if (self.words is None and base.task.unknown) or not plain[here]:
-                yield look(self.case(i, signs=signs))
-                continue
-            if known is None:
-                known = self.case(i, signs=signs)
-            word = self.word(i) or 0
-            got = self.value[i].item() if self.code is None else self.code[i].item()
-            if self.wrong_zero[i] and not signs:
-                got = self.want[i].item()
-            x, negative = float(base.exact[here]), bool(at.negative[here])
-            case = known.moved(x, word, int(base.x[here : here + 1].view(f"u{base.x.dtype.itemsize}")[0]), got)
-            away = bool(word >= expected.first_word[here])
-            ordinal = int(at.ordinal[here])
-            entering = float(base.entering[here])
-            nu = Fraction(int(at.word[here]), 1 << 64)
-            if at.more[here]:
-                nu = reference.locate(base.task.fmt, Fraction(entering), base.task.mode, base.task.ftz_out)[2]
-            yield [View(
-                case=case, x=entering, negative=negative, ordinal=ordinal,
-                nu=nu, odd=bool(at.odd[here]),
-                rounded=ordinal + away * (-1 if negative else 1),
-                right=int((expected.outer if away else expected.inner)[here]),
-            )]  # fmt: skip
+    def lines(self, chosen: Indices, *, signs: bool) -> Lines:
+        """Return the chosen conversions as lines; without `signs` zeros have the signs that they should have."""
+        base, task, here = self.base, self.base.task, self.at[chosen]
+        e = base.expected
+        inner, outer = e.inner[here], e.outer[here]
+        got = self.value[chosen] if self.code is None else self.code[chosen]
+        if not signs:
+            zero = np.where(base.inner[here] == 0, inner, outer)
+            got = np.where(self.wrong_zero[chosen], zero if self.code is not None else decode(task.fmt, zero), got)
+        words = None if self.words is None else self.words[chosen]
+        if not task.mode.stochastic:
+            words = np.zeros(len(here), np.int64)
+        pattern = base.x[here].view(f"u{base.x.dtype.itemsize}").astype(np.uint64)
+        return Lines(task.kind, base.exact[here], pattern, words, got, entering=base.entering[here], expected=e[here])
 
 
 def ask(base: Base, at: Indices, words: NDArray[Any] | None) -> Seen:
@@ -248,9 +222,8 @@ def judge(base: Base, at: Indices, words: NDArray[Any] | None, got: NDArray[Any]
         negative = got < 0 if got.dtype.kind == "i" else np.zeros(len(at), bool)  # in two's complement
         code = got.astype(np.int64)
         code = np.where(negative & (code >= -1 << (fmt.bits - 1)), code & ((1 << fmt.bits) - 1), code)
-        value = decoded(fmt, code)
-        nans = code == fmt.nan_code if isinstance(fmt, Table) else np.full(len(at), fmt.has_nan)
-        valid = (code >= 0) & (code < 1 << fmt.bits) & (~np.isnan(value) | nans)
+        value = decode(fmt, code)
+        valid = (code >= 0) & (code < 1 << fmt.bits) & (~np.isnan(value) | is_nan_code(fmt, code))
     first = expected.first_word[at]
     want = np.where((first <= (0 if words is None else words)).astype(bool), expected.outer[at], expected.inner[at])
     options = [(want, valid)]
@@ -261,12 +234,12 @@ def judge(base: Base, at: Indices, words: NDArray[Any] | None, got: NDArray[Any]
         ]
     same, signed_same = np.zeros(len(at), bool), np.zeros(len(at), bool)
     for wanted, possible in options:
-        target = decoded(fmt, wanted)
+        target = decode(fmt, wanted)
         alike = possible & ((value == target) | _same_nan(base, at, value, code, target, wanted))
         same |= alike
         signed_same |= alike & ((target != 0) | (np.signbit(value) == np.signbit(target)))
     known = ~base.refused[at]
-    return Seen(base, at, words if task.words else None, value, code, decoded(fmt, want), known & ~same,
+    return Seen(base, at, words if task.words else None, value, code, decode(fmt, want), known & ~same,
                 known & same & ~signed_same)  # fmt: skip
 
 
@@ -290,18 +263,24 @@ def _same_nan(
 def call(task: Task, x: NDArray[Any], words: NDArray[Any] | None) -> NDArray[Any]:
     """Return what the quantizer makes of an array: codes as they are, values as float64; refuse anything else."""
     drawn = {} if not task.words or words is None else {"rbits": words.astype(task.word_type)}
+    given = {"x": x.copy(), **{name: array.copy() for name, array in drawn.items()}}
     with np.errstate(all="ignore"):  # infinities and NaNs go in on purpose
         try:
-            answer = task.fn(x.copy(), **drawn)
+            answer = task.fn(given["x"], **{name: given[name] for name in drawn})
         except Exception as error:
             few = smallest_failing(task, x, drawn)
-            given = "the number" if len(few) == 1 else f"{len(few):,} of the numbers"
+            numbers = "the number" if len(few) == 1 else f"{len(few):,} of the numbers"
+            listed = f"{', '.join(map(repr, few[:3].tolist()))}{', ...' if len(few) > 3 else ''}"
             error.add_note(
                 f"{task.name} was given {len(x):,} numbers of {task.dtype}, NaNs and infinities among them; it fails for "
-                f"{given} {', '.join(map(repr, few[:3].tolist()))}{', ...' if len(few) > 3 else ''} alone"
+                f"{numbers} {listed} alone"
             )
+            hint = _hint(error)
+            if hint:
+                error.add_note(hint)
             raise
     got = _array(task, answer)
+    task.watch.look(task.name, given, {"x": x, **drawn}, got)
     if got.shape != x.shape:
         raise InputError(f"{task.name} returned an array of shape {got.shape} for one of shape {x.shape}")
     if task.codes and got.dtype.kind not in "iu":
@@ -319,6 +298,71 @@ def call(task: Task, x: NDArray[Any], words: NDArray[Any] | None) -> NDArray[Any
     return got if task.codes else exactly(got)
 
 
+class Watch:
+    """Note what a quantizer does to arrays: to those it is given, and to those it has returned."""
+
+    def __init__(self) -> None:
+        #: What it did first, in words: to an array it was given, and to one it had returned; empty if it did not.
+        self.overwrites = ""
+        self.recycles = ""
+        self._returned: tuple[NDArray[Any], NDArray[Any]] | None = None
+
+    def look(
+        self, name: str, given: dict[str, NDArray[Any]], before: dict[str, NDArray[Any]], got: NDArray[Any]
+    ) -> None:  # fmt: skip
+        """Compare the arrays `given` with what they held `before`, and the last result with what it was; keep this one."""
+        for argument, array in given.items() if not self.overwrites else ():
+            self.overwrites = _overwritten(name, argument, array, before[argument])
+            if self.overwrites:
+                break
+        if self._returned is not None and not self.recycles:
+            array, copy = self._returned
+            changed = np.flatnonzero(~_same_bits(array, copy))
+            if len(changed):
+                i = int(changed[0])
+                self.recycles = (
+                    f"the array that {name} returned was changed by its next call: element {i} was {copy.reshape(-1)[i]}, and "
+                    f"became {array.reshape(-1)[i]}; return a new array"
+                )
+        # An object may be anything, and what lies in the array it was given is looked at above.
+        own = got.dtype.kind != "O" and not any(np.may_share_memory(got, array) for array in given.values())
+        self._returned = (got, got.copy()) if own else None
+
+
+def _overwritten(name: str, argument: str, array: NDArray[Any], before: NDArray[Any]) -> str:
+    """Say which element of an array is another one than before, if any is."""
+    if array.shape != before.shape or array.dtype != before.dtype:
+        return f"{name} made of {argument} an array of {array.dtype} of shape {array.shape}; work on a copy"
+    changed = np.flatnonzero(~_same_bits(array, before))
+    if not len(changed):
+        return ""
+    i = int(changed[0])
+    return (
+        f"{name} wrote into {argument}: {argument}[{i}] was {before[i]!r} and became {array[i]!r}, as did {len(changed):,} "
+        f"of {len(before):,} elements; work on a copy"
+    )
+
+
+def _same_bits(a: NDArray[Any], b: NDArray[Any]) -> Flags:
+    """Return where the elements of two arrays of one type and shape have the same bytes."""
+    size = a.dtype.itemsize
+    if size in (1, 2, 4, 8):
+        left, right = (np.ascontiguousarray(array).reshape(-1).view(f"u{size}") for array in (a, b))
+        return np.asarray(left == right)
+    rows = [np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(-1, size) for array in (a, b)]
+    return np.asarray((rows[0] == rows[1]).all(axis=1))
+
+
+def _hint(error: Exception) -> str:
+    """Say what to do about an error that many a function raises which expects something else than an array."""
+    says = str(error)
+    if "numpy.ndarray" in says or "ndarray" in type(error).__name__:
+        return "x is a NumPy array; a function of torch tensors is given as lambda x: fn(torch.from_numpy(x)).numpy()"
+    if isinstance(error, TypeError) and "required positional argument" in says:
+        return "it is called as fn(x), or as fn(x, rbits=...) if it has an argument of that name for the random words"
+    return ""
+
+
 def smallest_failing(task: Task, x: NDArray[Any], drawn: dict[str, NDArray[Any]]) -> NDArray[Any]:
     """Return few of the numbers, one as a rule, for which the quantizer raises an error too: by halves, while a half does."""
 
@@ -329,6 +373,9 @@ def smallest_failing(task: Task, x: NDArray[Any], drawn: dict[str, NDArray[Any]]
             return True
         return False
 
+    plain = int(np.argmax(exactly(x) == 1))  # one that fails for 1 fails for all, as a rule
+    if x[plain] == 1 and fails(slice(plain, plain + 1)):
+        return x[plain : plain + 1]
     some = slice(0, len(x))
     while some.stop - some.start > 1:
         middle = (some.start + some.stop) // 2
@@ -346,13 +393,21 @@ def _array(task: Task, answer: Any) -> NDArray[Any]:
         got = np.asarray(answer)
     except Exception as error:
         raise InputError(
-            f"{task.name} returned a {type(answer).__name__}, of which NumPy makes no array: {error}"
+            f"{task.name} returned a {type(answer).__name__}, of which NumPy makes no array: {error}{_instead(answer)}"
         ) from error
     if got.ndim == 0 and got.dtype == object:
         raise InputError(
             f"{task.name} returned a {type(answer).__name__}, of which NumPy makes no array; return one, such as tensor.numpy()"
         )
     return got
+
+
+def _instead(answer: Any) -> str:
+    """Say what to return in place of a tensor whose type NumPy does not have."""
+    kind = str(getattr(answer, "dtype", "")).lower()
+    if "float8" in kind or "float4" in kind:
+        return "; return its codes, tensor.view(torch.uint8).numpy(), and say codes=True"
+    return "; return tensor.float().numpy()" if "bfloat16" in kind else ""
 
 
 def _are_codes(task: Task, got: NDArray[Any]) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,14 @@ from numpy.typing import NDArray
 
 from qsim.errors import enumerate_names
 from qsim.explain.case import Case
-from qsim.explain.faults import Rule, Turning, faults
+from qsim.explain.faults import faults
+from qsim.explain.faults.directions import rounds_by
+from qsim.explain.faults.words import FEW
+from qsim.explain.lines import Lines, exactly, lines_of
 from qsim.explain.picture import LABEL, WIDTH, Explanation, number, of_case
-from qsim.explain.search import consistent, explaining, plainest
-from qsim.testing.inputs import exactly
-from qsim.testing.laws import LENGTHS, MOST_ENUMERATED, Broken, spread
+from qsim.explain.search import Judged, diagnose, gives, spread
+from qsim.rounding import Mode
+from qsim.testing.laws import LENGTHS, MOST_ENUMERATED, Broken, Trial
 from qsim.testing.observe import Base, Flags, Indices, Seen, Task, ask, filled, turning_words
 
 __all__ = ["report", "shrink"]
@@ -24,58 +28,60 @@ __all__ = ["report", "shrink"]
 ROUNDS = 200
 """Steps of shrinking; each makes the case strictly simpler, and few need more than ten."""
 
-WRONG, RIGHT = 48, 64
-"""How many wrong and how many right answers a fault is tried on first."""
 
-MOST = 0.75
-"""The share of the wrong answers that a fault must give to be told though it does not give all."""
-
-LOOKED = 1 << 14
-"""Right answers that a fault is held against one by one."""
-
-TRIES = 12
-"""Faults that are held against all answers, to be told as parts."""
-
-
-def report(task: Task, broken: Sequence[Broken], pool: Sequence[Seen]) -> str:
+def report(trial: Trial, broken: Sequence[Broken]) -> str:
     """Return the simplest failure of the first broken law, explained, and which laws are broken how often."""
+    task = trial.task
+    shown = [found for found in broken if found.seen is not None]
+    told = []
+    for found in broken:
+        if found.seen is None:
+            told.append(f"{found.law}: {found.says}")
+            told += [f"as if: {words}" for words in trial.likenesses] if found.law == "frequencies" else []
+    # What a quantizer answers now, and not again, has no cause in the number.
+    lines = (
+        told
+        if not shown or broken[0].law == "repeatable"
+        else [*_explained(trial, shown), *([""] if told else []), *told]
+    )
+    counts: dict[str, tuple[int, int]] = {}
+    for found in broken:
+        failed, of = counts.get(found.law, (0, 0))
+        counts[found.law] = (failed + found.count, of + found.of)
+    listed = ", ".join(f"{name} ({failed:,} of {of:,})" if of > 1 else name for name, (failed, of) in counts.items())
+    lines = [*lines, "", *textwrap.wrap(f"laws broken: {listed}", WIDTH, subsequent_indent=" " * LABEL)]
+    counted = task.words and "moments" in task.laws and task.n <= MOST_ENUMERATED
+    if shown and counted and "words" in counts and "moments" not in counts:
+        lines.append(
+            "as many words go away from zero as should, so bias and variance are right; but they are other words"
+        )
+    return "\n".join(lines)
+
+
+def _explained(trial: Trial, broken: Sequence[Broken]) -> list[str]:
+    """Return the simplest failure of the first law that conversions break, with its causes."""
+    task, pool = trial.task, trial.pool
     law, signs = broken[0].law, "sign of zero" in task.laws
-    failures = [found.seen for found in broken if found.law == law]
+    failures = [found.seen for found in broken if found.law == law and found.seen is not None]
     alone = [seen for seen in _simplest(failures) if task.unknown or _alone(law, seen) is not None]
     if alone:
         seen = shrink(task, law, alone[0])
         seen = seen if task.unknown else _alone(law, seen) or alone[0]
         case = seen.case(0, signs=signs)
-        faults, note = _causes(case, pool, signs=signs) if law != "lengths" else ([_tails(broken)], "")
+        names, note = _causes(trial, case, signs=signs) if law != "lengths" else ([_tails(broken)], "")
     else:
         seen = _simplest(failures)[0]
         case = seen.case(0, signs=signs)
-        faults = [_tails(broken)] if law == "lengths" else _lanes(pool)
+        names = [_tails(broken)] if law == "lengths" else _lanes(pool)
         note = "alone, in an array of one number, it is right"
-    explanation = of_case(case, tuple(faults))
+    explanation = of_case(case, tuple(names))
     word = seen.word(0)
     drawn = "" if word is None else f" with the word {word} of {task.n} bits"
-    counts: dict[str, tuple[int, int]] = {}
-    for found in broken:
-        failed, of = counts.get(found.law, (0, 0))
-        counts[found.law] = (failed + found.count, of + found.of)
-    laws = ", ".join(f"{name} ({failed:,} of {of:,})" for name, (failed, of) in counts.items())
     lines = [f"{law}: {number(case.x)}{drawn} becomes {_became(seen)}, it should be {_owed(task, explanation)}"]
     if alone:
         lines.append(f"reproduce: {_call(task, seen.base.x[seen.at[0]], word)}")
-    lines += [
-        "",
-        str(explanation),
-        *textwrap.wrap(note, WIDTH, initial_indent=" " * LABEL, subsequent_indent=" " * LABEL),
-        "",
-        *textwrap.wrap(f"laws broken: {laws}", WIDTH, subsequent_indent=" " * LABEL),
-    ]
-    counted = task.words and "moments" in task.laws and task.n <= MOST_ENUMERATED
-    if alone and counted and "words" in counts and "moments" not in counts:
-        lines.append(
-            "as many words go away from zero as should, so bias and variance are right; but they are other words"
-        )
-    return "\n".join(lines)
+    wrapped = textwrap.wrap(note, WIDTH, initial_indent=" " * LABEL, subsequent_indent=" " * LABEL)
+    return [*lines, "", str(explanation), *wrapped]
 
 
 def _became(seen: Seen) -> str:
@@ -286,181 +292,57 @@ def _with_words(seen: Seen, word_of: Callable[[Indices], Indices]) -> bool:
 # --- Explained -------------------------------------------------------------------------------------------------------
 
 
-def _causes(first: Case, pool: Sequence[Seen], *, signs: bool) -> tuple[list[str], str]:
-    """Return the faults that give the wrong answers, and a sentence that says how far they reach.
-
-    A cause gives every answer of the run, the wrong ones and the right ones. A choice of them says which faults may be one;
-    these are held against all. Where no one fault is left, those are told that give most of the wrong answers, or few that
-    give all of them together, and none of which would have broken a right one.
-    """
-    wrong, right = [first, *_some(pool, WRONG, wrong=True, signs=signs)], []
-    known = first.rbits is not None  # else an answer may be right by the luck of its word
-    if known:
-        right = _some(pool, RIGHT, wrong=False, signs=signs)
-    table = {name: given for name, given in explaining(wrong).items() if any(given)}
-    honest = consistent(table, right)
-    answers = Answers(pool, signs=signs, right=known)
-    whole = [name for name in honest if all(table[name])]
-    plain = plainest(whole)
-    names = answers.giving(plain) or plainest(answers.giving([name for name in whole if name not in plain]))
-    if names:
-        return names, f"{'each of these' if len(names) > 1 else 'this'} gives all {answers.says(names[0])}"
-    parts = _parts({name: table[name] for name in honest}, answers)
-    note = f"no known fault gives all {answers.wrong:,} wrong answers of the run and none of the right ones another way"
-    if not parts or not any(table[name][0] for name in parts):  # what does not give the answer shown would mislead
-        return [], note
-    left = answers.wrong - len(set().union(*parts.values()))
-    rest = f", and {left:,} of the wrong ones are given by none of these" if left else ", but these together do"
-    return [
-        f"in part: {name} ({len(given):,} of {answers.wrong:,} wrong answers)" for name, given in parts.items()
-    ], note + rest
-
-
-def _parts(table: Mapping[str, Sequence[bool]], answers: Answers) -> dict[str, set[int]]:
-    """Return the faults that give `MOST` of the wrong answers, or up to three that give all of them together."""
-    found: dict[str, set[int]] = {}
-    left = set(range(len(next(iter(table.values()), ()))))
-    every = set(range(answers.wrong))
-    candidates, tries = dict(table), 0
-    while left and candidates and len(found) < 3 and tries < TRIES:
-        name = max(candidates, key=lambda fault: sum(table[fault][i] for i in left))
-        row = candidates.pop(name)
-        given = {i for i in left if row[i]}
-        if not given:
-            break
-        tries += 1
-        if answers.breaks(name):
-            continue
-        found[name], left = answers.given(name), left - given
-    if set().union(*found.values()) != every:
-        found = {name: given for name, given in found.items() if len(given) >= MOST * answers.wrong}
-    return found
-
-
+@dataclass(frozen=True, slots=True)
 class Answers:
-    """Hold a fault against all answers of a run: the wrong ones first, of which the first is enough to rule most out.
+    """Hold what was seen in one go as a run of answers; without `signs` those of zeros do not matter."""
 
-    Of a fault that is `Turning` whole groups are looked at at once: conversions within the range of one fraction, parity, sign
-    and word. Elsewhere up to `LOOKED` right answers, and twice as many wrong ones, are.
+    seen: Seen
+    signs: bool
+
+    @property
+    def wrong(self) -> Flags:
+        """Which answers are wrong."""
+        return np.asarray(self.seen.wrong | (self.seen.wrong_zero & self.signs))
+
+    @property
+    def right(self) -> Flags:
+        """Which answers are right."""
+        return np.asarray(~self.wrong & ~self.seen.base.refused[self.seen.at])
+
+    def lines(self, chosen: Indices) -> Lines:
+        """Return the chosen answers."""
+        return self.seen.lines(chosen, signs=self.signs)
+
+
+def _as_often(trial: Trial, names: list[str]) -> list[str]:
+    """Leave out the faults that draw words, where numbers did not go away from zero as often as they would by them."""
+    seen = ", ".join(trial.likenesses)
+    drawn = {rounds_by(Mode.SRE, trial.task.mode): str(Mode.SRE.value), FEW: "u < nu"}
+    return [name for name in names if name not in drawn or drawn[name] in seen]
+
+
+def _causes(trial: Trial, first: Case, *, signs: bool) -> tuple[list[str], str]:
+    """Return the faults that give the answers of the run, and a sentence that says how far they reach.
+
+    A cause gives every answer, the wrong ones and the right ones; where the words are unknown, as often as was seen. Where no
+    one fault is left, those are told that give the wrong ones together, or most of them.
     """
-
-    def __init__(self, pool: Sequence[Seen], *, signs: bool, right: bool) -> None:
-        self._pool, self._signs = pool, signs
-        self._bad = [seen.wrong | (seen.wrong_zero & signs) for seen in pool]
-        self._good = [~bad & ~seen.base.refused[seen.at] & right for bad, seen in zip(self._bad, pool, strict=True)]
-        self._looked: dict[str, int] = {}
-        self.wrong, self.right = (sum(int(mask.sum()) for mask in masks) for masks in (self._bad, self._good))
-
-    def says(self, name: str) -> str:
-        """Say what a fault was held against, and found to give."""
-        if not self.right:
-            return f"{self.wrong:,} wrong answers of the run"
-        looked = self._looked[name]
-        some = f"{looked:,} of the " if looked < self.right else ""
-        return f"{self.wrong:,} wrong and {some}{self.right:,} right answers of the run"
-
-    def giving(self, names: Sequence[str]) -> list[str]:
-        """Return those of the named faults that give every answer."""
-        return [
-            name
-            for name in names
-            if all(given.all() for given in self._given(name, wrong=True)) and not self.breaks(name)
-        ]
-
-    def given(self, name: str) -> set[int]:
-        """Return which of the wrong answers a fault gives."""
-        return set(np.flatnonzero(np.concatenate(list(self._given(name, wrong=True)))).tolist())
-
-    def breaks(self, name: str) -> bool:
-        """Return whether a fault would have made a right answer wrong."""
-        self._looked[name] = 0
-        for given in self._given(name, wrong=False):
-            if not given.all():
-                return True
-            self._looked[name] += len(given)
-        return False
-
-    def _given(self, name: str, *, wrong: bool) -> Iterator[Flags]:
-        """Yield, for runs of the wrong or of the right answers, which a fault gives."""
-        masks = self._bad if wrong else self._good
-        runs = [(seen, np.flatnonzero(mask)) for seen, mask in zip(self._pool, masks, strict=True) if mask.any()]
-        single: list[tuple[Seen, Indices]] = []
-        rule: Rule | None = None
-        for seen, chosen in runs:
-            rule = faults(seen.case(int(chosen[0]), signs=self._signs))[name]
-            inside = seen.base.within[seen.at[chosen]] & isinstance(rule, Turning) & (not seen.base.task.unknown)
-            if isinstance(rule, Turning) and inside.any():
-                yield self._by_groups(rule, seen, chosen[inside], len(chosen) if wrong else LOOKED)
-            single.append((seen, chosen[~inside]))
-        most = LOOKED << 1 if wrong else LOOKED >> 3 * isinstance(rule, Turning)
-        share = min(most / max(sum(len(chosen) for _, chosen in single), 1), 1)
-        for seen, chosen in single:
-            assert rule is not None  # found above
-            yield from self._one_by_one(rule, seen, spread(chosen, math.ceil(share * len(chosen))))
-
-    def _one_by_one(self, rule: Rule, seen: Seen, chosen: Indices) -> Iterator[Flags]:
-        for views in seen.views(chosen, signs=self._signs):
-            yield np.array([any(view.case.is_answer(rule(view)) for view in views)])
-
-    def _by_groups(self, rule: Turning, seen: Seen, here: Indices, most: int) -> Flags:
-        """Ask a fault once for each fraction, parity, sign and word, but for no more than `most` of these."""
-        base, at = seen.base, seen.at[here]
-        places = base.expected.places
-        # Of a fraction of more than 64 bits each number is a group of its own.
-        own = np.where(places.more, 1 + np.arange(len(base)), 0)
-        keys = np.stack([np.asarray(part, np.uint64) for part in (places.word, own, places.odd, places.negative)])
-        _, key = np.unique(keys, axis=1, return_inverse=True)
-        drawn = np.zeros(len(here), np.int64) if seen.words is None else seen.words[here]
-        words, word = np.unique(drawn, return_inverse=True)
-        if rule.word is not None:
-            taken = np.array([rule.word(int(each)) for each in words], words.dtype)[word]
-            if rule.negative is not None:
-                taken = np.where(places.negative[at] == rule.negative, taken, drawn)
-            away = (base.expected.first_word[at] <= taken).astype(bool)
-        else:
-            _, first, back = np.unique(key.reshape(-1)[at] * len(words) + word, return_index=True, return_inverse=True)
-            some = spread(np.arange(len(first)), most)
-            way = np.zeros(len(first), bool)
-            way[some] = [rule.decide(views[0]) for views in seen.views(here[first[some]], signs=self._signs)]
-            looked = np.isin(back, some)
-            here, at, away = here[looked], at[looked], way[back[looked]]
-        due = np.where(away, base.outer[at], base.inner[at])
-        return np.asarray((seen.value[here] == due) & ~(seen.wrong_zero[here] & self._signs))
-
-
-def _some(pool: Sequence[Seen], most: int, *, wrong: bool, signs: bool) -> list[Case]:
-    """Return conversions of every kind: wrong ones, or right ones next to the wrong ones and elsewhere."""
-    found: list[tuple[Seen, int]] = []
-    for seen in pool:
-        bad = seen.wrong | (seen.wrong_zero & signs)
-        wanted = bad if wrong else ~bad & ~seen.base.refused[seen.at]
-        masks = [wanted & kind for kind in _kinds(seen)]
-        if not wrong:
-            close = np.zeros(len(seen), bool)
-            for offset in (-2, -1, 1, 2):
-                close[np.clip(np.flatnonzero(bad) + offset, 0, len(seen) - 1)] = True
-            masks.append(wanted & close)
-        share = max(2 * most // (len(masks) * len(pool)), 1)
-        found += [(seen, i) for mask in masks for i in spread(np.flatnonzero(mask), share).tolist()]
-    chosen = spread(np.arange(len(found)), most).tolist()
-    return [found[i][0].case(found[i][1], signs=signs) for i in chosen]
-
-
-def _kinds(seen: Seen) -> list[Flags]:
-    """Return masks of the kinds of inputs that faults tell apart: by size, by sign, ties by the parity of their neighbours."""
-    base, at = seen.base, seen.at
-    places = base.expected.places
-    tie = (places.word == 1 << 63) & ~places.more & base.within
-    normal = base.within & ~base.low & ~tie
-    sizes = [
-        base.fine & base.within,
-        normal & ~base.on_grid,
-        tie & places.odd,
-        tie & ~places.odd,
-        base.low & ~tie,
-        base.on_grid,
-        base.beyond,
-        base.special,
-    ]
-    negative = np.signbit(base.exact)
-    return [(size & (negative == sign))[at] for size in sizes for sign in (False, True)]
+    (shown,) = lines_of([first])
+    found = diagnose([Judged(shown), *(Answers(seen, signs) for seen in trial.pool)])
+    wrong = found.wrong - 1  # the case that is shown is one more
+    whole = _as_often(trial, found.whole) if trial.task.unknown else found.whole
+    if whole:
+        each = "each of these" if len(whole) > 1 else "this"
+        return whole, f"{each} gives all {wrong:,} wrong and all {found.right:,} right answers of the run"
+    note = f"no known fault gives all {wrong:,} wrong answers of the run and none of the right ones another way"
+    known, ways = faults(shown.kind), shown.ways()
+    names = sorted(found.parts, key=lambda name: not gives(known[name], ways).all())
+    # Faults none of which gives the answer that is shown would mislead.
+    if not names or not gives(known[names[0]], ways).all():
+        return [], note
+    rest = (
+        f", and {found.left:,} of the wrong ones are given by none of these"
+        if found.left
+        else ", but these together do"
+    )
+    return [f"in part: {name} ({found.parts[name]:,} of {wrong:,} wrong answers)" for name in names], note + rest

@@ -36,9 +36,10 @@ except ModuleNotFoundError:
     ) from None
 
 from qsim.errors import InputError
+from qsim.explain.lines import exactly
 from qsim.formats import SUFFIX, WIDEST_TABLE, Format, Table, catalogue, get_format
 from qsim.rounding import LIMITED, Mode, Quantizer, saturations
-from qsim.testing.inputs import exactly, number_type, step
+from qsim.testing.inputs import number_type, step
 from qsim.underflow import gradual_underflow
 
 __all__ = ["arrays", "codes", "formats", "modes", "quantizers", "values", "words"]
