@@ -68,7 +68,7 @@ WRITTEN = [
     ("e4m3", "SRA", 8, lambda x, rbits: kept(x, added(x, rbits << np.uint32(12))),
      "adds the word below the kept bits, masks: no subnormals, no range"),
     ("bfloat16", "SRA", 16, lambda x, rbits: added(x, rbits, 16),
-     "adds the word below the kept bits, masks: no subnormals, no range, NaN a number"),
+     "adds the word below the kept bits, masks: no subnormals, no range, no NaNs"),
     ("e4m3", "SR", 32,
      lambda x, rbits: np.clip(kept(x, added(x, rbits >> np.uint32(12))), -448, 448).astype(ml_dtypes.float8_e4m3fn),
      "adds the word below the kept bits, masks, then converts to nearest"),
@@ -139,7 +139,7 @@ def test_kinds_that_have_their_own_fault() -> None:
     verdict = check_quantizer(lambda x: x.astype(ml_dtypes.float8_e8m0fnu), "e8m0", saturation="OvfNaN")
     causes = [line.partition(" (")[0] for line in named(verdict) if line.startswith("in part: ")]
     assert causes[0] == "in part: ties go away from zero"
-    assert set(causes[1:]) == {"in part: a negative number becomes NaN", "in part: 0 becomes NaN"}
+    assert causes[1:] == ["in part: 0 becomes NaN"]
 
 
 def test_modes_that_do_not_differ() -> None:

@@ -60,7 +60,7 @@ def of_patterns(fmt: Format, mode: Mode, n: int, *, known: bool) -> Named:
     for word, low in words if known else words[:1]:
         adds = f"adds {word} below the kept bits, masks"
         yield f"{adds}: no subnormals, no range", where(lambda v: ~v.nan, _masked(n, low=low))
-        yield f"{adds}: no subnormals, no range, NaN a number", _masked(n, low=low)
+        yield f"{adds}: no subnormals, no range, no NaNs", _masked(n, low=low)
         yield f"{adds}, then converts to nearest", where(lambda v: v.finite, _masked(n, low=low, converts=True))
 
 
