@@ -446,10 +446,10 @@ def _floats(x: ArrayLike) -> NDArray[Any]:
         array = floats
     native = _native(array.dtype)
     if native is None:
-        bits = f", or x.view(np.float{8 * array.dtype.itemsize}) if these are the bits of floats"
+        size = array.dtype.itemsize
+        bits = f", or .view(np.float{8 * size}) if these are bits" if array.dtype.kind in "iu" and size > 1 else ""
         raise InputError(
-            f"arrays of float16, bfloat16, float32 and float64 can be rounded, not {array.dtype}; convert the input first"
-            f"{bits if array.dtype in (np.uint16, np.uint32, np.uint64) else ''}"
+            f"arrays of float16, bfloat16, float32 and float64 can be rounded, not {array.dtype}; convert the input first{bits}"
         )
     return array.astype(native, copy=False)
 

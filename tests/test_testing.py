@@ -77,7 +77,9 @@ def test_no_word_is_known() -> None:
     verdict = check_quantizer(lambda x: moving(x, rng.integers(0, 256, len(x))), "e4m3", "SRA", sr_bits=8, codes=True)
     assert verdict.outcome is Outcome.REFUTED
     assert verdict.counterexample.startswith("fixed points: ")
-    assert "no known fault gives all" in unwrapped(verdict)  # only one word of 256 moves a value, and no rule knows the word
+    assert "no known fault gives all" in unwrapped(
+        verdict
+    )  # only one word of 256 moves a value, and no rule knows the word
     verdict = check_quantizer(lambda x: right(x, x), "e4m3", "SRA", sr_bits=8, codes=True, laws=["moments", "words"])
     assert verdict.outcome is Outcome.NOT_TESTABLE
 
