@@ -94,6 +94,7 @@ def broken_laws(verdict: Verdict) -> set[str]:
     return set(re.findall(r"(?:^|, )([a-z ]+) \(", listed))
 
 
+@pytest.mark.in_part(2)
 @pytest.mark.parametrize(
     ("mode", "fault", "laws"),
     [
@@ -187,6 +188,7 @@ def assert_kernel_holds(
     assert_quantizer(fn, fmt, mode, sr_bits=bits, saturation=rule, codes=codes, dtype=dtype, examples=128, **options)
 
 
+@pytest.mark.in_part(4)
 @pytest.mark.parametrize("fmt", SMALL, ids=str)
 def test_kernels_of_small_formats(fmt: Format) -> None:
     """All modes hold for every small format, from float32 where it holds the format, values and codes in turns."""

@@ -91,6 +91,7 @@ WRITTEN = [
 """Formats, modes, bits, functions, and what is wrong with them."""
 
 
+@pytest.mark.in_part(2)
 @pytest.mark.parametrize(("name", "mode", "n", "fn", "cause"), WRITTEN, ids=[f"{w[1]} {w[4]}" for w in WRITTEN])
 def test_written_fault(name: str, mode: str, n: int | None, fn: Callable[..., Any], cause: str) -> None:
     """What people write is refuted, and the mistake is a cause that gives all answers, the right ones included."""

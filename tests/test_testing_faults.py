@@ -74,6 +74,7 @@ AMBIGUOUS = ("negative side truncated", "negative side floors")
 """Faults that have two names: of negative numbers RTZ is RUP, and RDN is RAZ."""
 
 
+@pytest.mark.in_part(3)
 @pytest.mark.parametrize(("mode", "fault", "cause"), PLANTED, ids=[fault for _, fault, _ in PLANTED])
 def test_planted_fault(mode: str, fault: str, cause: str) -> None:
     """A device with one line broken is refuted, and its fault is the cause that is named, and the only one if it can be."""

@@ -47,6 +47,7 @@ IMPOSTORS = {
 """Roundings that are not stochastic, or not in proportion to the distance."""
 
 
+@pytest.mark.in_part(3)
 @pytest.mark.parametrize("name", ["e4m3", "e2m1", "int4", "nf4", "e8m0", "bfloat16", "ternary"])
 @pytest.mark.parametrize("impostor", IMPOSTORS)
 def test_impostor(name: str, impostor: str) -> None:

@@ -90,6 +90,7 @@ WRITTEN = [
 """Functions, formats, options of the check, and what is wrong."""
 
 
+@pytest.mark.in_part(3)
 @pytest.mark.parametrize(("fn", "name", "options", "cause"), WRITTEN, ids=[cause for *_, cause in WRITTEN])
 def test_written_fault(fn: Callable[..., Any], name: str, options: dict[str, Any], cause: str) -> None:
     """What people write and take for a rounding is refuted, and the first cause that is named is the mistake, or one of two."""
@@ -133,6 +134,7 @@ def test_right_peer() -> None:
     assert named(verdict)[0] == "rounds by SRC (StochasticC) instead of SRB"
 
 
+@pytest.mark.in_part(2)
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
@@ -183,6 +185,7 @@ def test_no_false_cause() -> None:
     assert named(verdict)[:1] == ["none of the known faults gives this answer"]
 
 
+@pytest.mark.in_part(2)
 @pytest.mark.parametrize(
     ("mode", "fault", "cause"),
     [
