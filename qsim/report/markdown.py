@@ -25,7 +25,12 @@ def _blocks(result: Result) -> Iterator[str]:
     if result.run == "quick":
         yield f"> **{_plain(text.QUICK)}**"
     yield f"**Question.** {_plain(result.question)}"
-    yield f"**Answer.** {_plain(result.answer)}"
+    lines = [_plain(line) for line in result.answer.split("\n")]
+    yield (
+        f"**Answer.** {lines[0]}"
+        if len(lines) == 1
+        else "\n".join(["**Answer.**", "", *(f"- {line}" for line in lines)])
+    )
     if order.main:
         yield f'<a id="table-{order.main.id}"></a>**Table 1. {_plain(order.main.title)}.**'
         yield _grid(order.main.columns, order.main.rows)

@@ -184,7 +184,7 @@ class Result:
     question: str
     """What was asked."""
     answer: str
-    """A few sentences, made from the numbers, that answer the question."""
+    """A few sentences, made from the numbers, that answer the question; a line for each part of it."""
     lead: str
     """The id of the figure that is shown beside the answer, or empty."""
     run: Literal["full", "quick"]

@@ -1,4 +1,4 @@
-"""The answer of the study: a few sentences, each of which an interval of the result carries."""
+"""The answer of the study: a few lines, of which an interval of the result carries each sentence."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ Record = dict[str, Any]
 
 
 def answer(records: Sequence[Record], plan: Plan, at: Point, claims: Sequence[Claim], family: Family) -> str:
-    """Answer the question in a few sentences: one for each claim that held, with the numbers that carry it."""
+    """Answer the question: a line each on noise, bias, the price of a bit and networks, of the claims that held."""
     held = {c.id for c in claims if c.outcome is Outcome.HELD}
     one = [r for r in records if not r["network"]]
-    sentences = [
-        *_noise(one, plan, held),
-        *_bias(one, plan, held, family),
-        *_bits(one, plan, held),
-        *_price(one, at, held, family),
+    lines = [
+        _noise(one, plan, held),
+        _bias(one, plan, held, family),
+        [*_bits(one, plan, held), *_price(one, at, held, family)],
+        _networks([r for r in records if r["network"]], plan, at, held),
     ]
-    sentences += _networks([r for r in records if r["network"]], plan, at, held)
-    if sentences:
-        return " ".join(sentences)
+    said = [" ".join(sentences) for sentences in lines]
+    if any(said):
+        return "\n".join(filter(None, said))
     sound = [c for c in claims if not c.fault]
     if not sound:
         return "This study makes no claims; figures and tables show what was measured."
@@ -72,8 +72,11 @@ def _bias(records: Sequence[Record], plan: Plan, held: set[str], family: Family)
     if "pass-unbiased" in held:
         formats = plan.margins["pass-unbiased"]["formats"]
         groups = [g for _, g in families(records, (BACKWARD,), mode="SR", scale="frozen") if g[0]["format"] in formats]
+        begins = (
+            "So does that of" if "sr-unbiased" in held else "The gradient stays unbiased under stochastic rounding of"
+        )
         yield (
-            f"So does the whole backward pass, at most {plan.margins['pass-unbiased']['bias']:.0%}, in "
+            f"{begins} the whole backward pass, at most {plan.margins['pass-unbiased']['bias']:.0%}, in "
             f"{_named(formats)}, of whose elements at most {100 * max(map(clamped, groups)):.2g} % clamp."
         )
     if "clamped-biased" in held:
@@ -129,8 +132,8 @@ def _price(records: Sequence[Record], at: Point, held: set[str], family: Family)
             float((at.gradient(layer) ** 2).sum()) for layer in at.layers
         )
         yield (
-            f"Over the whole network, bwd_grad has q^2 = {most} |g|^2 ({short_name(name)}), where sampling has sigma^2 = "
-            f"{sigma2:.4g} |g|^2."
+            f"Over the whole network, bwd_grad has q² = {most} |g|² ({short_name(name)}), where sampling has σ² = "
+            f"{sigma2:.4g} |g|²."
         )
 
 
