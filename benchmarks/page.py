@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyperf
 
-from qsim.report.figures import COLOURS, FONTS, SETTINGS
+from qsim.report.figures import FONTS
 from qsim.report.markdown import pipe_table
-from qsim.report.numberline import FORMS
+from qsim.report.numberline import COLOURS, FORMS, SETTINGS
 from qsim.report.text import number
 from qsim.studies.result import json_lines
 from rows import GROUPS, LIMITS, ROWS, Measure, Row

@@ -37,7 +37,7 @@ from qsim.explain.oracle import (
     wide,
 )  # fmt: skip
 from qsim.formats import Format, Grid
-from qsim.rounding import Flush, Mode, Saturation, parse_saturation
+from qsim.rounding import Flush, Mode, Saturation, parse_mode, parse_saturation
 
 __all__ = ["Answers", "Lines", "exactly", "lines_of", "make_lines"]
 
@@ -313,7 +313,8 @@ class Lines:
         saturation: Saturation | None = None, ftz_out: Flush | Literal[False] | None = None, nan: Nan | None = None,
     ) -> Codes:  # fmt: skip
         """Return the codes of `round`."""
-        kind, mode = self.kind, mode or self.mode
+        kind = self.kind
+        mode = mode or parse_mode(self.mode, fmt)  # of a variant, RNE may mean that ties go away
         if saturation is None:
             saturation = kind.saturation if fmt is None else parse_saturation(None, fmt)
         known = x is self.entering and fmt is None and ftz_out is None

@@ -70,7 +70,7 @@ def _others(task: Task, at: Places) -> Iterator[tuple[str, Floats]]:
             bits = f" of {width} random bits" if mode in LIMITED else ""
             p = _probability(mode, width, at)
             yield f"rounds by {mode} ({mode.value}){bits}", p
-            if mode in LIMITED and width > 1:
+            if mode in LIMITED and width > 1 and task.mode in (mode, Mode.SR):
                 whole = 1 << width
                 without = np.minimum(whole * p / (whole - 1), 1.0)
                 yield f"words 1 .. {whole - 1}, as of a shift register that has no 0, by {mode}{bits}", without
