@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -363,3 +364,13 @@ def test_a_wide_residual_network_is_a_model_of_a_study(here: Path) -> None:
     record = compute(cell)
     assert record["all.variance"] > 0
     assert {"stem.variance", "stage0.block0.conv0.variance", "head.variance"} <= set(record)
+
+
+def test_a_gradient_that_is_not_finite_is_said() -> None:
+    """Where a format overflows to infinity its cell says so, and warns of nothing."""
+    cells = plan(find("variance-vs-batch"), "quick").cells
+    cell = next(c for c in cells if (c.points, c.mode, c.format, c.batch) == ("all", "SR", "e4m1fn", 64))
+    with pytest.raises(
+        InputError, match="infinities or NaN under e4m1 at all, which overflows to infinity; take a format"
+    ):
+        compute(dataclasses.replace(cell, format="e4m1"))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from qsim import theory
 from qsim.arrays import Counts
 from qsim.autograd import POINTS, Numerics, Var, tree_map, value_and_grad
+from qsim.errors import InputError
 from qsim.formats import get_format
 from qsim.measure import Estimate, GroupedBias, ratio, sample_mean
 from qsim.rounding import Mode, Quantizer, mode_fields
@@ -191,7 +192,10 @@ def compute(cell: Cell) -> dict[str, Any]:
             with _numerics(cell, seed, rounds, draws * len(ids), first * cell.draws + done) as numerics:
                 # One batch alone is not repeated: what no site has touched is then computed once for all its draws.
                 _, grads = step(weights, (x, y) if len(ids) == 1 else (np.repeat(x, draws, 0), np.repeat(y, draws, 0)))
-            a = _flatten(grads).reshape(len(ids), draws, -1) - ref[:, None]
+            found = _flatten(grads).reshape(len(ids), draws, -1)
+            if not np.isfinite(found).all():
+                raise InputError(_not_finite(cell))
+            a = found - ref[:, None]
             total += a.sum(1)
             for layer, part in samples.items():
                 mine = a[..., parts[layer]]
@@ -203,6 +207,14 @@ def compute(cell: Cell) -> dict[str, Any]:
             part.finish(slice(first, first + len(ids)), total[:, parts[layer]], (ref - whole)[:, parts[layer]])
     samples[ALL] = Samples.together(cell, list(samples.values()))
     return _record(cell, at, rounds, chosen, parts, samples, bias, counts)
+
+
+def _not_finite(cell: Cell) -> str:
+    """Say that the gradient of a draw is infinite or NaN, why, and what would be right."""
+    says = f"the gradient has infinities or NaN under {cell.format} at {cell.points}"
+    if not get_format(cell.format).has_inf:
+        return says
+    return f"{says}, which overflows to infinity; take a format that ends in its largest number, as e4m2fn does"
 
 
 class Samples:
