@@ -13,7 +13,7 @@ import qsim.studies
 from qsim.formats import get_format, short_name
 from qsim.measure import Estimate, Interval
 from qsim.studies import find
-from qsim.studies.gradient_variance import pages
+from qsim.studies.gradient_variance import pages, tables
 from qsim.studies.gradient_variance.claims import Check, Judged
 from qsim.studies.result import Result
 from qsim.verdicts import Outcome
@@ -125,7 +125,7 @@ def test_the_main_table_says_what_the_cells_say(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_number_is_written_with_its_error(interval: Interval, shown: str) -> None:
     """A number has the digits that its error leaves it; one whose interval reaches zero is a bound."""
-    assert pages._plus_minus(interval) == shown
+    assert tables._plus_minus(interval) == shown
 
 
 def judged(outcome: Outcome, half: float, value: float = 1.0) -> Judged:
