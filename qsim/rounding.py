@@ -6,6 +6,7 @@ Only words live here; `qsim.reference` says what they mean and `qsim.kernels` do
 from __future__ import annotations
 
 import enum
+import functools
 import math
 import numbers
 from collections.abc import Mapping
@@ -244,6 +245,7 @@ def site_key(seed: int, site: int, *, step: int = 0, draw: int = 0, rank: int = 
     return Key(seed, stream(low, step, draw, rank), begin + offset)
 
 
+@functools.lru_cache(1 << 12)
 def split_site(site: int) -> tuple[int, int]:
     """Return the field of a site number in a stream, its low 12 bits, and the offset of the first element of an array there.
 

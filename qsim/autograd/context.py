@@ -33,6 +33,10 @@ Errors = Literal["per_sample", "mean"]
 Draws = Literal["separate", "shared"]
 SampleDraws = Literal["per_sample", "shared"]
 Clamp = Literal["pass", "stop", "stop_unrounded"]
+CHOICES = {
+    "errors": get_args(Errors), "weight_draws": get_args(Draws), "error_draws": get_args(Draws),
+    "sample_draws": get_args(SampleDraws), "clamp": get_args(Clamp),
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -113,47 +117,50 @@ class Numerics:
         site = f"{layer}.{point}"
         if self.seen is not None:
             self.seen[site] = x
-        if self.rounding(layer, point) is None:
+        rounding = self.rounding(layer, point)
+        if rounding is None:
             return x if otherwise is None else otherwise
         if not SUBNORMAL - SMALLER:
             with cleared():
                 return self.round(layer, point, x, otherwise, words_of=words_of, second=second)
-        y, counts = self._at(quantize_draws, layer, point, x, words_of=words_of, second=second)
-        alike = max((self.draws or 1) // len(y), 1)  # a deterministic rounding of what all draws share is done once
+        words = site if words_of is None else f"{layer}.{words_of}"
+        y, counts = self._at(quantize_draws, rounding, site, words, x, second=second)
+        alike = (self.draws or 1) // (len(y) or 1)  # a deterministic rounding of what all draws share is done once
+        if alike > 1:
+            counts = counts * alike
         with _LOCK:
-            self.counts[site] = self.counts.get(site, Counts()) + counts * alike
+            before = self.counts.get(site)
+            self.counts[site] = counts if before is None else before + counts
         return y
 
-    @gradual_underflow
     def passes(self, layer: str, point: str, x: Array) -> Array | None:
         """Return where the derivative of a rounding of `x` is 1: everywhere (`None`), or as `clamp` says.
 
         "stop": where what x rounds to lies in the range of the format, rounded as if that had no end, by the words of the
         rounding itself. "stop_unrounded": where x does, divided by its scale. The ends belong to the range; a NaN does not.
         """
-        if self.clamp == "pass" or self.rounding(layer, point) is None:
+        rounding = self.rounding(layer, point)
+        if self.clamp == "pass" or rounding is None:
             return None
-        rounded = self.clamp == "stop"
-        inside: Array = self._at(functools.partial(inside_draws, rounded=rounded), layer, point, x)[0]
+        site, how = f"{layer}.{point}", functools.partial(inside_draws, rounded=self.clamp == "stop")
+        inside: Array = gradual_underflow(self._at)(how, rounding, site, site, x)[0]
         return inside
 
     def _at(
         self,
         how: Callable[..., tuple[Array, Counts]],
-        layer: str,
-        point: str,
+        rounding: Rounding,
+        site: str,
+        words: str,
         x: Array,
         *,
-        words_of: str | None = None,
         second: bool = False,
     ) -> tuple[Array, Counts]:
-        """Return what `how`, a function like `quantize_draws`, makes of `x` with the rounding, scale and words of a site."""
-        rounding, site = self.rounding(layer, point), f"{layer}.{point}"
+        """Return what `how`, a function like `quantize_draws`, makes of `x` at a site, by the words of the site `words`."""
         scale: Array | float | None = None
         if isinstance(rounding, Quantizer):
             q = rounding
         else:
-            assert rounding is not None
             if (self.draws or 1) > 1:
                 raise InputError(
                     f"{site} remembers its scale, which belongs to one run of training; take its draws one at a time, or give "
@@ -161,11 +168,11 @@ class Numerics:
                 )
             q, scale = rounding.at(self.memory, site, self.step, x)
         draws = range(self.first_draw, self.first_draw + (self.draws or 1))
-        words = f"{layer}.{words_of or point}"
         streams, offset = self.streams(words, draws, second=second), self.offset(words)
-        self.drew |= q.mode.stochastic
-        if self.sample_draws == "shared" and q.mode.stochastic and not point.endswith("_weight"):
-            return _by_first_words(how, x, q, self.seed, streams, scale, offset)
+        if q.mode.stochastic:
+            self.drew = True
+            if self.sample_draws == "shared" and not site.endswith("_weight"):
+                return _by_first_words(how, x, q, self.seed, streams, scale, offset)
         return how(x, q, self.seed, streams, scale, offset)
 
     def _says_something(self) -> bool:
@@ -208,8 +215,10 @@ class Numerics:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         entered = _ENTERED.get()
-        inner = next((k for k, context in enumerate(reversed(entered)) if context is self), len(entered) - 1)
-        before = entered[: len(entered) - 1 - inner]  # whatever was entered in the block is left with it
+        before = entered[:-1]
+        if entered and entered[-1] is not self:  # whatever was entered in the block is left with it
+            outer = (k for k in reversed(range(len(entered))) if entered[k] is self)
+            before = entered[: next(outer, 0)]
         _ENTERED.set(before)
         if _EVERYWHERE:
             here = threading.current_thread()
@@ -219,10 +228,11 @@ class Numerics:
                     del _EVERYWHERE[mine[-1]]
         if error is not None or not self.policy or not self.numbers or any(context is self for context in before):
             return
-        layers = dict.fromkeys(site.rpartition(".")[0] for site in self.numbers)
-        for name in self.policy:
+        named = [name for name in self.policy if name not in ROLES and name not in self.numbers]
+        layers = dict.fromkeys(site.rpartition(".")[0] for site in self.numbers) if named else {}
+        for name in named:
             role = name.rpartition(".")[2]
-            if name in ROLES or name in self.numbers or name in layers or role in PARAMETER_ROLES:
+            if name in layers or role in PARAMETER_ROLES:
                 continue
             if self.policy[name] is None and name.rpartition(".")[0] in ENDS:
                 continue
@@ -354,12 +364,10 @@ def numerics(
         raise InputError(f"draws = {draws!r} must be an integer of at least 1")
     Key(seed)  # refuses what is no seed
     stream(step=integer("step", step), draw=integer("first_draw", first_draw), rank=integer("rank", rank))
-    for name, given, kind in (
-        ("errors", errors, Errors), ("weight_draws", weight_draws, Draws), ("error_draws", error_draws, Draws),
-        ("sample_draws", sample_draws, SampleDraws), ("clamp", clamp, Clamp),
-    ):  # fmt: skip
-        if given not in get_args(kind):
-            raise InputError(f"{name} = {given!r} must be {enumerate_names(map(repr, get_args(kind)))}")
+    given = (errors, weight_draws, error_draws, sample_draws, clamp)
+    for choice, (name, choices) in zip(given, CHOICES.items(), strict=True):
+        if choice not in choices:
+            raise InputError(f"{name} = {choice!r} must be {enumerate_names(map(repr, choices))}")
     scale = number(loss_scale)
     if not (0 < scale < math.inf and math.frexp(scale)[0] == 0.5):
         raise InputError(f"loss_scale = {loss_scale!r} must be a power of two: no other leaves the digits as they are")

@@ -50,10 +50,8 @@ class FivePoints:
 
     def through(self, to_x: Array | None, to_w: Array | None) -> tuple[Array | None, Array | None]:
         """Return the cotangents of x and w as they pass the forward roundings: straight through, but where one clamped."""
-        for_x, for_w = (
-            self.context.passes(self.name, point, array)
-            for point, array in (("fwd_act", self.x), ("fwd_weight", self.w))
-        )
+        for_x = self.context.passes(self.name, "fwd_act", self.x)
+        for_w = self.context.passes(self.name, "fwd_weight", self.w)
         return (
             to_x if to_x is None or for_x is None else stopped(to_x, for_x),
             to_w if to_w is None or for_w is None else stopped(to_w, for_w),

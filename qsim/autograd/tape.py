@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import itertools
 import math
 import warnings
 import weakref
@@ -27,6 +26,7 @@ from qsim.arrays import as_array
 from qsim.autograd.context import Numerics, current, in_force
 from qsim.autograd.sites import paths
 from qsim.errors import InputError, enumerate_names
+from qsim.kernels.threads import new_pass
 from qsim.processes import keep_freed_memory
 from qsim.underflow import gradual_underflow
 
@@ -98,6 +98,7 @@ def tape() -> Tape:
 def _pass(written: Tape) -> Iterator[None]:
     """Let operations stand on a tape inside the block, and NumPy say nothing of infinities and NaN."""
     token = _TAPE.set(written)
+    new_pass()
     try:
         with np.errstate(all="ignore"):
             yield
@@ -144,6 +145,7 @@ def op(
         lone = not any(isinstance(arg, Var) for arg in args) and lack_draws(values)
         if lone:
             values = [None if each is None else each[None] for each in values]
+        new_pass()
         with np.errstate(all="ignore"):
             y, vjp = function(*values, **options)
         return _alone(y, current()) if lone else written(y, args, vjp)
@@ -414,7 +416,8 @@ def _along(
             raise InputError(
                 f"the loss of each draw is a number, not an array of shape {out.value.shape[1:]}; take a mean"
             )
-        _check_scale(context.loss_scale, out.value.dtype, "the loss")
+        if context.loss_scale != 1:
+            _check_scale(context.loss_scale, out.value.dtype, "the loss")
         _backward(written, out, context.loss_scale)
         gradients = [_gradient(leaf, context.loss_scale) for leaf in leaves]
     if context.seen is not None:
@@ -506,6 +509,8 @@ def _referred(owner: Any) -> Callable[[], Any]:
 def tree_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """Apply `function` to the leaves of nested dicts, lists and tuples, in order; `others` have the same structure."""
     if isinstance(tree, dict):
+        if not others:
+            return {name: tree_map(function, branch) for name, branch in tree.items()}
         return {name: tree_map(function, branch, *(other[name] for other in others)) for name, branch in tree.items()}
     if isinstance(tree, list | tuple):
         branches = (tree_map(function, *branch) for branch in zip(tree, *others, strict=True))
@@ -522,13 +527,12 @@ def leaves_of(tree: Any) -> list[Any]:
 
 def _parameters(params: Any) -> Any:
     """Return parameters as arrays of float32 or float64; refuse what are none, by name."""
-    number = itertools.count()
 
     def checked(leaf: Any) -> Array:
-        index = next(number)
         if type(leaf) is np.ndarray and leaf.dtype.char in "fd" and leaf.dtype.isnative:
             return leaf
-        name = paths(params)[index]
+        # Few have this type, and their names are looked for then: one leaf may stand in several places.
+        name = next(name for name, other in zip(paths(params), leaves_of(params), strict=True) if other is leaf)
         what = f"parameter {name!r}" if name else "the parameter"
         array = _array(leaf, what)
         if array.dtype not in (np.float32, np.float64):

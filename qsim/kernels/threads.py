@@ -143,6 +143,15 @@ def one_blas_thread() -> Iterator[None]:
 
 
 flushing: bool | None = None
+"""Whether threads of a BLAS make zeros of subnormal numbers; `None` before a product has shown it."""
+alone: bool = False
+"""Whether a BLAS had one thread when the present pass asked, so that nothing is known of others."""
+
+
+def new_pass() -> None:
+    """Let the next product ask again whether a BLAS has threads of its own: their number may be another in each pass."""
+    global alone  # noqa: PLW0603 - of the process, as the threads are
+    alone = False
 
 
 def blas_flushes() -> bool:
@@ -151,9 +160,12 @@ def blas_flushes() -> bool:
     It starts them when it is loaded, most often by `import numpy`, and they have the flags that their thread had then for ever:
     nobody can tell them otherwise (`qsim.underflow`). A product of small numbers shows it, once.
     """
-    global flushing  # noqa: PLW0603 - asked once
+    global flushing, alone  # noqa: PLW0603 - asked once, and once a pass while there is one thread
+    if alone:
+        return False
     if flushing is None:
         if all(library.num_threads == 1 for library in libraries().lib_controllers):
+            alone = True
             return False
         import numpy as np
 
