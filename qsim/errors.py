@@ -70,8 +70,14 @@ def shown(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:120]}..."
 
 
+COMMON = 1 << 64
+"""Integers below it are taken without a further question: a key asks for three of them at every call."""
+
+
 def integer(name: str, value: Any) -> int:
     """Return an integer of Python or NumPy as Python's; refuse all else, truth values and thousands of digits too."""
+    if type(value) is int and -COMMON < value < COMMON:
+        return value
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:  # arrays have the method, whatever they hold

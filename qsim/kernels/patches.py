@@ -7,6 +7,7 @@ where that reaches over the edge. Row y Wo + x holds image[y stride - pad + i, x
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ from qsim.kernels.compiled import Array, kernel, portable
 __all__ = ["add_patches", "layout", "take_patches"]
 
 
+@functools.lru_cache(256)
 def layout(
     shape: tuple[int, ...], kernel: tuple[int, int], stride: int, pad: int, size: tuple[int, int]
 ) -> NDArray[np.int64]:
-    """Return what kernels must know: (n, H, W, C), (kh, kw), stride, pad, and how many patches an image has, (Ho, Wo)."""
+    """Return what kernels must know, and only read: (n, H, W, C), (kh, kw), stride, pad, patches of an image, (Ho, Wo)."""
     return np.array([*shape, *kernel, stride, pad, *size], np.int64)
 
 
