@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +148,24 @@ def test_bits_in_an_array_are_named() -> None:
     """An array of words of 32 bits is refused with the view that takes them for floats."""
     with pytest.raises(qsim.InputError, match=r"\.view\(np.float32\) if these are bits"):
         qsim.quantize(np.array([0x3E99999A], np.uint32), "e4m3")
+
+
+@pytest.mark.parametrize(
+    "options", ["", "--scale absmax --per channel --scales s.npy", "--pack", "--pack=big --scale 0.5 --scales s.npy"]
+)
+def test_the_summary_says_how_codes_are_read_back(options: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command that the summary of `qsim quantize --codes` names gives the values that `qsim quantize` gives without."""
+    np.save("x.npy", np.linspace(-3, 3, 21, dtype=np.float32).reshape(3, 7))
+    line = f"quantize x.npy -f int4 {options}".split()
+    assert main([*line, "--codes", "-o", "c.npy"]) == 0
+    told = capsys.readouterr().out
+    command = shlex.split(re.search(r"read back by +qsim (.*)", told)[1].replace("OUT", "y.npy"))
+    assert main(command) == 0
+    capsys.readouterr()
+    plain = [word for word in line if "--pack" not in word]
+    assert main([*plain, "-o", "z.npy"]) == 0
+    np.testing.assert_array_equal(np.load("y.npy"), np.load("z.npy"))
+    capsys.readouterr()
+    if "--pack" in options:
+        assert main(["decode", "c.npy", "-f", "int4", "-o", "y.npy"]) == 2
+        assert "give --pack and --count N if these are packed bytes" in capsys.readouterr().err

@@ -170,6 +170,24 @@ def test_a_format_without_zero_has_no_underflow(capsys: pytest.CaptureFixture[st
     assert (told["counts"]["underflowed"], told["counts"]["on_grid"], told["read_as_zero"]) == (0, 1, 1)
 
 
+@pytest.mark.parametrize("name", ["-", "x.csv"])
+def test_lines_are_left_out(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first lines of a text, of names and remarks, are left out where that is said; the next keep their numbers."""
+    text = "a,b\n\n# units\n1,2\n3,x\n"
+    Path("x.csv").write_text(text[:-2] + "4\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.replace("x", "4").encode())))
+    run(capsys, name, "-f", "e4m3", "--skip", "3", "-o", "y.csv")
+    assert Path("y.csv").read_text(encoding="utf-8") == "1,2\n3,4\n"
+    Path("x.csv").write_text(text, encoding="utf-8")
+    assert "x.csv, line 5: 'x' is not a number" in refused(capsys, "x.csv", "-f", "e4m3", "--skip", "3", "-o", "y.csv")
+    np.save("x.npy", np.ones(3))
+    assert "leave --skip out" in refused(capsys, "x.npy", "-f", "e4m3", "--skip", "1", "-o", "y.csv")
+    for wrong in ("-1", "x"):
+        assert "--skip takes a number of lines" in refused(
+            capsys, "x.csv", "-f", "e4m3", "--skip", wrong, "-o", "y.csv"
+        )
+
+
 # --- What is refused -------------------------------------------------------------------------------------------------
 
 
@@ -178,14 +196,14 @@ def test_a_format_without_zero_has_no_underflow(capsys: pytest.CaptureFixture[st
     [
         ("1\n2\n1.2.3\n", "x.txt, line 3: '1.2.3' is not a number; write decimals, hex"),
         ("1\n\n\n1_000\n", "line 4: '1_000' is not"),
-        ("a,b\n1,2\n", "line 1: 'a' is not a number; a line of names or a comment is not read, so take it out"),
-        ('\n"x"\ty\n1,2\n', "line 2: '\"x\"' is not a number; a line of names or a comment is not read"),
-        ("_id\n1\n", "line 1: '_id' is not a number; a line of names"),
-        ("# one\n1\n", "line 1: '#' is not a number; a line of names or a comment"),
+        ("a,b\n1,2\n", "line 1: 'a' is not a number; leave a line of names or a comment out with --skip 1"),
+        ('\n"x"\ty\n1,2\n', "line 2: '\"x\"' is not a number; leave a line of names or a comment out with --skip 2"),
+        ("_id\n1\n", "line 1: '_id' is not a number; leave a line of names"),
+        ("# one\n1\n", "line 1: '#' is not a number; leave a line of names or a comment out"),
         ("a,2\n1,2\n", "line 1: 'a' is not a number; write decimals, hex"),
         ("1,2\na,b\n", "line 2: 'a' is not a number; write decimals, hex"),
         ("1;2\n", "'1;2' is not"),
-        ("0x3f800000\n", "'0x3f800000' is not a number; write decimals, hexadecimal floats such as 0x1.8p-3"),
+        ("0x3f800000\n", "hexadecimal floats such as 0x1.8p-3, inf or nan; give --hex if it is the bits of one"),
         ("\u0661\n", "is not a number"),
         ("1,2,\n", "line 1: a number is missing beside a comma"),
         ("1,,2\n", "a number is missing"),

@@ -60,6 +60,7 @@ KINDS: Mapping[str, str] = {
     "int": "an integer",
     "integer": "an integer, decimal or 0x hexadecimal",
     "float": "a number",
+    "skipped": "a number of lines",
 }
 """What an option takes, by the name of the function that reads it."""
 

@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.scales == args.input == "-":
         raise InputError("standard input cannot be both IN and the scales; put one into a file")
-    codes = whole_array(read_words(args.input, 8 if args.pack else fmt.bits, "code", hexadecimal=args.hex))
+    hint = "; give --pack and --count N if these are packed bytes" if fmt.bits < 8 and not args.pack else ""
+    codes = whole_array(read_words(args.input, 8 if args.pack else fmt.bits, "code", hexadecimal=args.hex, hint=hint))
     if args.pack:
         codes = qsim.unpack(codes.astype(np.uint8), fmt, args.count, order=args.pack)
     s = None if args.scales is None else scales(args, codes.ndim)

@@ -197,23 +197,23 @@ def in_hex(path: str, *, asked: bool = False) -> bool:
     return suffix in BITS or (asked and (path == "-" or suffix in SEPARATORS))
 
 
-def read_patterns(path: str, dtype: str | None = None) -> NDArray[Any] | Stored:
+def read_patterns(path: str, dtype: str | None = None, skip: int = 0) -> NDArray[Any] | Stored:
     """Return the numbers of `dtype` whose bit patterns are the hexadecimal words of a text, or the integers of a .npy.
 
     Without `dtype` words that have 8 or 16 digits, all of them, are those of float32 or float64. A .npy of floats is read as it
-    is. Raise `InputError` for what cannot be read.
+    is. The first `skip` lines of a text are left out. Raise `InputError` for what cannot be read.
     """
-    if not _is_text(path):
+    if not _is_text(path, skip):
         array = Stored(path)
         if array.stored.kind != "u" or array.stored.itemsize == 1:
-            return read_floats(path, dtype)
+            return read_floats(path, dtype, skip=skip)
         array.stored = np.dtype(array.stored.str.replace("u", "f"))
         array.given = array.dtype = array.stored.newbyteorder("=")
         if dtype not in (None, array.dtype.name):
             raise InputError(f"{path} holds the bits of {array.dtype}, not of {dtype}; leave --dtype out")
         return array
     digits: set[int] = set()
-    words = _read_text(path, lambda token: _pattern(token, digits), np.dtype(np.uint64), [])
+    words = _read_text(path, lambda token: _pattern(token, digits), np.dtype(np.uint64), [], skip)
     sizes = {"float16": 4, "float32": 8, "float64": 16}
     name = dtype or next((name for name, size in sizes.items() if digits == {size} and size > 4), "")
     if not name:
@@ -260,18 +260,19 @@ def _without_comments(lines: Iterable[str], name: str) -> Iterator[str]:
         yield " ".join(words)
 
 
-def read_floats(path: str, dtype: str | None = None, lost: list[int] | None = None) -> NDArray[Any] | Stored:
+def read_floats(
+    path: str, dtype: str | None = None, lost: list[int] | None = None, skip: int = 0
+) -> NDArray[Any] | Stored:
     """Return the numbers of the file `path`, or of standard input for "-".
 
     Text is read as `dtype` ("float64" if it is `None`), each number rounded once, to nearest even: shape (rows,) where
     every line has one number, (rows, columns) otherwise. The places of those that are not 0 and were rounded to it are
-    added to `lost`. A `.npy` is read a piece at a time, and `dtype` may widen it. Raise `InputError` for what cannot be
-    read, with the line of a text.
+    added to `lost`. The first `skip` lines are left out. A `.npy` is read a piece at a time, and `dtype` may widen it. Raise
+    `InputError` for what cannot be read, with the line of a text.
     """
-    if _is_text(path):
-        if dtype == "float32":
-            return _read_text(path, _float32, np.dtype(np.float32), [] if lost is None else lost)
-        return _read_text(path, _float64, np.dtype(np.float64), [] if lost is None else lost)
+    if _is_text(path, skip):
+        parse, kind = (_float32, np.float32) if dtype == "float32" else (_float64, np.float64)
+        return _read_text(path, parse, np.dtype(kind), [] if lost is None else lost, skip)
     array = Stored(path)
     if array.dtype.kind == "V" and not array.dtype.names:
         raise InputError(
@@ -289,8 +290,13 @@ def read_floats(path: str, dtype: str | None = None, lost: list[int] | None = No
     return array
 
 
-def read_words(path: str, bits: int, what: str = "random word", *, hexadecimal: bool = False) -> NDArray[Any] | Stored:
-    """Return the words of `bits` bits in the file `path`: integers, in a text decimal or 0x, or `hexadecimal` without it."""
+def read_words(
+    path: str, bits: int, what: str = "random word", *, hexadecimal: bool = False, hint: str = ""
+) -> NDArray[Any] | Stored:
+    """Return the words of `bits` bits in the file `path`: integers, in a text decimal or 0x, or `hexadecimal` without it.
+
+    Raise `InputError` for words that are none; `hint` ends the sentence about one in a `.npy` that is too large.
+    """
     if _is_text(path):
         if in_hex(path, asked=hexadecimal):
             return _read_text(
@@ -305,13 +311,17 @@ def read_words(path: str, bits: int, what: str = "random word", *, hexadecimal: 
         part = array[place].reshape(-1)
         wrong = np.flatnonzero((part < 0) | (part > (1 << bits) - 1))
         if wrong.size:
-            raise InputError(f"{path}, index {begin + wrong[0]}: {part[wrong[0]]} is not in 0 .. {(1 << bits) - 1}")
+            raise InputError(
+                f"{path}, index {begin + wrong[0]}: {part[wrong[0]]} is not in 0 .. {(1 << bits) - 1}{hint}"
+            )
         begin += part.size
     return array
 
 
-def _is_text(path: str) -> bool:
+def _is_text(path: str, skip: int = 0) -> bool:
     suffix = Path(path).suffix.lower()
+    if skip and suffix == ".npy":
+        raise InputError(f"--skip leaves out lines of a text, and {path} has none; leave --skip out")
     if suffix == ".npz":
         raise InputError(f"{path} is an archive of several arrays; save the one to round as .npy")
     if path != "-" and suffix not in (".npy", *SEPARATORS):
@@ -319,7 +329,7 @@ def _is_text(path: str) -> bool:
     return suffix != ".npy"
 
 
-def _read_text(path: str, parse: Parse, dtype: np.dtype[Any], lost: list[int]) -> NDArray[Any]:
+def _read_text(path: str, parse: Parse, dtype: np.dtype[Any], lost: list[int], skip: int = 0) -> NDArray[Any]:
     # What is no UTF-8 shows up as a token that is no number, with its line.
     how: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "backslashreplace"}
     if path == "-":
@@ -327,18 +337,20 @@ def _read_text(path: str, parse: Parse, dtype: np.dtype[Any], lost: list[int]) -
             raise InputError(f"{STDIN} is closed; name a file, or use </dev/null if there is nothing to read")
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(**how)
-        return _rows(sys.stdin, STDIN, parse, dtype, lost)
+        return _rows(sys.stdin, STDIN, parse, dtype, lost, skip)
     with Path(path).open(**how) as lines:
         plain = _without_comments(lines, path) if Path(path).suffix.lower() in BITS else lines
-        return _rows(plain, path, parse, dtype, lost)
+        return _rows(plain, path, parse, dtype, lost, skip)
 
 
-def _rows(lines: Iterable[str], name: str, parse: Parse, dtype: np.dtype[Any], lost: list[int]) -> NDArray[Any]:
-    """Return the numbers of `lines`; blank lines do not count. Which of them became 0 is added to `lost`."""
+def _rows(
+    lines: Iterable[str], name: str, parse: Parse, dtype: np.dtype[Any], lost: list[int], skip: int
+) -> NDArray[Any]:
+    """Return the numbers of `lines` after the first `skip`; blank ones do not count. Which became 0 is added to `lost`."""
     numbers: array.array[Any] = array.array("d" if dtype.kind == "f" else "Q")
     columns = 0
     for at, line in enumerate(lines, 1):
-        if not line.strip():
+        if at <= skip or not line.strip():
             continue
         tokens = [token for part in line.split(",") for token in part.split() or [""]]
         if columns and len(tokens) != columns:
@@ -351,7 +363,7 @@ def _rows(lines: Iterable[str], name: str, parse: Parse, dtype: np.dtype[Any], l
         except InputError as error:
             if not columns and all(NAME.match(token) for token in tokens):
                 raise InputError(
-                    f"{name}, line {at}: {_not_a_number(tokens[0])}; a line of names or a comment is not read, so take it out"
+                    f"{name}, line {at}: {_not_a_number(tokens[0])}; leave a line of names or a comment out with --skip {at}"
                 ) from None
             raise InputError(f"{name}, line {at}: {error}") from None
         columns = len(tokens)
@@ -377,7 +389,10 @@ def _float64(token: str) -> float:
         with contextlib.suppress(OverflowError):
             value = float.fromhex(token)
     else:
-        raise InputError(f"{_not_a_number(token)}; write decimals, hexadecimal floats such as 0x1.8p-3, inf or nan")
+        bits = "; give --hex if it is the bits of one" if PATTERN.fullmatch(token) and token[:2] in ("0x", "0X") else ""
+        raise InputError(
+            f"{_not_a_number(token)}; write decimals, hexadecimal floats such as 0x1.8p-3, inf or nan{bits}"
+        )
     if math.isinf(value) and "inf" not in token.lower():
         raise InputError(f"{_short(token)} is beyond the range of float64; write inf if it is meant")
     return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,13 @@ __all__ = ["add", "run"]
 def integer(text: str) -> int:
     """Return an integer, decimal or 0x hexadecimal."""
     return int(text, 0)
+
+
+def skipped(text: str) -> int:
+    """Return a number of lines; raise `ValueError` for less than none."""
+    if (count := int(text)) < 0:
+        raise ValueError(text)
+    return count
 
 
 def scale(text: str) -> str | float:
@@ -103,6 +111,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rbits", metavar="FILE", help="the random words themselves, integers of --sr-bits bits")
     parser.add_argument("--dtype", choices=("float16", "float32", "float64"),
                         help="read text so (default float64), or widen .npy; float16 is for bit patterns")  # fmt: skip
+    parser.add_argument("--skip", metavar="N", type=skipped, default=0,
+                        help="leave out the first N lines of a text: names of columns, say")  # fmt: skip
     parser.add_argument("--hex", action="store_true", help="words of text and unsigned .npy are the bits of numbers, or "
                         "codes, in hexadecimal, in IN and OUT; in .hex and .mem they always are")  # fmt: skip
     parser.add_argument("--codes", action="store_true", help="write codes instead of values")
@@ -153,13 +163,13 @@ def convert(args: argparse.Namespace, q: Quantizer, n: int | None, key: Key | No
     lost: list[int] = []
     x: Any
     if args.hex or in_hex(args.input):
-        x = read_patterns(args.input, args.dtype)
+        x = read_patterns(args.input, args.dtype, args.skip)
     else:
         if args.dtype == "float16":
             raise InputError(
                 "--dtype float16 is for bit patterns; give --hex too, or read a text as float32 or float64"
             )
-        x = read_floats(args.input, args.dtype, lost)
+        x = read_floats(args.input, args.dtype, lost, args.skip)
     kind = x.given if isinstance(x, Stored) else x.dtype
     words = None if args.rbits is None else read_words(args.rbits, n or 0, hexadecimal=args.hex)
     if words is not None:
@@ -217,6 +227,7 @@ def convert(args: argparse.Namespace, q: Quantizer, n: int | None, key: Key | No
         "output": args.output, "holds": "codes" if args.codes else "values", "packed": args.pack,
         "output_dtype": str(written.dtype), "output_shape": list(written.shape),
         **({} if args.scales is None else {"scales": args.scales}),
+        **({"decode": decoding(args, q, x.shape, scaled=s is not None)} if args.codes else {}),
     }  # fmt: skip
     told = as_json(facts) if args.json else summary(facts, q, s)
     print(told, file=sys.stderr if "-" in (args.output, args.scales) else None)
@@ -350,6 +361,18 @@ def count(
     return total
 
 
+def decoding(args: argparse.Namespace, q: Quantizer, sizes: Sequence[int], *, scaled: bool) -> str:
+    """Return the command that makes values of the codes; OUT stands for the file it writes."""
+    words = ["qsim", "decode", args.output, "-f", q.format.name]
+    if args.pack:
+        words += ["--pack", *([args.pack] if args.pack != "little" else []), "--count", str(sizes[-1])]
+    if scaled:
+        words += ["--scales", args.scales or "SCALES"]
+    if args.hex and not in_hex(args.output):
+        words.append("--hex")
+    return shlex.join([*words, "-o", "OUT"])
+
+
 def summary(facts: Mapping[str, Any], q: Quantizer, s: NDArray[Any] | None) -> str:
     """Return what was in force, and what came of it, for reading."""
     lines = [("read", f"{facts['input']}: {facts['elements']} elements ({shape(facts['shape'])}), {facts['dtype']}")]
@@ -375,6 +398,8 @@ def summary(facts: Mapping[str, Any], q: Quantizer, s: NDArray[Any] | None) -> s
     lines.append(("written", f"{facts['output']}: {facts['holds']}{packed}, {facts['output_dtype']}"))
     if s is not None and "scales" in facts:
         lines.append(("", f"{facts['scales']}: scales ({shape(s.shape)}), {s.dtype}"))
+    if facts["holds"] == "codes":
+        lines.append(("read back by", facts["decode"]))
     return entries(lines)
 
 
