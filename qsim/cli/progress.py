@@ -159,6 +159,8 @@ class Bars(Tally):
         from rich.table import Table
         from rich.text import Text
 
+        from qsim.verdicts import Outcome
+
         table = Table("claim", "so far", "intervals", title="by the cells so far; all may change", box=None)
         try:
             claims = self.claims()
@@ -169,7 +171,8 @@ class Bars(Tally):
             self.took = self.looked - now
         for claim in claims:
             covered = claim.covered.partition(", ")[0]
-            outcome = "waiting" if covered.startswith("0 intervals") else str(claim.outcome)
+            none = claim.outcome is Outcome.NOT_TESTABLE  # of its cells is there
+            outcome = "waiting" if none else str(claim.outcome)
             table.add_row(Text(claim.id), Text(outcome), Text(covered))
         self.table = table
 

@@ -54,11 +54,11 @@ def _noise(records: Sequence[Record], plan: Plan, held: set[str]) -> Iterable[st
             f"(slopes {min(found):.3f} to {max(found):.3f}, of formats that share their batches)."
         )
     if "variance-exact" in held:
-        yield "Where A-T1 is exact, its size is what A-T1 predicts from the tensors."
+        yield "Where the variance theorem (A-T1) is exact, its size is as predicted from the tensors."
     if "weight-floor" in held:
         yield "Noise of fwd_weight and bwd_weight is shared by the samples and does not average away."
     if "weight-exact" in held:
-        yield "Where A-T2 is exact, the noise of bwd_weight is what A-T2 predicts."
+        yield "Where the theorem on shared weights (A-T2) is exact, the noise of bwd_weight is as predicted."
     if "absmax-slope" in held:
         yield "With an abs-max scale re-derived from each batch, noise falls more slowly than 1/b."
 
@@ -107,7 +107,7 @@ def _bias(records: Sequence[Record], plan: Plan, held: set[str], family: Family)
 
 def _bits(records: Sequence[Record], plan: Plan, held: set[str]) -> Iterable[str]:
     if "bit-noise" in held:
-        yield "The noise of one bit, at the last layer, is what A-T1 says."
+        yield "The noise of one bit, at the last layer, is as the variance theorem (A-T1) says."
     words = {
         "bit-dense": "{} times in dense cells",
         "bit-underflow": "{} below one step",

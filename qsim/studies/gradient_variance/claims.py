@@ -238,7 +238,9 @@ def bit_noise(records: Sequence[Record], at: Point, margin: Mapping[str, Any]) -
         says = predicted_noise(at, fewer[0]) / predicted_noise(at, more[0])
         found = quotient(noise(fewer), noise(more))
         relative = Estimate(found.value / says, found.error / says, found.freedom)
-        yield Check(label=f"{label}, {says:.4g} by A-T1", estimate=relative, equal=1, reach=margin["half_width"])
+        yield Check(
+            label=f"{label}, {says:.4g} in theory (A-T1)", estimate=relative, equal=1, reach=margin["half_width"]
+        )
 
 
 def networks_ratio(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
@@ -299,7 +301,7 @@ def in_ratio(margin: Mapping[str, Any]) -> str:
 
 STATEMENTS: Mapping[str, Statement] = {
     "variance-exact": Statement(
-        statement="Where A-T1 is exact, the measured variance is the predicted one, in every cell.",
+        statement="Where the variance theorem (A-T1) is exact, the measured variance is the predicted one, in every cell.",
         theorem="A-T1, exact variance of a weight gradient under independent stochastic rounding "
         "(proofs/at1_weight_gradient_variance.py)",
         margin=lambda m: f"measured / theory: every interval contains 1 and is within ± {m['half_width']:.0%}",
@@ -326,8 +328,8 @@ STATEMENTS: Mapping[str, Statement] = {
         table="slopes",
     ),
     "weight-exact": Statement(
-        statement="Where A-T2 is exact (backward weights alone, the layer below the last), the measured variance is "
-        "the predicted one.",
+        statement="Where the theorem on shared weights (A-T2) is exact (backward weights alone, the layer below the "
+        "last), the measured variance is the predicted one.",
         theorem="A-T2: sum over i, j of v(w_ij) |M_ij|^2, M the mean over the batch of delta_i mask_j x",
         margin=lambda m: f"measured / theory: every interval contains 1 and is within ± {m['half_width']:.0%}",
         checks=weight_exact,
@@ -379,11 +381,12 @@ STATEMENTS: Mapping[str, Statement] = {
         table="bias",
     ),
     "bit-noise": Statement(
-        statement="The noise of one bit is what A-T1 says.",
-        theorem="A-T1, q^2 on the actual tensors of the last layer, at k-1 and at k bits; nothing is trained, and the batch "
-        "that A-T4 derives from it, b'/b = (sigma^2 + q^2 at k-1 bits) / (sigma^2 + q^2 at k bits), is no measurement",
+        statement="The noise of one bit is as the variance theorem (A-T1) says.",
+        theorem="the variance theorem (A-T1): q^2 on the actual tensors of the last layer, at k-1 and at k bits; "
+        "nothing is trained, and the batch that A-T4 derives from it, b'/b = "
+        "(sigma^2 + q^2 at k-1 bits) / (sigma^2 + q^2 at k bits), is no measurement",
         margin=lambda m: (
-            f"measured noise ratio over that of A-T1: every interval contains 1 and is within ± {m['half_width']:.0%}"
+            f"measured noise ratio over that of theory (A-T1): every interval contains 1 and is within ± {m['half_width']:.0%}"
         ),
         checks=bit_noise,
         figure="bits",
@@ -447,7 +450,7 @@ STATEMENTS: Mapping[str, Statement] = {
     ),
     "absmax-slope": Statement(
         statement="With an abs-max scale re-derived from each batch the noise falls more slowly than 1/b.",
-        theorem="A-T1 with each batch's own step, which grows with the batch's maximum",
+        theorem="the variance theorem (A-T1) with each batch's own step, which grows with the batch's maximum",
         margin=lambda m: f"slope of log variance against log b in [{m['slope'][0]}, {m['slope'][1]}]",
         checks=absmax_slope,
         figure="absmax",
@@ -506,8 +509,8 @@ def _claim(
         theorem=words.theorem,
         expected=Outcome.REFUTED if fault else Outcome.HELD,
         outcome=outcome,
-        covered=f"{len(judged)} intervals{counted}, simultaneous with all {family.size} that claims rest on, at a "
-        f"false-alarm rate of {family.rate:g}",
+        covered=f"{len(judged)} {'interval' if len(judged) == 1 else 'intervals'}{counted}, "
+        f"simultaneous with all {family.size} that claims rest on, at a false-alarm rate of {family.rate:g}",
         evidence=evidence,
         figure="" if fault else words.figure,
         table="" if fault else words.table,

@@ -29,10 +29,10 @@ ESTIMATES: Mapping[str, str] = {
     "bias_squared": "|E g - g|^2, noise taken out; may be negative",
     "variance": "mean over batches of Var(g | batch), the papers' q^2 / b where each sample is rounded by itself",
     "between": "mean squared distance of E(g | batch) from the whole set's gradient, the papers' sigma^2 / b",
-    "theory": "Var(g | batch) by A-T1 or A-T2, over the same batches",
+    "theory": "Var(g | batch) by the theorems A-T1 (variance) or A-T2 (shared weights), over the same batches",
     "ratio": "measured variance over that of theory",
     "gradient_squared": "|g|^2 of the whole set, unrounded",
-    "noise": "q^2 of the whole set by A-T1",
+    "noise": "q^2 of the whole set by the variance theorem (A-T1)",
     "error": "the standard error of the column before it",
 }
 

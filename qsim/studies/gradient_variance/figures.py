@@ -100,7 +100,7 @@ def _curves(
 
 
 def _theorem(points: str) -> str:
-    return "A-T2" if "weight" in points else "A-T1"
+    return "theory (A-T2)" if "weight" in points else "theory (A-T1)"
 
 
 def _called(points: str) -> str:
@@ -204,8 +204,9 @@ def _ratios(records: Sequence[Record], at: Point, judged: Mapping[str, Sequence[
         id="ratios",
         title="Measured variance over predicted variance",
         caption="One panel a quantization point, one row and colour a format. Dots: the ratio in every cell and layer where "
-        "theory is exact (A-T1, for backward weights A-T2). Ring and bar: of each row the one simultaneous interval that "
-        "reaches farthest from 1. Line: theory. Cells of one batch size share their batches, so the rows of one panel are "
+        "theory is exact (A-T1, the variance theorem; for backward weights A-T2, the one on shared weights). Ring and bar: "
+        "of each row the one simultaneous interval that reaches farthest from 1. "
+        "Line: theory. Cells of one batch size share their batches, so the rows of one panel are "
         "not independent of each other.",
         alt="Forest plots of the ratio of measured to predicted variance, a row a format, a panel a point: all lie around 1.",
         panels=tuple(panels) or (_EMPTY,),
@@ -222,10 +223,10 @@ def _variance(records: Sequence[Record], family: Family) -> Figure:
     ]  # fmt: skip
     return Figure(
         id="variance",
-        title="Noise drawn anew for each sample, at the last layer: measured, and A-T1",
+        title="Noise drawn anew for each sample, at the last layer: measured, and in theory (A-T1)",
         caption="Variance of the last layer's weight gradient over stochastic roundings, given the batch, against batch size, "
-        "one colour a format. Rings with simultaneous intervals (often smaller than the ring) are measured; lines are A-T1 on "
-        "the same batches, no fitted number. Both fall as 1/b.",
+        "one colour a format. Rings with simultaneous intervals (often smaller than the ring) are measured; lines are theory "
+        "(A-T1) on the same batches, no fitted number. Both fall as 1/b.",
         alt="Log-log plots of variance against batch size, one curve a format: all fall as one over b, and the measured "
         "rings lie on the predicted lines.",
         panels=tuple(panels),
@@ -248,7 +249,7 @@ def _weights(records: Sequence[Record], at: Point, family: Family) -> Figure:
         title="Noise of weights, shared by the samples, has a floor",
         caption="Variance of the gradient over stochastic roundings of the weights, given the batch, against batch size, one "
         "colour a format. One draw of the rounded weights serves all samples of a batch, so the noise levels off. Rings with "
-        "simultaneous intervals are measured; lines, where A-T2 is exact, are theory with no fitted number.",
+        "simultaneous intervals are measured; lines are theory (A-T2) where it is exact, with no fitted number.",
         alt="Log-log plots of variance against batch size, one curve a format: the curves fall at first and then level off, "
         "backward weights along the predicted lines.",
         panels=tuple(panels),
@@ -332,8 +333,8 @@ def _bits(records: Sequence[Record], at: Point, plan: Plan, family: Family) -> F
         caption="Left: noise of rounding, q² at k-1 bits over q² at k bits: 4 in dense cells, near 2 where all values lie "
         "below one step (marked), above 4 with few-bit integers whose step is abs-max / (2^(k-1) - 1). Right: b'/b, "
         "the batch that buys the bit back, sampling noise "
-        "included, which is exact on both sides. Rings with intervals are measured, short lines are theory (q² by A-T1); the "
-        "colour is that of the format with fewer bits.",
+        "included, which is exact on both sides. Rings with intervals are measured, short lines are theory (q² by A-T1, the "
+        "variance theorem); the colour is that of the format with fewer bits.",
         alt="Two plots by pair of formats: the noise ratio is near 4 for floats, above 4 for INT4 to INT3 to INT2, and near 2 "
         "below one step; the batch ratio is between 1 and 5. Measured rings lie on the lines of theory.",
         panels=(
@@ -360,7 +361,7 @@ def _absmax(records: Sequence[Record], family: Family) -> Figure:
                 if not all(f"{ALL}.theory" in r for r in group):
                     continue
                 says = [r[f"{ALL}.theory"] for r in group]
-                role = "A-T1" if arm == "last layer" else "A-T1, each batch's step"
+                role = "theory (A-T1)" if arm == "last layer" else "theory (A-T1), each batch's step"
                 curves.append(line(label, name, [r["batch"] for r in group], says, role))
     return Figure(
         id="absmax",
@@ -368,7 +369,7 @@ def _absmax(records: Sequence[Record], family: Family) -> Figure:
         caption="Variance of the last layer's gradient over stochastic roundings of inputs and errors, given the batch, "
         "against batch size, one colour a format. Rings: a frozen scale; squares: a scale "
         "re-derived from each batch's largest value, "
-        "whose step grows with that value, so that the noise falls more slowly than 1/b. Lines are A-T1.",
+        "whose step grows with that value, so that the noise falls more slowly than 1/b. Lines are theory (A-T1).",
         alt="Log-log plot of variance against batch size for INT8 and INT4, with a frozen and with a re-derived scale: the "
         "latter starts lower and falls more slowly.",
         panels=(

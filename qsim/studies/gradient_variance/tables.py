@@ -53,8 +53,8 @@ def _tables(
     where = locate_labels(every, at)
     yield _main_table(records, at, plan, family)
     for name, id_, title, value in (
-        ("variance-exact", "exact", "Measured variance over that of A-T1", "measured / theory"),
-        ("weight-exact", "shared", "Measured variance over that of A-T2", "measured / theory"),
+        ("variance-exact", "exact", "Measured variance over theory (A-T1)", "measured / theory"),
+        ("weight-exact", "shared", "Measured variance over theory (A-T2)", "measured / theory"),
     ):
         yield _judged_table(id_, title, value, {name: judged.get(name, ())}, where, "Farthest from 1 first.")
     yield _judged_table(
@@ -68,7 +68,7 @@ def _tables(
     yield _judged_table(
         "bits", "One bit fewer", "value",
         {name: judged.get(name, ()) for name in BITS}, where,
-        "bit-noise: q² at k-1 bits over q² at k bits, measured over that of A-T1; the others: as measured.",
+        "bit-noise: q² at k-1 bits over q² at k bits, measured over theory (A-T1); the others: as measured.",
     )  # fmt: skip
     yield _judged_table(
         "networks", "Other networks: each its own interval", "value",
