@@ -12,6 +12,7 @@ import pytest
 
 import qsim.kernels.compiled  # noqa: F401 - as where something is compiled
 from qsim.cli import main, notice, progress, report
+from qsim.verdicts import Outcome
 
 
 class Terminal(io.StringIO):
@@ -63,8 +64,8 @@ def test_claims_without_cells_wait() -> None:
     console = Console(file=io.StringIO(), width=100)
     bars = progress.Bars("study", console)
     claims = [
-        SimpleNamespace(id="early", outcome="not testable here", covered="0 intervals, none"),
-        SimpleNamespace(id="late", outcome="held", covered="12 intervals, all"),
+        SimpleNamespace(id="early", outcome=Outcome.NOT_TESTABLE, covered="0 intervals, none"),
+        SimpleNamespace(id="late", outcome=Outcome.HELD, covered="12 intervals, all"),
     ]
     bars.claims = lambda: claims  # type: ignore[assignment,return-value]
     bars.look(time.monotonic())
