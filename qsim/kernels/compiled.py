@@ -55,11 +55,16 @@ def tell_numba(what: Callable[[], object]) -> None:
     tell(what)
 
 
+parts: dict[str, bool] = {"build": False}
+"""The functions that are compiled as part of kernels alone, by Numba's names: whether each has a loop of its own vectors."""
+
+
 def portable(function: F) -> F:
     """Mark what every reader reads. Compiled, it becomes part of the loop that calls it: a call would keep that from vectors.
 
     Nobody else calls it, so that it needs no entry for Python or C, which take a third of the time of a first compilation.
     """
+    parts[function.__qualname__] = "wide_vectors" in function.__code__.co_names
 
     def register() -> None:
         from numba.extending import register_jitable

@@ -11,6 +11,7 @@ from typing import Any
 import numba
 from llvmlite import binding, ir
 from numba.core import cgutils as numba_cgutils
+from numba.core import codegen as numba_codegen
 from numba.core import compiler as numba_compiler
 from numba.core import config as numba_config
 from numba.core import types
@@ -28,6 +29,7 @@ __all__ = [
 
 # Numba is typed in part, and not the same part in every version.
 cgutils: Any = numba_cgutils
+codegen: Any = numba_codegen
 compiler: Any = numba_compiler
 config: Any = numba_config
 njit: Any = numba.njit
@@ -186,6 +188,7 @@ def given_array(kind: Any, number: int) -> Any:
 def entry(kernel: compiled.Kernel, arguments: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
     """Return the function that C calls, with addresses of arrays, and the types of its arguments."""
     compiled.portable(kernel.py_func)
+    compiled.parts[kernel.py_func.__qualname__] = True
     names = [f"a{at}" for at in range(len(kernel.kinds))]
     scope: dict[str, Any] = {"loop": kernel.py_func}
     taken: list[Any] = []
@@ -226,6 +229,59 @@ def own_settings() -> Iterator[None]:
             config.DISABLE_JIT = disabled
 
 
+class Part(codegen.JITCodeLibrary):  # type: ignore[misc] # of Numba, which is not typed
+    """Hold a function that becomes part of a kernel, as it was lowered: nothing calls it by itself.
+
+    Numba would optimize every such function on its own, with all that it calls, and make machine code of it; LLVM does both
+    once, for the kernel, into which all of them are linked.
+    """
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+class Loop(Part):
+    """Hold a loop, optimized by itself: the width of its vectors is an attribute of a function, and not of its caller."""
+
+    def _optimize_final_module(self) -> None:
+        codegen.JITCodeLibrary._optimize_final_module(self)  # noqa: SLF001 - the method that `Part` leaves out
+
+
+class Entry(codegen.JITCodeLibrary):  # type: ignore[misc] # likewise
+    """Hold the function that C calls, which calls a loop that is optimized already."""
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def parts_of(target: Any) -> Iterator[Any]:
+    """Make a `Part` or a `Loop` of each function of `compiled.parts` that is compiled in the block.
+
+    Give the library of the function that is the kernel.
+    """
+    maker = target.codegen()
+    whole = Entry(maker, "kernel")
+    whole.enable_object_caching()
+    usual, set_environment = maker._library_class, maker.set_env  # noqa: SLF001 - what a subclass of it would set
+    kinds = {None: usual, False: Part, True: Loop}
+
+    def set_env(name: str, environment: Any) -> None:
+        if maker._engine.get_global_value_address(name):  # noqa: SLF001 - a part has no machine code that would look there
+            set_environment(name, environment)
+
+    maker._library_class = lambda _, name: kinds[compiled.parts.get(name)](maker, name)  # noqa: SLF001
+    maker.set_env = set_env
+    try:
+        yield whole
+    finally:
+        del maker._library_class, maker.set_env  # noqa: SLF001 - which leaves those of the class
+
+
 def library(kernel: compiled.Kernel, arguments: tuple[Any, ...]) -> tuple[str, Any]:
     """Compile a kernel for such arguments; return the name of its entry, and what Numba holds of it."""
     function, kinds = entry(kernel, arguments)
@@ -236,8 +292,8 @@ def library(kernel: compiled.Kernel, arguments: tuple[Any, ...]) -> tuple[str, A
     flags.nrt = False  # nothing is allocated
     flags.error_model = "numpy"  # an exception would keep a division from vectors
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
-    with own_settings():
-        made = compiler.compile_extra(typing, target, function, kinds, types.void, flags, {})
+    with own_settings(), parts_of(target) as whole:
+        made = compiler.compile_extra(typing, target, function, kinds, types.void, flags, {}, library=whole)
     return made.fndesc.mangled_name, made.library
 
 
