@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qsim.decoder import decode_array, known_way, way_of
 from qsim.errors import InputError, integer
-from qsim.formats import Format, Table
+from qsim.formats import Format, Table, get_format
 from qsim.kernels.parameters import CARRIERS
 from qsim.rounder import (
     How,
@@ -102,6 +103,8 @@ def quantize(
     ftz_in: bool = False,
     ftz_out: bool | Flush = False,
     nan: str | None = None,
+    scale_rule: str | None = None,
+    axis: int | tuple[int, ...] | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Return the values that the elements of `x` round to, with the shape and dtype of `x`.
@@ -114,12 +117,18 @@ def quantize(
     number or an array that broadcasts, the result is s round(fl(x / s)), rounded once to the type of `x`. Arrays of scales are
     of any type of NumPy or ml_dtypes that holds numbers, such as float8_e8m0fnu. Where s is 0, as for a block too small for
     the format of its scale, x counts as a zero of its sign, but NaN stays NaN. `scale`, `per`, `order`, `ftz_in`, `ftz_out`
-    and `nan` are those of `Quantizer`. `out` takes the result; it may be `x`.
+    and `nan` are those of `Quantizer`. `out` takes the result; it may be `x`. `fmt` may also name a block format or a recipe of
+    `qsim.blocks`: then `scale_rule` names the rule of its scales, and the blocks lie along `axis`.
     Raise `InputError` for a spelling, a dtype, a word or an `out` that does not fit.
     """
     if not SUBNORMAL - SMALLER:
         return with_gradual_underflow(quantize, locals())
-    how = _how(fmt, mode, sr_bits, eps, saturation, scale, per, order, ftz_in, ftz_out, nan)
+    try:
+        if scale_rule is not None or axis is not None:
+            raise _ByBlocks
+        how = _how(fmt, mode, sr_bits, eps, saturation, scale, per, order, ftz_in, ftz_out, nan)
+    except _ByBlocks:
+        return _by_blocks("quantize", locals())
     array = x if type(x) is np.ndarray and x.dtype in CARRIERS else _floats(x)
     plan = plan_of(how, array.dtype)
     values = np.empty(array.shape, array.dtype) if out is None else _plain(out, array, array.dtype)
@@ -145,15 +154,23 @@ def encode(
     ftz_in: bool = False,
     ftz_out: bool | Flush = False,
     nan: str | None = None,
+    scale_rule: str | None = None,
+    axis: int | tuple[int, ...] | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Return the codes that the elements of `x` (divided by the scale) round to, in the smallest unsigned type.
 
-    Arguments and errors are those of `quantize`, but that any input type will do for any format. `out` takes the codes.
+    Arguments and errors are those of `quantize`, but that any input type will do for any format. `out` takes the codes. Of a
+    block format the result is a `qsim.blocks.Encoded`: codes and scales.
     """
     if not SUBNORMAL - SMALLER:
         return with_gradual_underflow(encode, locals())
-    how = _how(fmt, mode, sr_bits, eps, saturation, scale, per, order, ftz_in, ftz_out, nan)
+    try:
+        if scale_rule is not None or axis is not None:
+            raise _ByBlocks
+        how = _how(fmt, mode, sr_bits, eps, saturation, scale, per, order, ftz_in, ftz_out, nan)
+    except _ByBlocks:
+        return _by_blocks("encode", locals())
     array = x if type(x) is np.ndarray and x.dtype in CARRIERS else _floats(x)
     plan, dtype = plan_of(how, array.dtype, codes=True), code_dtype(how.q.format)
     codes = np.empty(array.shape, dtype) if out is None else _plain(out, array, dtype)
@@ -338,6 +355,41 @@ def _drawn_how(q: Quantizer) -> How:
 # --- Behind the border: everything below trusts its arguments ----------------------------------------------
 
 
+class _ByBlocks(Exception):  # noqa: N818 - says who answers, and is no error
+    """Tell that a call names a block format, which `qsim.blocks` rounds to."""
+
+
+@functools.lru_cache(maxsize=256)
+def _names_blocks(fmt: Any) -> bool:
+    """Return whether `fmt` is a block format or a recipe, or names one; a format of that name comes first."""
+    if isinstance(fmt, str):
+        try:
+            get_format(split_spelling(fmt)[0])
+        except InputError:
+            pass
+        else:
+            return False
+    return bool(_blocks().names_blocks(fmt))
+
+
+def _blocks() -> Any:
+    """Return `qsim.blocks`, which stands on this module: imported when a call names a block format."""
+    return importlib.import_module("qsim.blocks")
+
+
+def _by_blocks(name: str, arguments: dict[str, Any]) -> Any:
+    """Return the answer of `qsim.blocks` to a call of `quantize` or `encode` with these arguments."""
+    for option, usual in {"eps": None, "scale": "none", "per": "tensor", "order": "divide", "ftz_in": False}.items():
+        if isinstance(arguments[option], np.ndarray) or arguments[option] != usual:
+            raise InputError(f"{option} does not go with a block format, whose recipe says it; drop {option}")
+    given = {option: value for option, value in arguments.items() if value is not None and value is not False}
+    kept = {option: given[option] for option in ("key", "sr_bits", "rbits", "scale_rule", "axis", "out") if option in given}
+    for option in ("saturation", "nan", "ftz_out"):
+        if option in given:
+            raise InputError(f"{option} does not go with a block format, whose entry says it; drop {option}")
+    return getattr(_blocks(), name)(arguments["x"], arguments["fmt"], arguments["mode"], **kept)
+
+
 def _how(*arguments: Any) -> How:
     """Return the rounding that the arguments of `quantize` spell, from `fmt` to `nan`; looked up where it was asked before."""
     fmt, per = arguments[0], arguments[-5]
@@ -362,7 +414,9 @@ def _spelled(
     ftz_out: bool | Flush,
     nan: Any,
 ) -> How:
-    """Return the rounding that the arguments of `quantize` spell."""
+    """Return the rounding that the arguments of `quantize` spell; raise `_ByBlocks` where they name a block format."""
+    if not isinstance(fmt, Quantizer | Format) and _names_blocks(fmt):
+        raise _ByBlocks
     sr_bits = None if sr_bits is None else integer("sr_bits", sr_bits)
     unscaled = isinstance(scale, str) and scale == "none"
     if isinstance(fmt, Quantizer):

@@ -1,0 +1,34 @@
+"""Block formats (MX, NVFP4, ggml's): elements that share a scale, and the recipes by which packages compute them.
+
+    qsim.quantize(x, "mxfp4_e2m1", "SR", key=qsim.Key(0), scale_rule="floor", axis=-1)
+    qsim.encode(x, "nvfp4/torchao-0.18")        # codes, scales and the tensor's scale as torchao makes them
+    qsim.compare_recipes("mxfp4/torchao-0.18-floor", "mxfp4/modelopt-0.47")
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qsim.blocks.encoded import Encoded
+from qsim.blocks.formats import BlockFormat, block_formats, find_block_format, get_block_format, load_block_formats
+from qsim.blocks.recipes import Recipe, get_recipe, load_recipes, recipes
+from qsim.blocks.rounding import encode, quantize
+from qsim.errors import InputError
+
+__all__ = [
+    "BlockFormat", "Encoded", "Recipe", "block_formats", "encode", "get_block_format", "get_recipe",
+    "load_block_formats", "load_recipes", "names_blocks", "quantize", "recipes",
+]  # fmt: skip
+
+
+def names_blocks(fmt: Any) -> bool:
+    """Return whether `fmt` is a block format or a recipe, or names one, in a file too."""
+    if isinstance(fmt, Recipe) or find_block_format(fmt) is not None or (isinstance(fmt, str) and fmt in recipes()):
+        return True
+    if isinstance(fmt, str) and ".toml" in fmt:
+        try:
+            get_recipe(fmt)
+        except (InputError, OSError, UnicodeDecodeError):
+            return False
+        return True
+    return False
