@@ -18,6 +18,7 @@ from qsim.forks import undivided
 if TYPE_CHECKING:
     from qsim.arrays import decode, encode, quantize
     from qsim.autograd import numerics, value_and_grad
+    from qsim.blocks import compare_recipes
     from qsim.formats import Format, catalogue, get_format
     from qsim.kernels.threads import get_threads, set_threads
     from qsim.packing import pack, unpack
@@ -30,6 +31,7 @@ HOME = {
     "Format": "formats", "catalogue": "formats", "get_format": "formats",
     "InputError": "errors",
     "Key": "rounding", "Mode": "rounding", "Quantizer": "rounding", "Saturation": "rounding",
+    "compare_recipes": "blocks",
     "decode": "arrays", "encode": "arrays", "quantize": "arrays",
     "derive_scale": "scales",
     "get_threads": "kernels.threads", "set_threads": "kernels.threads",
@@ -38,8 +40,9 @@ HOME = {
 }  # fmt: skip
 
 __all__ = [
-    "Format", "InputError", "Key", "Mode", "Quantizer", "Saturation", "catalogue", "decode", "derive_scale", "encode",
-    "get_format", "get_threads", "numerics", "pack", "quantize", "set_threads", "unpack", "value_and_grad",
+    "Format", "InputError", "Key", "Mode", "Quantizer", "Saturation", "catalogue", "compare_recipes", "decode",
+    "derive_scale", "encode", "get_format", "get_threads", "numerics", "pack", "quantize", "set_threads", "unpack",
+    "value_and_grad",
 ]  # fmt: skip
 
 

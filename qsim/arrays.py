@@ -128,7 +128,8 @@ def quantize(
             raise _ByBlocks
         how = _how(fmt, mode, sr_bits, eps, saturation, scale, per, order, ftz_in, ftz_out, nan)
     except _ByBlocks:
-        return _by_blocks("quantize", locals())
+        answer: NDArray[Any] = _by_blocks("quantize", locals())
+        return answer
     array = x if type(x) is np.ndarray and x.dtype in CARRIERS else _floats(x)
     plan = plan_of(how, array.dtype)
     values = np.empty(array.shape, array.dtype) if out is None else _plain(out, array, array.dtype)
@@ -170,7 +171,8 @@ def encode(
             raise _ByBlocks
         how = _how(fmt, mode, sr_bits, eps, saturation, scale, per, order, ftz_in, ftz_out, nan)
     except _ByBlocks:
-        return _by_blocks("encode", locals())
+        answer: NDArray[Any] = _by_blocks("encode", locals())
+        return answer
     array = x if type(x) is np.ndarray and x.dtype in CARRIERS else _floats(x)
     plan, dtype = plan_of(how, array.dtype, codes=True), code_dtype(how.q.format)
     codes = np.empty(array.shape, dtype) if out is None else _plain(out, array, dtype)
@@ -383,7 +385,9 @@ def _by_blocks(name: str, arguments: dict[str, Any]) -> Any:
         if isinstance(arguments[option], np.ndarray) or arguments[option] != usual:
             raise InputError(f"{option} does not go with a block format, whose recipe says it; drop {option}")
     given = {option: value for option, value in arguments.items() if value is not None and value is not False}
-    kept = {option: given[option] for option in ("key", "sr_bits", "rbits", "scale_rule", "axis", "out") if option in given}
+    kept = {
+        option: given[option] for option in ("key", "sr_bits", "rbits", "scale_rule", "axis", "out") if option in given
+    }
     for option in ("saturation", "nan", "ftz_out"):
         if option in given:
             raise InputError(f"{option} does not go with a block format, whose entry says it; drop {option}")

@@ -42,7 +42,15 @@ NO_AVX2 = "the instructions that are looked for are those of AVX2"
 NO_MXCSR = "the flags that are set are those of an x86 processor"
 NO_BROWSER = "no Chromium with its driver is installed"
 NO_TORCH = "PyTorch is not installed"
+PACKAGES = ("bitsandbytes", "compressed_tensors", "gguf", "mlx", "modelopt", "torchao")
+"""Packages whose blocks are compared with recipes, where they are installed."""
 OTHER_MATPLOTLIB = f"needs matplotlib {_pinned_matplotlib()}"
+
+
+def no_package(name: str) -> str:
+    """Return the reason for which a test that needs one of `PACKAGES` may skip."""
+    return f"{name} is not installed"
+
 
 # The reasons for which a test may skip under CI, each with the condition under which it may. Any other skip there is a
 # test that silently stopped testing.
@@ -53,6 +61,7 @@ EXPECTED_SKIPS: dict[str, Callable[[], bool]] = {
     NO_BROWSER: lambda: not (shutil.which("chromium") and shutil.which("chromedriver")),
     NO_TORCH: lambda: importlib.util.find_spec("torch") is None,
     OTHER_MATPLOTLIB: lambda: os.environ.get("QSIM_OLDEST") == "1",
+    **{no_package(name): lambda name=name: importlib.util.find_spec(name) is None for name in PACKAGES},
 }
 
 

@@ -1,14 +1,15 @@
 """Block formats (MX, NVFP4, ggml's): elements that share a scale, and the recipes by which packages compute them.
 
-    qsim.quantize(x, "mxfp4_e2m1", "SR", key=qsim.Key(0), scale_rule="floor", axis=-1)
-    qsim.encode(x, "nvfp4/torchao-0.18")        # codes, scales and the tensor's scale as torchao makes them
-    qsim.compare_recipes("mxfp4/torchao-0.18-floor", "mxfp4/modelopt-0.47")
+qsim.quantize(x, "mxfp4_e2m1", "SR", key=qsim.Key(0), scale_rule="floor", axis=-1)
+qsim.encode(x, "nvfp4/torchao-0.18")        # codes, scales and the tensor's scale as torchao makes them
+qsim.compare_recipes("mxfp4/torchao-0.18-floor", "mxfp4/modelopt-0.47")
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from qsim.blocks.compare import Comparison, Difference, compare_recipes, gaussian_share
 from qsim.blocks.encoded import Encoded
 from qsim.blocks.formats import BlockFormat, block_formats, find_block_format, get_block_format, load_block_formats
 from qsim.blocks.recipes import Recipe, get_recipe, load_recipes, recipes
@@ -16,7 +17,8 @@ from qsim.blocks.rounding import encode, quantize
 from qsim.errors import InputError
 
 __all__ = [
-    "BlockFormat", "Encoded", "Recipe", "block_formats", "encode", "get_block_format", "get_recipe",
+    "BlockFormat", "Comparison", "Difference", "Encoded", "Recipe", "block_formats", "compare_recipes", "encode",
+    "gaussian_share", "get_block_format", "get_recipe",
     "load_block_formats", "load_recipes", "names_blocks", "quantize", "recipes",
 ]  # fmt: skip
 

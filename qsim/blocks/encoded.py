@@ -23,7 +23,9 @@ from qsim.underflow import gradual_underflow
 __all__ = ["Encoded", "spread"]
 
 
-def spread(per_block: NDArray[Any], shape: tuple[int, ...], axes: tuple[int, ...], size: tuple[int, ...]) -> NDArray[Any]:
+def spread(
+    per_block: NDArray[Any], shape: tuple[int, ...], axes: tuple[int, ...], size: tuple[int, ...]
+) -> NDArray[Any]:
     """Return values of blocks as an array of this shape: each is that of the elements of its block."""
     wide = per_block
     for axis, length in zip(axes, size, strict=True):
@@ -128,14 +130,14 @@ class Encoded:
             "axes": list(self.axes),
             "recipe": None if self.recipe is None else self.recipe.name,
         }
-        arrays_ = {
+        parts: dict[str, Any] = {
             "codes": self.codes,
             "scales": self.scales,
             "tensor_scale": np.float32(self.tensor_scale),
             "about": np.array(json.dumps(about)),
         }
         with whole(Path(path)) as file:
-            np.savez(file, **arrays_)
+            np.savez(file, **parts)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -172,7 +174,9 @@ def parse_axes(axes: Any, ndim: int, fmt: BlockFormat) -> tuple[int, ...]:
     """Return the axes along which blocks lie, none negative: the last ones by default."""
     needed = len(fmt.size)
     if ndim < needed:
-        raise InputError(f"x has {ndim} axes; {fmt.name} has blocks along {needed}, so give an array of {needed} or more")
+        raise InputError(
+            f"x has {ndim} axes; {fmt.name} has blocks along {needed}, so give an array of {needed} or more"
+        )
     given = tuple(range(ndim - needed, ndim)) if axes is None else axes if isinstance(axes, tuple) else (axes,)
     placed = tuple(integer("axis", axis) for axis in given)
     if len(placed) != needed or not all(-ndim <= axis < ndim for axis in placed):
@@ -185,12 +189,18 @@ def parse_axes(axes: Any, ndim: int, fmt: BlockFormat) -> tuple[int, ...]:
 
 @np.errstate(all="ignore")
 def values_of(
-    q: NDArray[Any], s: NDArray[Any], tensor: float, recipe: Recipe | None, fmt: BlockFormat, dtype: np.dtype[Any]
+    q: NDArray[Any],
+    s: NDArray[Any],
+    tensor: float,
+    recipe: Recipe | None,
+    fmt: BlockFormat,
+    dtype: np.dtype[Any],
+    A: Any = None,
 ) -> NDArray[Any]:
-    """Return the values of elements `q` with the scales `s`, which broadcasts to them."""
-    decoding = None if recipe is None else recipe.decoding
+    """Return the values of elements `q` with the scales `s`, which broadcasts to them; with `A` those of the error."""
+    decoding = None if recipe is None else recipe.decoding if A is None else recipe.erring
     if decoding is not None:
-        known = {"q": q, "s": s, "T": np.float32(tensor)}
+        known = {"q": q, "s": s, "T": np.float32(tensor), "A": A}
         by = Arrays(fmt, np.dtype(np.float32))
         for level in ("tensor", "block", "element"):
             decoding.run(by, known, level)
@@ -217,4 +227,3 @@ def _narrowed(y: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype.itemsize == 2:
         return arrays.encode(y, "float16" if dtype.kind == "f" else "bfloat16", nan="signed").view(dtype)
     return y.astype(dtype, copy=False)
-

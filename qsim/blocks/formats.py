@@ -118,7 +118,9 @@ def _entry(where: str, entry: Any) -> BlockFormat:
     rule = fields.get("rule", "floor")
     if rule not in RULES or not fits(rule, fields["scale"]):
         allowed = ", ".join(name for name in RULES if fits(name, fields["scale"]))
-        raise InputError(f"{where}: rule = {shown(rule)} is no rule for a scale of {fields['scale'].name}; {allowed} are")
+        raise InputError(
+            f"{where}: rule = {shown(rule)} is no rule for a scale of {fields['scale'].name}; {allowed} are"
+        )
     return BlockFormat(**fields)
 
 

@@ -32,7 +32,7 @@ import numpy as np
 
 from qsim import reference
 from qsim.arrays import quantize
-from qsim.blocks.formats import BlockFormat
+from qsim.blocks.formats import BlockFormat, floor_log2
 from qsim.blocks.scales import exact_scale, scales_of
 from qsim.errors import InputError, shown
 from qsim.formats import get_format
@@ -86,6 +86,8 @@ class Program:
     #: The names that depend on the element x, and on the block's maximum m.
     of_element: frozenset[str]
     of_block: frozenset[str]
+    #: The names, of whatever level, that the lines of elements use.
+    for_elements: frozenset[str] = frozenset()
 
     def run(self, by: Arithmetic, known: dict[str, Any], level: str) -> None:
         """Add to `known` the names of one level: "tensor", "block" or "element"."""
@@ -123,7 +125,14 @@ def parse(lines: tuple[str, ...], where: str, more: frozenset[str] = frozenset()
             of_block.add(name)
         known.add(name)
         steps.append((name, node.value))
-    return Program(lines, tuple(steps), frozenset(of_element), frozenset(of_block))
+    used_there = {
+        inner.id
+        for name, expression in steps
+        if name in of_element
+        for inner in ast.walk(expression)
+        if isinstance(inner, ast.Name)
+    }
+    return Program(lines, tuple(steps), frozenset(of_element), frozenset(of_block), frozenset(used_there))
 
 
 def _check(node: ast.expr, where: str, known: set[str]) -> set[str]:
@@ -212,12 +221,15 @@ class Arrays:
         self.fraction_bits = 23 if dtype.itemsize == 4 else 52
 
     def constant(self, value: float) -> Any:
+        """Return a number of a line."""
         return self.dtype.type(value)
 
     def operate(self, name: str, a: Any, b: Any) -> Any:
+        """Return the rounded result of add, sub, mul or div."""
         return {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}[name](a, b)
 
     def compare(self, name: str, a: Any, b: Any) -> Any:
+        """Return whether eq, ne, lt, le, gt or ge holds."""
         by = {
             "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal,
             "gt": np.greater, "ge": np.greater_equal,
@@ -225,9 +237,11 @@ class Arrays:
         return by[name](a, b)
 
     def choose(self, condition: Any, a: Any, b: Any) -> Any:
+        """Return `a` where the condition holds, else `b`."""
         return np.where(condition, a, b)
 
     def call(self, name: str, arguments: list[Any]) -> Any:
+        """Return the value of one of `FUNCTIONS`."""
         v = np.asarray(arguments[0], self.dtype)
         match name:
             case "min":
@@ -256,9 +270,11 @@ class Arrays:
                 return {"abs": np.abs, "floor": np.floor, "ceil": np.ceil}[name](v)
 
     def convert(self, fmt: str, mode: str, v: Any) -> Any:
+        """Return v rounded to a format, saturating."""
         return quantize(np.asarray(v, self.dtype), fmt, mode, saturation="SatFinite" if clamps(fmt) else None)
 
     def scale(self, v: Any, rule: str) -> Any:
+        """Return the scale by a rule."""
         m = np.asarray(v, self.dtype)
         finite = np.isfinite(m)
         return np.where(finite, scales_of(np.where(finite, m, 0), self.fmt, rule), self.dtype.type(np.nan))
@@ -285,9 +301,11 @@ class Rationals:
         return math.copysign(y, -1.0 if negative else 1.0)
 
     def constant(self, value: float) -> float:
+        """Return a number of a line."""
         return reference.quantize(value, self.precision)
 
     def operate(self, name: str, a: float, b: float) -> float:
+        """Return the rounded result of add, sub, mul or div."""
         if not (math.isfinite(a) and math.isfinite(b)) or (name == "div" and not b):
             return _special(name, a, b)
         p, q = Fraction(a), Fraction(b)
@@ -299,12 +317,15 @@ class Rationals:
         return self._rounded(exact, exact < 0)
 
     def compare(self, name: str, a: float, b: float) -> bool:
+        """Return whether eq, ne, lt, le, gt or ge holds."""
         return {"eq": a == b, "ne": a != b, "lt": a < b, "le": a <= b, "gt": a > b, "ge": a >= b}[name]
 
     def choose(self, condition: bool, a: float, b: float) -> float:
+        """Return `a` where the condition holds, else `b`."""
         return a if condition else b
 
     def call(self, name: str, arguments: list[Any]) -> Any:
+        """Return the value of one of `FUNCTIONS`."""
         v = arguments[0]
         match name:
             case "min" | "max":
@@ -326,17 +347,21 @@ class Rationals:
             case "abs":
                 return abs(v)
             case _:
-                return float((math.floor if name == "floor" else math.ceil)(v)) if math.isfinite(v) else v
+                whole = (math.floor if name == "floor" else math.ceil)(v) if math.isfinite(v) else v
+                return math.copysign(whole, v) if not whole else float(whole)
 
     def _logarithm(self, x: Fraction, name: str) -> float:
         if x == 1:
             return 0.0
+        exponent = floor_log2(x)
+        if name == "log2" and x == Fraction(2) ** exponent:
+            return self._rounded(Fraction(exponent), exponent < 0)
         with decimal.localcontext() as context:
-            context.prec = 60
-            y = decimal.Decimal(x.numerator).ln() - decimal.Decimal(x.denominator).ln()
-            y = y / decimal.Decimal(2).ln() if name == "log2" else y
-            if name == "log2" and abs(y - y.to_integral_value()) < decimal.Decimal("1e-50"):
-                y = y.to_integral_value()  # of a power of two
+            context.prec = 40  # no logarithm of a number of 53 bits lies so close to a midpoint of theirs
+            significand = x / Fraction(2) ** exponent
+            y = (decimal.Decimal(significand.numerator) / decimal.Decimal(significand.denominator)).ln()
+            two = decimal.Decimal(2).ln()
+            y = y / two + exponent if name == "log2" else y + exponent * two
         return self._rounded(Fraction(y), y < 0)
 
     def _field(self, name: str, v: float, n: float = 0.0) -> float:
@@ -351,9 +376,11 @@ class Rationals:
         return float(struct.unpack("<f" if small else "<d", struct.pack("<I" if small else "<Q", moved))[0])
 
     def convert(self, fmt: str, mode: str, v: float) -> float:
+        """Return v rounded to a format, saturating."""
         return reference.quantize(v, fmt, mode, saturation="SatFinite" if clamps(fmt) else None)
 
     def scale(self, v: float, rule: str) -> float:
+        """Return the scale by a rule."""
         if not math.isfinite(v):
             return math.nan
         return float(exact_scale(Fraction(v), self.fmt, rule, self.precision))

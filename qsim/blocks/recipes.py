@@ -16,14 +16,14 @@ from qsim.blocks.scales import parse_rule
 from qsim.errors import InputError, enumerate_names, nearest, shown
 from qsim.files import read_toml
 from qsim.folders import folder
-from qsim.rounding import Mode, parse_mode
+from qsim.rounding import parse_mode
 from qsim.underflow import gradual_underflow
 
 __all__ = ["Recipe", "get_recipe", "load_recipes", "recipe_of", "recipes"]
 
 Zero = Literal["signed", "positive", "inexact", "negative"]
-"""The code of a zero result: with the sign of the input; always +0; -0 for a negative number but not for -0 itself; -0 for
-both zeros and for negative numbers."""
+"""The code of a zero result, of a number v that is rounded: with the sign of v; always +0; -0 for v < 0, not for -0; -0 for
+v <= 0, both zeros among them."""
 
 Choice = Literal["", "mse", "mae", "max"]
 
@@ -53,6 +53,8 @@ class Recipe:
     mode: str = "RNE"
     zero: Zero = "signed"
     decode: tuple[str, ...] = ()
+    #: What makes y where errors are compared, of q, s, T and A; () for that of decoding.
+    error: tuple[str, ...] = ()
     tops: tuple[float, ...] = ()
     choose: Choice = ""
     #: What becomes of a block with a NaN or an infinity, in words.
@@ -73,12 +75,17 @@ class Recipe:
         """The steps of decoding, parsed; `None` where y is q s T, rounded once."""
         return parse(self.decode, self.name, frozenset({"q", "s", "T"})) if self.decode else None
 
+    @property
+    def erring(self) -> Program | None:
+        """The steps of the error, parsed; `None` where they are those of decoding."""
+        return parse(self.error, self.name, frozenset({"q", "s", "T"})) if self.error else self.decoding
+
     def __str__(self) -> str:
         return self.name
 
 
 TEXTS = ("name", "format", "source", "status", "mode", "zero", "choose", "nonfinite", "revision", "input")
-LISTS = ("steps", "decode")
+LISTS = ("steps", "decode", "error")
 NEEDED = ("name", "format", "steps")
 
 
@@ -114,9 +121,9 @@ def _entry(where: str, entry: dict[str, Any]) -> Recipe:
         raise InputError(f"{where}: name must be FORMAT/PACKAGE-VERSION, of letters, digits, '.', '-' and '_'")
     if entry["status"] not in STATUSES:
         raise InputError(f"{where}: status is {entry['status']!r}; it is {enumerate_names(STATUSES)}")
-    for key, words in (("zero", get_args(Zero)), ("choose", get_args(Choice))):
-        if entry.get(key, words[0]) not in words:
-            raise InputError(f"{where}: {key} is {shown(entry[key])}; it is {enumerate_names(map(repr, words))}")
+    for word, words in (("zero", get_args(Zero)), ("choose", get_args(Choice))):
+        if entry.get(word, words[0]) not in words:
+            raise InputError(f"{where}: {word} is {shown(entry[word])}; it is {enumerate_names(map(repr, words))}")
     fields = dict(entry)
     try:
         fmt = get_block_format(fields["format"])
@@ -124,15 +131,16 @@ def _entry(where: str, entry: dict[str, Any]) -> Recipe:
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     fields["format"] = fmt
-    for key in (*LISTS, "tops"):
-        fields[key] = tuple(fields.get(key, ()))
+    for several in (*LISTS, "tops"):
+        fields[several] = tuple(fields.get(several, ()))
     recipe = Recipe(**fields)
     program = parse(recipe.steps, where)
     for name in ("s", "v", *(("T",) if fmt.tensor_scale else ())):
         if not program.has(name):
             raise InputError(f"{where}: no step makes {name}")
-    if recipe.decode and not parse(recipe.decode, where, frozenset({"q", "s", "T"})).has("y"):
-        raise InputError(f"{where}: no step of decode makes y")
+    for part, lines in (("decode", recipe.decode), ("error", recipe.error)):
+        if lines and not parse(lines, where, frozenset({"q", "s", "T"})).has("y"):
+            raise InputError(f"{where}: no step of {part} makes y")
     if bool(recipe.choose) != (len(recipe.tops) > 1):
         raise InputError(f"{where}: a choice needs several tops, and several tops a choice")
     return recipe
@@ -184,17 +192,18 @@ def get_recipe(name: str | Recipe | BlockFormat, scale_rule: str | None = None) 
 def recipe_of(fmt: BlockFormat, scale_rule: str | None = None) -> Recipe:
     """Return the recipe of a block format: that of its entry, or for a scale rule the definition of the rule.
 
-    The definition: T = fl(A / (M S)) with S the largest scale, s by the rule from fl(m / T), v = fl(fl(x / T) / s). A block
-    with a NaN or an infinity has the scale NaN.
+    The definition: T = fl(A / (M S)) with S the largest scale, and 1 where that is no positive number; s by the rule from
+    fl(m / T), v = fl(fl(x / T) / s). A block with a NaN or an infinity has the scale NaN.
     """
     if scale_rule is None and fmt.recipe:
         return get_recipe(fmt.recipe)
     rule = parse_rule(scale_rule, fmt)
     if fmt.tensor_scale:
         most = fmt.largest * fmt.scale.value(fmt.scale.top)
-        steps = (
+        steps: tuple[str, ...] = (
             f"t = A / {float(most)!r}",
-            "T = t if t > 0 else 1",
+            "u = t if t > 0 else 1",
+            "T = u if u - u == 0 else 1",
             f's = scale(m / T, "{rule}")',
             "v = (x / T) / s if s > 0 else x * 0",
         )
@@ -206,8 +215,3 @@ def recipe_of(fmt: BlockFormat, scale_rule: str | None = None) -> Recipe:
         name=f"{fmt.name}/{rule}", format=fmt, steps=steps, source=fmt.source, status="defined",
         nonfinite="the scale of the block is NaN",
     )  # fmt: skip
-
-
-def mode_of(recipe: Recipe, mode: str | Mode | None) -> str | Mode:
-    """Return the mode that is asked for, or the recipe's own."""
-    return recipe.mode if mode is None else mode

@@ -15,7 +15,7 @@ from qsim.blocks.program import Arrays
 from qsim.blocks.recipes import Recipe, get_recipe
 from qsim.errors import InputError
 from qsim.rounder import code_dtype
-from qsim.rounding import Key, Mode, Quantizer
+from qsim.rounding import Key, Mode
 from qsim.scales import INPUTS
 from qsim.underflow import gradual_underflow
 
@@ -42,16 +42,13 @@ def _along(x: NDArray[Any], axis: int, length: int, *, signed: bool) -> NDArray[
     if not signed:
         if n % length == 0 and length > 1:
             split = x.reshape(*x.shape[:axis], n // length, length, *x.shape[axis + 1 :])
-            return split.max(axis=axis + 1)
-        return np.maximum.reduceat(x, np.arange(0, n, length), axis)
+            largest: NDArray[Any] = split.max(axis=axis + 1)
+        else:
+            largest = np.maximum.reduceat(x, np.arange(0, n, length), axis)
+        return largest
     parts = [x[(slice(None),) * axis + (slice(begin, begin + length),)] for begin in range(0, n, length)]
     first = [np.take_along_axis(part, np.abs(part).argmax(axis, keepdims=True), axis) for part in parts]
     return np.concatenate(first, axis)
-
-
-def _tensor_maximum(x: NDArray[Any]) -> Any:
-    """Return the largest magnitude of all; NaN where there is one, 0 of nothing."""
-    return np.maximum(x.max(), -x.min()) if x.size else x.dtype.type(0)
 
 
 def scales_by(recipe: Recipe, m: NDArray[Any], A: Any, top: float | None = None) -> dict[str, Any]:
@@ -65,6 +62,21 @@ def scales_by(recipe: Recipe, m: NDArray[Any], A: Any, top: float | None = None)
     recipe.program.run(by, known, "block")
     known["s"] = np.asarray(known["s"], m.dtype)
     return known
+
+
+def with_zeros(y: NDArray[Any], v: NDArray[Any], recipe: Recipe, *, codes: bool) -> NDArray[Any]:
+    """Return what the numbers `v` were rounded to, values or codes, with the zeros that a recipe gives."""
+    element, zero = recipe.format.element, recipe.zero
+    if zero == "signed" or not element.has_neg_zero:
+        return y
+    minus = 1 << (element.bits - 1)
+    is_zero = (y & (minus - 1)) == 0 if codes else y == 0
+    if zero == "positive":
+        negative: Any = False
+    else:
+        negative = v < 0 if zero == "inexact" else v <= 0
+    zeros = np.where(negative, minus, 0) if codes else np.where(negative, -0.0, 0.0)
+    return np.where(is_zero, zeros, y).astype(y.dtype)
 
 
 def _floats(x: ArrayLike) -> NDArray[Any]:
@@ -115,14 +127,14 @@ class _Rounding:
         with np.errstate(all="ignore"):
             return [scales_by(self.recipe, m, A, top) for top in self.recipe.tops or (None,)]
 
-    def rounded(self, known: dict[str, Any], *, codes: bool, place: tuple[int, int] | None = None) -> NDArray[Any]:
+    def rounded(self, known: dict[str, Any], *, codes: bool) -> NDArray[Any]:
         """Return the elements as values or codes of their format, for these scales."""
         out = np.empty(self.x.shape, code_dtype(self.format.element) if codes else self.work)
         key, rbits = self.options.get("key"), self.options.get("rbits")
         rest = {name: value for name, value in self.options.items() if name not in ("key", "rbits")}
         if rbits is not None:
             rbits = np.broadcast_to(arrays.as_array(rbits, "rbits"), self.x.shape)
-        names = [name for name in known if name not in ("m", "A", "top")]
+        program = self.recipe.program
         row = math.prod(self.x.shape[1:])
         length = dict(zip(self.axes, self.format.size, strict=True)).get(0, 1)
         step = max(PIECE // max(row, 1) // length, 1) * length
@@ -130,14 +142,14 @@ class _Rounding:
             end = min(begin + step, self.x.shape[0])
             blocks = slice(begin // length, -(-end // length))
             piece = self.x[begin:end].astype(self.work)
-            here = {"x": piece, "m": known["m"], "A": known["A"], "top": known["top"]}
-            for name in names:
+            here = {"x": piece}
+            for name in program.for_elements & known.keys():
                 value = np.asarray(known[name])
-                if name in self.recipe.program.of_block and value.ndim:
+                if value.ndim:
                     value = spread(value[blocks], piece.shape, self.axes, self.format.size)
                 here[name] = value
             with np.errstate(all="ignore"):
-                self.recipe.program.run(Arrays(self.format, self.work), here, "element")
+                program.run(Arrays(self.format, self.work), here, "element")
             v = np.ascontiguousarray(np.broadcast_to(here["v"], piece.shape), self.work)
             words: dict[str, Any] = {}
             if key is not None:
@@ -146,25 +158,8 @@ class _Rounding:
                 words["rbits"] = rbits[begin:end]
             round_ = arrays.encode if codes else arrays.quantize
             result = round_(v, self.element, self.mode, **rest, **words)
-            out[begin:end] = self._zeros(result, piece, codes=codes)
+            out[begin:end] = with_zeros(result, v, self.recipe, codes=codes)
         return out
-
-    def _zeros(self, y: NDArray[Any], x: NDArray[Any], *, codes: bool) -> NDArray[Any]:
-        """Return results with the zeros of the recipe."""
-        element, zero = self.format.element, self.recipe.zero
-        if zero == "signed" or not element.has_neg_zero:
-            return y
-        minus = 1 << (element.bits - 1)
-        is_zero = (y & (minus - 1)) == 0 if codes else y == 0
-        if zero == "positive":
-            negative = np.zeros(1, bool)
-        elif zero == "inexact":
-            negative = x < 0
-        else:
-            negative = x <= 0
-        return np.where(is_zero, np.where(negative, minus, 0) if codes else np.where(negative, -0.0, 0.0), y).astype(
-            y.dtype
-        )
 
     def tensor(self, known: dict[str, Any]) -> float:
         return float(known["T"]) if self.format.tensor_scale else 1.0
@@ -185,7 +180,8 @@ class _Rounding:
             better = error < least
             least = np.where(better, error, least)
             best = {
-                name: np.where(better, known[name], best[name]) if np.ndim(known[name]) else known[name] for name in known
+                name: np.where(better, known[name], best[name]) if np.ndim(known[name]) else known[name]
+                for name in known
             }
             wide = spread(better, self.x.shape, self.axes, self.format.size)
             elements = np.where(wide, q, elements)
@@ -195,7 +191,7 @@ class _Rounding:
     def _errors(self, q: NDArray[Any], known: dict[str, Any]) -> NDArray[Any]:
         """Return the error of each block, its elements in order, each operation rounded to float32."""
         s = spread(known["s"], self.x.shape, self.axes, self.format.size)
-        y = values_of(q, s, self.tensor(known), self.recipe, self.format, self.work)
+        y = values_of(q, s, self.tensor(known), self.recipe, self.format, self.work, known["A"])
         e = np.abs(y - self.x.astype(self.work))
         if self.recipe.choose == "mse":
             e = e * e
@@ -209,7 +205,8 @@ class _Rounding:
                 one = np.take(split, k, axis + 1)
                 total = np.maximum(total, one) if self.recipe.choose == "max" else total + one
             e = total
-        return e
+        errors: NDArray[Any] = e
+        return errors
 
 
 @gradual_underflow
@@ -231,10 +228,7 @@ def encode(
     """
     r = _Rounding(x, fmt, mode, scale_rule, axis, options)
     known, elements = r.chosen()
-    if elements is None:
-        codes = r.rounded(known, codes=True)
-    else:
-        codes = arrays.encode(elements, r.element)
+    codes = r.rounded(known, codes=True) if elements is None else arrays.encode(elements, r.element)
     scales = arrays.encode(known["s"], r.format.scale, nan="canonical")
     blocks = grid(r.x.shape, r.axes, r.format.size)
     return Encoded(r.format, codes, np.broadcast_to(scales, blocks).copy(), r.tensor(known), r.axes, r.recipe)
@@ -251,7 +245,10 @@ def quantize(
     out: NDArray[Any] | None = None,
     **options: Any,
 ) -> NDArray[Any]:
-    """Return the values that `encode` stands for, with the shape and dtype of `x`; arguments and errors are those of `encode`."""
+    """Return the values that `encode` stands for, with the shape and dtype of `x`.
+
+    Arguments and errors are those of `encode`; `out` takes the result.
+    """
     r = _Rounding(x, fmt, mode, scale_rule, axis, options)
     known, elements = r.chosen()
     q = r.rounded(known, codes=False) if elements is None else elements
@@ -263,4 +260,3 @@ def quantize(
         raise InputError(f"out must be a writeable array of {y.dtype} {y.shape}, the shape of x")
     out[...] = y
     return out
-

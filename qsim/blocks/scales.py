@@ -99,7 +99,8 @@ def scales_of(m: NDArray[Any], fmt: BlockFormat, rule: str) -> NDArray[Any]:
     upper = significand >= at if inclusive else significand > at
     k = np.clip(exponent - 1 - fmt.emax + upper, lowest, highest)
     k[m == 0] = lowest
-    return np.ldexp(m.dtype.type(1), k)
+    powers: NDArray[Any] = np.ldexp(m.dtype.type(1), k)
+    return powers
 
 
 def exact_scale(m: Fraction, fmt: BlockFormat, rule: str, precision: str = "float32") -> Fraction:
