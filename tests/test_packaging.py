@@ -97,7 +97,8 @@ def test_the_package_is_complete(site: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "pattern"), [("formats", "**/*.toml"), ("models", "**/*.toml"), ("proofs", "*.py"), ("reports", "*/study.toml")]
+    ("name", "pattern"),
+    [("formats", "**/*.toml"), ("models", "**/*.toml"), ("proofs", "*.py"), ("reports", "*/study.toml")],
 )
 def test_bundled_folders_are_complete(site: Path, name: str, pattern: str) -> None:
     """A bundled folder holds the files of the checkout's that a user needs, byte for byte, and no others."""

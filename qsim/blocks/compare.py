@@ -23,6 +23,7 @@ from qsim.blocks.program import Arrays
 from qsim.blocks.recipes import Recipe, get_recipe
 from qsim.blocks.rounding import scales_by, with_zeros
 from qsim.errors import InputError
+from qsim.rounding import parse_mode
 from qsim.underflow import gradual_underflow
 
 __all__ = ["Comparison", "Difference", "bfloat16_maxima", "compare_recipes", "gaussian_share"]
@@ -112,6 +113,8 @@ def compare_recipes(
     if alike != (second.format.element, second.format.size, second.format.tensor_scale, second.format.scale):
         raise InputError(f"{first} and {second} are recipes for different formats, {first.format} and {second.format}")
     for one in (first, second):
+        if parse_mode(one.mode).stochastic:
+            raise InputError(f"{one} rounds by random words; compare expect and variance of two such recipes")
         if one.choose or one.signed_maximum:
             raise InputError(f"{one} looks at more of a block than its maximum, which is what is enumerated")
     found: list[Difference] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ def _floats(x: ArrayLike) -> NDArray[Any]:
     return array
 
 
-class _Rounding:
+class Rounding:
     """Hold what rounds one array by one recipe."""
 
     def __init__(
@@ -127,6 +128,33 @@ class _Rounding:
         with np.errstate(all="ignore"):
             return [scales_by(self.recipe, m, A, top) for top in self.recipe.tops or (None,)]
 
+    def _pieces(self) -> Iterator[tuple[int, int, slice]]:
+        """Yield the elements along the first axis, begin and end, and the blocks that they are of, piece by piece."""
+        length = dict(zip(self.axes, self.format.size, strict=True)).get(0, 1)
+        step = max(PIECE // max(math.prod(self.x.shape[1:]), 1) // length, 1) * length
+        for begin in range(0, self.x.shape[0], step):
+            end = min(begin + step, self.x.shape[0])
+            yield begin, end, slice(begin // length, -(-end // length))
+
+    def _scaled(self, known: dict[str, Any], begin: int, end: int, blocks: slice) -> NDArray[Any]:
+        """Return the numbers that are rounded in place of a piece."""
+        piece = self.x[begin:end].astype(self.work)
+        program = self.recipe.program
+        here = {"x": piece}
+        for name in program.for_elements & known.keys():
+            value = np.asarray(known[name])
+            here[name] = spread(value[blocks], piece.shape, self.axes, self.format.size) if value.ndim else value
+        with np.errstate(all="ignore"):
+            program.run(Arrays(self.format, self.work), here, "element")
+        return np.ascontiguousarray(np.broadcast_to(here["v"], piece.shape), self.work)
+
+    def scaled(self, known: dict[str, Any]) -> NDArray[Any]:
+        """Return the numbers that are rounded in place of the elements, for these scales."""
+        v = np.empty(self.x.shape, self.work)
+        for begin, end, blocks in self._pieces():
+            v[begin:end] = self._scaled(known, begin, end, blocks)
+        return v
+
     def rounded(self, known: dict[str, Any], *, codes: bool) -> NDArray[Any]:
         """Return the elements as values or codes of their format, for these scales."""
         out = np.empty(self.x.shape, code_dtype(self.format.element) if codes else self.work)
@@ -134,31 +162,18 @@ class _Rounding:
         rest = {name: value for name, value in self.options.items() if name not in ("key", "rbits")}
         if rbits is not None:
             rbits = np.broadcast_to(arrays.as_array(rbits, "rbits"), self.x.shape)
-        program = self.recipe.program
         row = math.prod(self.x.shape[1:])
-        length = dict(zip(self.axes, self.format.size, strict=True)).get(0, 1)
-        step = max(PIECE // max(row, 1) // length, 1) * length
-        for begin in range(0, self.x.shape[0], step):
-            end = min(begin + step, self.x.shape[0])
-            blocks = slice(begin // length, -(-end // length))
-            piece = self.x[begin:end].astype(self.work)
-            here = {"x": piece}
-            for name in program.for_elements & known.keys():
-                value = np.asarray(known[name])
-                if value.ndim:
-                    value = spread(value[blocks], piece.shape, self.axes, self.format.size)
-                here[name] = value
-            with np.errstate(all="ignore"):
-                program.run(Arrays(self.format, self.work), here, "element")
-            v = np.ascontiguousarray(np.broadcast_to(here["v"], piece.shape), self.work)
+        for begin, end, blocks in self._pieces():
+            v = self._scaled(known, begin, end, blocks)
             words: dict[str, Any] = {}
             if key is not None:
                 words["key"] = key if not isinstance(key, Key) else Key(key.seed, key.stream, key.offset + begin * row)
             if rbits is not None:
                 words["rbits"] = rbits[begin:end]
             round_ = arrays.encode if codes else arrays.quantize
-            result = round_(v, self.element, self.mode, **rest, **words)
-            out[begin:end] = with_zeros(result, v, self.recipe, codes=codes)
+            out[begin:end] = with_zeros(
+                round_(v, self.element, self.mode, **rest, **words), v, self.recipe, codes=codes
+            )
         return out
 
     def tensor(self, known: dict[str, Any]) -> float:
@@ -226,7 +241,7 @@ def encode(
     elements, in place of the recipe's own; `key`, or `sr_bits` and `rbits`, are its random words, numbered as in
     `qsim.quantize`. Raise `InputError` for what does not go together.
     """
-    r = _Rounding(x, fmt, mode, scale_rule, axis, options)
+    r = Rounding(x, fmt, mode, scale_rule, axis, options)
     known, elements = r.chosen()
     codes = r.rounded(known, codes=True) if elements is None else arrays.encode(elements, r.element)
     scales = arrays.encode(known["s"], r.format.scale, nan="canonical")
@@ -249,7 +264,7 @@ def quantize(
 
     Arguments and errors are those of `encode`; `out` takes the result.
     """
-    r = _Rounding(x, fmt, mode, scale_rule, axis, options)
+    r = Rounding(x, fmt, mode, scale_rule, axis, options)
     known, elements = r.chosen()
     q = r.rounded(known, codes=False) if elements is None else elements
     s = spread(np.broadcast_to(known["s"], grid(r.x.shape, r.axes, r.format.size)), r.x.shape, r.axes, r.format.size)
