@@ -1,0 +1,13 @@
+"""Products and sums whose every rounding is known: accumulators as hardware has them.
+
+    acc = qsim.dot.Accumulator("bfloat16:SR")
+    y = qsim.dot.matmul(a, b, acc, key=qsim.Key(0)).values
+"""
+
+from __future__ import annotations
+
+from qsim.dot.accumulator import Accumulator
+from qsim.dot.elementwise import Flags, add, div, fma, mul, sqrt, sub
+from qsim.dot.products import Product, dots_of, matmul
+
+__all__ = ["Accumulator", "Flags", "Product", "add", "div", "dots_of", "fma", "matmul", "mul", "sqrt", "sub"]

@@ -1,0 +1,403 @@
+"""`matmul`: a matrix product by an accumulator, in the fastest way that gives its bits."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qsim.arrays import quantize
+from qsim.dot import reference
+from qsim.dot.accumulator import STEP_BITS, Accumulator, parse_accumulator, random_bits
+from qsim.dot.elementwise import as_float64, is_short, odd_sum, result_dtype, round_odd, rounds_odd, step_words
+from qsim.dot.exactness import blas_dtype, extent_of, never_rounds
+from qsim.errors import InputError, shown
+from qsim.formats import Format, Grid, get_format
+from qsim.kernels import cpu, dots
+from qsim.kernels.core import Parameters
+from qsim.kernels.parameters import CARRIERS, addends, parameters, stochastic
+from qsim.rounding import Key, Mode, Quantizer
+from qsim.underflow import gradual_underflow
+
+__all__ = ["Product", "dots_of", "matmul"]
+
+Floats: TypeAlias = NDArray[np.float64]
+Path: TypeAlias = Literal["blas", "kernel", "reference", "fast"]
+Formats: TypeAlias = tuple[Format | None, Format | None]
+
+FLOAT64, FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
+TREE = 1 << 22
+"""Numbers that are held at a time in a pairwise sum."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Product:
+    """Hold a matrix product, and how it was computed; NumPy takes it as the array of its values."""
+
+    values: NDArray[Any]
+    #: "blas": exact, since no rounding changes anything (`qsim.dot.exactness`). "kernel", "reference": every rounding was done.
+    #: "fast": a BLAS, whose order of sums is its own.
+    path: Path
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is proved that no rounding changed anything: the values are the exact products."""
+        return self.path == "blas"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.values, dtype=dtype, copy=bool(copy)) if copy or dtype is not None else self.values
+
+
+@gradual_underflow
+def matmul(
+    a: ArrayLike,
+    b: ArrayLike,
+    acc: str | Quantizer | Accumulator = "float32",
+    *,
+    c: ArrayLike | None = None,
+    inputs: str | Format | tuple[str | Format, str | Format] | None = None,
+    key: Key | None = None,
+) -> Product:
+    """Return c + a b, every sum as the accumulator `acc` has it: an `Accumulator`, or the "FORMAT:MODE" of each partial sum.
+
+    a (..., M, K) and b (..., K, N) are numbers of any float or integer type that float64 holds exactly; leading axes broadcast;
+    c broadcasts to (..., M, N). The values are float32, or float64 where that does not hold the format of the result. `inputs`
+    is the format of the operands, or a pair of them: a block fused multiply-add takes the exponents of subnormal numbers from
+    it (from float32 without it). A stochastic accumulator takes its words from `key`: output element i, in C order, in step t
+    that of element offset + i + t 2^40 of (seed, stream); with N <= 16 random bits steps 2j and 2j + 1 are the halves of one
+    word. So the rows a[r:] have key offset + r N. acc = "fast" is a BLAS, whose order is unspecified.
+    Where no rounding can change anything for the operands at hand, a BLAS computes the exact result; `Product.path` says so.
+    Raise `InputError` for shapes that do not fit, for operands that are not in `inputs`, and for a missing key.
+    """
+    x, y, z = _operands(a, b, c)
+    if isinstance(acc, str) and acc == "fast":
+        return Product(_fast(x, y, z), "fast")
+    rule = parse_accumulator(acc)
+    formats = _formats(inputs, x, y)
+    if rule.stochastic and key is None:
+        raise InputError(f"{rule} takes random words: give key = qsim.Key(seed)")
+    dtype = result_dtype((rule.output or (rule.outer if rule.group or rule.start == "last" else None) or rule.format).format)
+    extent = extent_of(x, y, z)
+    if extent is not None and never_rounds(rule, extent, formats):
+        by = blas_dtype(extent)
+        if by is not None:
+            with np.errstate(all="ignore"):
+                exact = np.matmul(x.astype(by), y.astype(by)).astype(np.float64) + (0.0 if z is None else z)
+            return Product(exact.astype(dtype), "blas")
+    lead = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    m, n = x.shape[-2], y.shape[-1]
+    out = np.zeros((*lead, m, n)) if z is None else np.array(np.broadcast_to(z, (*lead, m, n)))
+    flat = out.reshape(-1, m, n)
+    left = np.broadcast_to(x, (*lead, *x.shape[-2:])).reshape(-1, *x.shape[-2:])
+    right = np.broadcast_to(y, (*lead, *y.shape[-2:])).reshape(-1, *y.shape[-2:])
+    by_kernel = has_kernel(rule, x, y, z)
+    for i in range(len(flat)):
+        place = None if key is None else Key(key.seed, key.stream, (key.offset + i * m * n) % (1 << 64))
+        if by_kernel:
+            flat[i] = Sums(left[i], right[i], rule, formats, place, paired=False).whole(flat[i])
+        else:
+            flat[i] = _by_reference(left[i], right[i], flat[i], rule, formats, place)
+    return Product(out.astype(dtype), "kernel" if by_kernel else "reference")
+
+
+def dots_of(
+    a: ArrayLike,
+    b: ArrayLike,
+    acc: Accumulator,
+    *,
+    c: ArrayLike = 0.0,
+    inputs: str | Format | tuple[str | Format, str | Format] | None = None,
+    key: Key | None = None,
+) -> NDArray[np.float64]:
+    """Return the dot products c + sum_k a_k b_k of the rows of a and b, both (R, K), by the accumulator, as float64 (R,).
+
+    Arguments are those of `matmul`; row i is output element i.
+    """
+    x, y = (as_float64(v, f"operand {i}") for i, v in enumerate((a, b), 1))
+    if x.ndim != 2 or x.shape != y.shape:
+        raise InputError(f"rows of operands of shapes {x.shape} and {y.shape}; both are (rows, products)")
+    start = np.array(np.broadcast_to(as_float64(c, "c"), (len(x),)))
+    formats = _formats(inputs, x, y)
+    if acc.stochastic and key is None:
+        raise InputError(f"{acc} takes random words: give key = qsim.Key(seed)")
+    if has_kernel(acc, x, y, start):
+        return Sums(x, y, acc, formats, key, paired=True).whole(start[:, None])[:, 0]
+    rows = zip(x.tolist(), y.tolist(), start.tolist(), strict=True)
+    return np.array(
+        [reference.dot(u, v, s, acc, formats=formats, key=key, element=i) for i, (u, v, s) in enumerate(rows)]
+    ).reshape(len(x))
+
+
+# --- Behind the border -------------------------------------------------------------------------------------------
+
+
+def _operands(a: ArrayLike, b: ArrayLike, c: ArrayLike | None) -> tuple[Floats, Floats, Floats | None]:
+    """Return the operands as float64; refuse shapes that do not fit."""
+    x, y = as_float64(a, "a"), as_float64(b, "b")
+    if x.ndim < 2 or y.ndim < 2 or x.shape[-1] != y.shape[-2]:
+        raise InputError(f"a of shape {x.shape} and b of shape {y.shape}; they are (..., M, K) and (..., K, N)")
+    try:
+        lead = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    except ValueError:
+        raise InputError(f"the leading axes of a, {x.shape}, and b, {y.shape}, do not broadcast") from None
+    if c is None:
+        return x, y, None
+    z = as_float64(c, "c")
+    try:
+        np.broadcast_to(z, (*lead, x.shape[-2], y.shape[-1]))
+    except ValueError:
+        raise InputError(
+            f"c of shape {z.shape} does not broadcast to the result's {(*lead, x.shape[-2], y.shape[-1])}"
+        ) from None
+    return x, y, z
+
+
+def _formats(inputs: Any, x: Floats, y: Floats) -> Formats:
+    """Return the formats of the operands; refuse operands that are not numbers of theirs."""
+    if inputs is None:
+        return None, None
+    names = inputs if isinstance(inputs, tuple) else (inputs, inputs)
+    if len(names) != 2:
+        raise InputError(f"inputs = {shown(inputs)}; it is a format, or the two of a and b")
+    formats = tuple(get_format(name) for name in names)
+    for name, fmt, array in (("a", formats[0], x), ("b", formats[1], y)):
+        if not array.size:
+            continue
+        rule = "SatNone" if fmt.has_inf else None
+        finite = np.where(np.isfinite(array), array, 0.0)
+        with np.errstate(all="ignore"):
+            wrong = (quantize(finite, fmt, saturation=rule) != finite) | (np.isinf(array) & (not fmt.has_inf))
+        if wrong.any():
+            at = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise InputError(f"{name}{list(at)} = {array[at]} is no number of {fmt}; round the operand to it first")
+    return formats[0], formats[1]
+
+
+def _fast(x: Floats, y: Floats, z: Floats | None) -> NDArray[Any]:
+    """Return the product as a BLAS gives it, in float32 if that holds the operands."""
+    short = is_short(x) and is_short(y) and (z is None or is_short(z))
+    dtype = np.float32 if short else np.float64
+    with np.errstate(all="ignore"):
+        product = np.matmul(x.astype(dtype), y.astype(dtype))
+        return product if z is None else product + z.astype(dtype)
+
+
+def has_kernel(acc: Accumulator, x: Floats, y: Floats, z: Floats | None) -> bool:
+    """Return whether the loops give the bits of the accumulator for these operands.
+
+    Products of numbers of float32 are exact in float64, and sums are odd numbers of 53 bits.
+    """
+    if not is_short(x) or not is_short(y) or not (z is None or is_short(z)):
+        return False
+    if acc.order == "exact" or not all(rounds_odd(q) for q in acc.roundings):
+        return False
+    if not acc.block:
+        return True
+    finite = bool(np.isfinite(x).all() and np.isfinite(y).all())
+    room = acc.align is not None and acc.align + 3 + acc.block.bit_length() <= 53
+    return finite and room and acc.format.mode is not Mode.THR and not (acc.format.mode.stochastic or acc.format.ftz_out)
+
+
+def _by_reference(x: Floats, y: Floats, z: Floats, acc: Accumulator, formats: Formats, key: Key | None) -> Floats:
+    """Return the product by the reference, element by element."""
+    rows, columns = x.tolist(), y.T.tolist()
+    out = np.empty_like(z)
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            out[i, j] = reference.dot(
+                row, column, float(z[i, j]), acc, formats=formats, key=key, element=i * len(columns) + j
+            )
+    return out
+
+
+@functools.lru_cache(maxsize=256)
+def _parameters(q: Quantizer, dtype: np.dtype[Any]) -> Parameters:
+    """Return what the core must know of a rounding."""
+    assert q.saturation is not None
+    return parameters(q.format, q.saturation, dtype, q.mode, nan=q.nan)
+
+
+class Sums:
+    """Compute the sums of one product, or `paired` of rows, by loops; counts its steps as the reference does."""
+
+    def __init__(
+        self, x: Floats, y: Floats, acc: Accumulator, formats: Formats, key: Key | None, *, paired: bool
+    ) -> None:
+        self.x, self.y, self.acc, self.formats, self.key, self.paired = x, y, acc, formats, key, paired
+        self.terms = x.shape[1]
+        self.step = 0
+
+    def whole(self, start: Floats) -> Floats:
+        """Return start + x y."""
+        acc, total = self.acc, start
+        if acc.group:
+            for begin in range(0, self.terms, acc.group):
+                part = self.sums(begin, min(begin + acc.group, self.terms), np.zeros_like(start))
+                total = self.plus(total, part, acc.outer_rounding)
+        else:
+            total = self.sums(0, self.terms, total)
+        return total if acc.output is None else self.done(total, acc.output)
+
+    def plus(self, x: Floats, y: Floats, q: Quantizer) -> Floats:
+        """Return round(x + y), one step."""
+        return self.done(odd_sum(x, y, q.mode), q)
+
+    def done(self, odd: Floats, q: Quantizer) -> Floats:
+        """Return odd numbers rounded, one step."""
+        words = None
+        if q.mode.stochastic:
+            assert self.key is not None
+            words = step_words(self.key, odd.size, self.step, random_bits(q))
+        self.step += 1
+        return round_odd(odd, q, words)
+
+    def sums(self, begin: int, end: int, start: Floats) -> Floats:
+        """Return start plus the products `begin` .. `end`."""
+        acc = self.acc
+        if acc.block:
+            return self.blocks(begin, end, start)
+        if acc.order == "pairwise":
+            return self.pairwise(begin, end, start)
+        if acc.order == "kahan":
+            return self.kahan(begin, end, start)
+        return self.sequential(begin, end, start)
+
+    def product(self, k: int) -> Floats:
+        """Return the products of index k for all outputs, rounded if they are."""
+        if self.paired:
+            p = (self.x[:, k] * self.y[:, k])[:, None]
+        else:
+            p = self.x[:, k, None] * self.y[k]
+        return p if self.acc.product is None else round_odd(p, self.acc.product)
+
+    def sequential(self, begin: int, end: int, start: Floats) -> Floats:
+        """Return the sum whose every step is rounded."""
+        acc, q = self.acc, self.acc.format
+        looped = not self.paired and not q.ftz_out and q.mode is not Mode.THR and q.nan == "canonical"
+        if acc.product is not None:
+            looped &= not (acc.product.ftz_out or q.mode.stochastic) and acc.product.nan == "canonical"
+        if not looped:
+            total = start
+            with np.errstate(all="ignore"):
+                for k in range(begin, end):
+                    total = self.plus(total, self.product(k), q)
+            return total
+        carrier = self.carrier(start)
+        total = np.array(start, carrier)
+        x, y = (np.ascontiguousarray(v, carrier) for v in (self.x[:, begin:end], self.y[begin:end]))
+        p = _parameters(q, carrier)
+        if q.mode.stochastic:
+            assert self.key is not None
+            n = random_bits(q)
+            source = stochastic(Mode.SRA if q.mode is Mode.SR else q.mode, n, carrier)
+            odd = 0 if q.mode in (Mode.SR, Mode.SRA, Mode.SRB) else 1
+            loop = dots.by_key(p, source, half=n <= 16)
+            loop(x, y, total, self.key.seed, self.key.stream, self.key.offset, self.step, odd, cpu.words_of(p, source))
+        else:
+            t = addends(q.mode, carrier)
+            down = int(p.sign) if q.mode is Mode.RDN else 0
+            if acc.product is None:
+                dots.by_addends(p, t)(x, y, total, down, cpu.words_of(p, t))
+            else:
+                p2, t2 = _parameters(acc.product, carrier), addends(acc.product.mode, carrier)
+                loop = dots.by_addends(p, t, (p2, t2))
+                loop(x, y, total, down, cpu.words_of(p, t), cpu.words_of(p2, t2))
+        self.step += end - begin
+        return total.astype(np.float64)
+
+    def carrier(self, start: Floats) -> np.dtype[Any]:
+        """Return the type in which products are exact, and sums known to as many bits as the roundings look at.
+
+        That of float32 needs sums in its range, and no subnormal numbers: what is added are multiples of a number that is none.
+        """
+        acc = self.acc
+        if not all(rounds_odd(q, 24) and CARRIERS[FLOAT32].holds(q.format) for q in acc.roundings):
+            return FLOAT64
+        extent = extent_of(self.x, self.y, start)
+        if extent is None or extent.unit < -126:
+            return FLOAT64
+        ends = max(abs(q.format.value(n)) for q in acc.roundings for n in (q.format.top, -q.format.bottom))
+        if ends + extent.most >= Fraction(2) ** 128 - Fraction(2) ** 103:
+            return FLOAT64
+        with np.errstate(all="ignore"):
+            pairs = [np.frexp(v[v != 0]) for v in (self.x, self.y)]
+        bits = sum(_width(m) for m, _ in pairs)
+        return FLOAT32 if bits <= 24 else FLOAT64
+
+    def pairwise(self, begin: int, end: int, start: Floats) -> Floats:
+        """Return start plus the sum by a tree."""
+        if begin == end:
+            return self.plus(start, np.zeros_like(start), self.acc.format)
+        rows = max(1, TREE // ((end - begin) * start.shape[1]))
+        if rows >= len(start) or self.acc.stochastic:
+            with np.errstate(all="ignore"):
+                terms = [self.product(k) for k in range(begin, end)]
+            while len(terms) > 1:
+                odd = terms[len(terms) // 2 * 2 :]
+                terms = [self.plus(u, v, self.acc.format) for u, v in zip(terms[0::2], terms[1::2], strict=False)] + odd
+            return self.plus(start, terms[0], self.acc.format)
+        parts = []
+        for first in range(0, len(start), rows):
+            some = slice(first, first + rows)
+            y = self.y[some] if self.paired else self.y
+            piece = Sums(self.x[some], y, self.acc, self.formats, self.key, paired=self.paired)
+            parts.append(piece.pairwise(begin, end, start[some]))
+        return np.concatenate(parts)
+
+    def kahan(self, begin: int, end: int, start: Floats) -> Floats:
+        """Return the compensated sum, its four operations a product all rounded."""
+        q, total, lost = self.acc.format, start, np.zeros_like(start)
+        with np.errstate(all="ignore"):
+            for k in range(begin, end):
+                y = self.plus(self.product(k), -lost, q)
+                t = self.plus(total, y, q)
+                lost = self.plus(self.plus(t, -total, q), -y, q)
+                total = t
+        return total
+
+    def blocks(self, begin: int, end: int, start: Floats) -> Floats:
+        """Return the sum by block fused multiply-adds."""
+        acc, q = self.acc, self.acc.format
+        assert acc.align is not None
+        assert isinstance(q.format, Grid)
+        total = np.zeros_like(start) if acc.start == "last" else start
+        order = [k for some in reference.blocks_of(range(begin, end), acc) for k in some + [-1] * (acc.block - len(some))]
+        sa, ea, wa = _significands(self.x, self.formats[0], order)
+        sb, eb, wb = _significands(self.y if self.paired else self.y.T, self.formats[1], order)
+        t, p = addends(q.mode, FLOAT64), _parameters(q, FLOAT64)
+        patterns = np.ascontiguousarray(total).view(np.uint64).copy()
+        least = -2000 if acc.least_exponent is None else acc.least_exponent
+        emin = -2000 if q.format.even else q.format.emin
+        dots.block_sums(t)(
+            sa, ea, sb, eb, patterns, int(self.paired), acc.block, wa + wb, acc.align, dots.MODES[acc.align_mode],
+            int(acc.start == "after"), acc.join or acc.align, int(acc.normalize), least, emin, cpu.words_of(p, t),
+        )  # fmt: skip
+        self.step += len(order) // acc.block
+        total = patterns.view(np.float64)
+        return self.plus(start, total, acc.outer_rounding) if acc.start == "last" and not acc.group else total
+
+
+def _width(m: Floats) -> int:
+    """Return the most bits that a significand in [1/2, 1) has."""
+    if not m.size:
+        return 0
+    whole = np.ldexp(np.abs(m), 53).astype(np.int64)
+    return 54 - int(np.frexp((whole & -whole).astype(np.float64))[1].min())
+
+
+def _significands(x: Floats, fmt: Format | None, order: list[int]) -> tuple[NDArray[Any], NDArray[Any], int]:
+    """Return signed significands and exponents of the columns of x in this order, and the bits after the point; -1: zeros."""
+    known = isinstance(fmt, Grid) and not fmt.even
+    bits = fmt.man_bits if known and isinstance(fmt, Grid) else 23
+    taken = np.concatenate([x, np.zeros((len(x), 1))], axis=1)[:, order]
+    e = np.frexp(taken)[1] - 1
+    if known and isinstance(fmt, Grid):
+        e = np.maximum(e, fmt.emin)
+    significands = np.ldexp(taken, bits - e).astype(np.int32)
+    exponents = np.where(taken == 0, dots.NO_EXPONENT, e).astype(np.int32)
+    return np.ascontiguousarray(significands), np.ascontiguousarray(exponents), bits
