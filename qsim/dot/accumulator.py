@@ -44,10 +44,11 @@ class Accumulator:
     exactly and the sum so far as terms, aligns all to 2^(m - align), where m is the largest exponent, cuts what lies below by
     `align_mode`, adds exactly, and rounds once by `format`; `align = None` cuts nothing. An exponent of a product is the sum of
     those of its operands, unless `normalize`: then it is that of the product's leading bit. m is at least `least_exponent`.
-    `start` says where the sum so far enters: as a "term" of the block; "after", aligned with the block's own sum to
-    `join` bits (`align` if there is none); or "last", c added once to the whole sum and rounded by `outer`. `lanes` is the order
-    in which products fill blocks: "ascending"; "pairs", k mod 4 in {0, 1} before {2, 3} in every 2 `block` products; or
-    "even-odd", the even ones first likewise.
+    `start` says where the sum so far, s, enters: as a "term" of the block; "after", where t, the sum of the cut products, and s
+    are cut once more, by `join_mode` (`align_mode` if there is none), t to a multiple of 2^(m' - `join`) (`align` if there is
+    none) and s to one of 2^(m' - align), m' the larger of m and the exponent of s; or "last", c added once to the whole sum,
+    and rounded by `outer`. `lanes` is the order in which products fill blocks: "ascending"; "pairs", k mod 4 in {0, 1} before
+    {2, 3} in every 2 `block` products; or "even-odd", the even ones first likewise.
     Source of the block model: Khattak and Mikaitis, arXiv 2512.07004; of Kahan's sum: Higham, Accuracy and Stability of
     Numerical Algorithms, 4.3.
     """
@@ -63,6 +64,7 @@ class Accumulator:
     align_mode: AlignMode
     start: Start
     join: int | None
+    join_mode: AlignMode | None
     normalize: bool
     least_exponent: int | None
     lanes: Lanes
@@ -81,6 +83,7 @@ class Accumulator:
         align_mode: AlignMode = "RTZ",
         start: Start = "term",
         join: int | None = None,
+        join_mode: AlignMode | None = None,
         normalize: bool = False,
         least_exponent: int | None = None,
         lanes: Lanes = "ascending",
@@ -90,10 +93,10 @@ class Accumulator:
             fields[name] = None if rounding is None else _rounding(name, rounding)
         for name, word, words in (
             ("order", order, get_args(Order)), ("start", start, get_args(Start)), ("lanes", lanes, get_args(Lanes)),
-            ("align_mode", align_mode, get_args(AlignMode)),
+            ("align_mode", align_mode, get_args(AlignMode)), ("join_mode", join_mode, (None, *get_args(AlignMode))),
         ):  # fmt: skip
             if word not in words:
-                raise InputError(f"{name} = {shown(word)}; it is {enumerate_names(words)}")
+                raise InputError(f"{name} = {shown(word)}; it is {enumerate_names(filter(None, words))}")
             fields[name] = word
         for name, number, least, most in (
             ("group", group, 0, 1 << 24), ("block", block, 0, 64), ("align", align, 1, 48), ("join", join, 1, 48),
@@ -116,10 +119,18 @@ class Accumulator:
         if self.order == "exact" and self.block:
             raise InputError("the order exact takes no blocks; drop block")
         if not self.block:
-            usual = (self.align, self.align_mode, self.start, self.join, self.normalize, self.least_exponent, self.lanes)
-            if usual != (None, "RTZ", "term", None, False, None, "ascending"):
+            usual = (
+                self.align,
+                self.align_mode,
+                self.start,
+                self.join,
+                self.join_mode,
+                self.normalize,
+                self.least_exponent,
+            )
+            if (*usual, self.lanes) != (None, "RTZ", "term", None, None, False, None, "ascending"):
                 raise InputError(
-                    "align, align_mode, start, join, normalize, least_exponent and lanes are those of a block fused "
+                    "align, align_mode, start, join, join_mode, normalize, least_exponent and lanes are those of a block fused "
                     "multiply-add; say its number of products, block = 8"
                 )
             if self.outer is not None and not self.group:
@@ -129,8 +140,8 @@ class Accumulator:
             raise InputError("a block fused multiply-add adds exact products in one order; drop order and product")
         if self.align is None and (self.start != "term" or self.normalize or self.least_exponent is not None):
             raise InputError("a block without align cuts nothing; drop start, normalize and least_exponent")
-        if self.join is not None and self.start != "after":
-            raise InputError("join is the alignment of the sum so far with a block's own sum; say start = 'after'")
+        if (self.join, self.join_mode) != (None, None) and self.start != "after":
+            raise InputError("join and join_mode cut a block's own sum and the sum so far; say start = 'after'")
         if self.outer is not None and not self.group and self.start != "last":
             raise InputError("outer rounds a sum of groups, or of c where start = 'last'; say which")
 
@@ -158,19 +169,26 @@ class Accumulator:
         """Return the fields that are not at their defaults as plain data, roundings as "FORMAT:MODE"."""
         usual = {
             "product": None, "order": "sequential", "group": 0, "outer": None, "output": None, "block": 0, "align": None,
-            "align_mode": "RTZ", "start": "term", "join": None, "normalize": False, "least_exponent": None,
+            "align_mode": "RTZ", "start": "term", "join": None, "join_mode": None, "normalize": False, "least_exponent": None,
             "lanes": "ascending",
         }  # fmt: skip
-        fields = {"format": str(self.format)}
+        fields = {"format": spell(self.format)}
         for name, default in usual.items():
             value = getattr(self, name)
             if value != default:
-                fields[name] = str(value) if isinstance(value, Quantizer) else value
+                fields[name] = spell(value) if isinstance(value, Quantizer) else value
         return fields
 
     def __str__(self) -> str:
         fields = self.describe()
         return ", ".join([str(fields.pop("format")), *(f"{name} {value}" for name, value in fields.items())])
+
+
+def spell(q: Quantizer) -> str:
+    """Return "FORMAT:MODE" of a rounding, or all its words where that is not all."""
+    argument = q.sr_bits if q.sr_bits is not None else q.eps
+    short = f"{q.format}:{q.mode}" + ("" if argument is None else f"({argument})")
+    return short if Quantizer.parse(short) == q else str(q)
 
 
 def random_bits(q: Quantizer) -> int:

@@ -99,7 +99,9 @@ def odd_bits(q: Quantizer) -> int:
     """Return how many bits of an exact result q looks at, those it only asks whether they are zero left out."""
     assert isinstance(q.format, Grid)
     precision = q.format.precision + (2 if q.ftz_out else 0)
-    if q.format.even:  # a sum in the range has as many bits as a code, and one beyond it has all of them above the fraction
+    if (
+        q.format.even
+    ):  # a sum in the range has as many bits as a code, and one beyond it has all of them above the fraction
         precision = q.format.bits + 1
     return precision + (random_bits(q) if q.mode.stochastic else 0)
 
@@ -107,7 +109,7 @@ def odd_bits(q: Quantizer) -> int:
 def rounds_odd(q: Quantizer, bits: int = CARRIER_BITS) -> bool:
     """Return whether q rounds an odd number of so many bits as the number that it stands for, by `qsim.quantize`."""
     fmt = q.format
-    if not isinstance(fmt, Grid) or fmt.gap or not fmt.has_zero or q.saturation is not None and str(q.saturation) == "wrap":
+    if not isinstance(fmt, Grid) or fmt.gap or not fmt.has_zero or str(q.saturation) == "wrap":
         return False
     limit = Fraction(2) ** 400
     ends = max(abs(fmt.value(fmt.top)), abs(fmt.value(-fmt.bottom)))
@@ -180,14 +182,15 @@ def fma(
 
 def _exact(name: str, mode: Mode) -> Callable[..., reference.Number]:
     """Return the operation over exact numbers."""
-    return {
+    operations: dict[str, Callable[..., reference.Number]] = {
         "add": lambda x, y: reference.add([x, y], mode),
         "sub": lambda x, y: reference.add([x, reference.minus(y)], mode),
         "mul": reference.multiply,
         "div": reference.divide,
         "sqrt": reference.square_root,
         "fma": lambda x, y, z: reference.add([reference.multiply(x, y), z], mode),
-    }[name]
+    }
+    return operations[name]
 
 
 def _odd(name: str, operands: tuple[Floats, ...], mode: Mode) -> Floats:
@@ -279,13 +282,13 @@ def _by_reference(
 ) -> tuple[Floats, Flags | None]:
     """Return the result, and its flags, element by element in exact rationals."""
     compute = _exact(name, q.mode)
-    wider, deeper = (_unbounded(q) if flags else (q, q))
+    wider, deeper = _unbounded(q) if flags else (q, q)
     drawn = None if words is None else words.reshape(-1)
     rows = []
     for i, numbers in enumerate(zip(*(x.reshape(-1).tolist() for x in operands), strict=True)):
         exact = compute(*map(reference.lift, numbers))
         word = 0 if drawn is None else int(drawn[i])
-        row = [reference.rounded(exact, q, word)]
+        row: list[Any] = [reference.rounded(exact, q, word)]
         if flags and isinstance(exact, Fraction):
             differs = not math.isfinite(row[0]) or exact != Fraction(row[0])
             row += [differs, reference.rounded(exact, wider, word), reference.rounded(exact, deeper, word), 1.0]

@@ -99,7 +99,7 @@ def blas_dtype(extent: Extent) -> type[np.float32 | np.float64] | None:
     """Return the float type in which a BLAS computes these sums exactly; `None` where none does."""
     for dtype, precision, least, top in ((np.float32, 24, -126, 128), (np.float64, 53, -1022, 1024)):
         if extent.most <= Fraction(2) ** (extent.unit + precision) and extent.unit >= least and extent.most < 2**top:
-            return dtype if is_conventional(dtype) else None  # type: ignore[return-value]
+            return dtype if is_conventional(dtype) else None
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, TypeAlias
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qsim.arrays import quantize
 from qsim.dot import reference
-from qsim.dot.accumulator import STEP_BITS, Accumulator, parse_accumulator, random_bits
+from qsim.dot.accumulator import Accumulator, parse_accumulator, random_bits
 from qsim.dot.elementwise import as_float64, is_short, odd_sum, result_dtype, round_odd, rounds_odd, step_words
 from qsim.dot.exactness import blas_dtype, extent_of, never_rounds
 from qsim.errors import InputError, shown
@@ -81,7 +81,9 @@ def matmul(
     formats = _formats(inputs, x, y)
     if rule.stochastic and key is None:
         raise InputError(f"{rule} takes random words: give key = qsim.Key(seed)")
-    dtype = result_dtype((rule.output or (rule.outer if rule.group or rule.start == "last" else None) or rule.format).format)
+    dtype = result_dtype(
+        (rule.output or (rule.outer if rule.group or rule.start == "last" else None) or rule.format).format
+    )
     extent = extent_of(x, y, z)
     if extent is not None and never_rounds(rule, extent, formats):
         by = blas_dtype(extent)
@@ -92,11 +94,12 @@ def matmul(
     lead = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     m, n = x.shape[-2], y.shape[-1]
     out = np.zeros((*lead, m, n)) if z is None else np.array(np.broadcast_to(z, (*lead, m, n)))
-    flat = out.reshape(-1, m, n)
-    left = np.broadcast_to(x, (*lead, *x.shape[-2:])).reshape(-1, *x.shape[-2:])
-    right = np.broadcast_to(y, (*lead, *y.shape[-2:])).reshape(-1, *y.shape[-2:])
+    many = math.prod(lead)
+    flat = out.reshape(many, m, n)
+    left = np.broadcast_to(x, (*lead, *x.shape[-2:])).reshape(many, *x.shape[-2:])
+    right = np.broadcast_to(y, (*lead, *y.shape[-2:])).reshape(many, *y.shape[-2:])
     by_kernel = has_kernel(rule, x, y, z)
-    for i in range(len(flat)):
+    for i in range(many):
         place = None if key is None else Key(key.seed, key.stream, (key.offset + i * m * n) % (1 << 64))
         if by_kernel:
             flat[i] = Sums(left[i], right[i], rule, formats, place, paired=False).whole(flat[i])
@@ -183,7 +186,7 @@ def _fast(x: Floats, y: Floats, z: Floats | None) -> NDArray[Any]:
     short = is_short(x) and is_short(y) and (z is None or is_short(z))
     dtype = np.float32 if short else np.float64
     with np.errstate(all="ignore"):
-        product = np.matmul(x.astype(dtype), y.astype(dtype))
+        product: NDArray[Any] = np.matmul(x.astype(dtype), y.astype(dtype))
         return product if z is None else product + z.astype(dtype)
 
 
@@ -199,8 +202,10 @@ def has_kernel(acc: Accumulator, x: Floats, y: Floats, z: Floats | None) -> bool
     if not acc.block:
         return True
     finite = bool(np.isfinite(x).all() and np.isfinite(y).all())
-    room = acc.align is not None and acc.align + 3 + acc.block.bit_length() <= 53
-    return finite and room and acc.format.mode is not Mode.THR and not (acc.format.mode.stochastic or acc.format.ftz_out)
+    room = acc.align is not None and max(acc.align, acc.join or 0) + 3 + acc.block.bit_length() <= 53
+    return (
+        finite and room and acc.format.mode is not Mode.THR and not (acc.format.mode.stochastic or acc.format.ftz_out)
+    )
 
 
 def _by_reference(x: Floats, y: Floats, z: Floats, acc: Accumulator, formats: Formats, key: Key | None) -> Floats:
@@ -269,10 +274,7 @@ class Sums:
 
     def product(self, k: int) -> Floats:
         """Return the products of index k for all outputs, rounded if they are."""
-        if self.paired:
-            p = (self.x[:, k] * self.y[:, k])[:, None]
-        else:
-            p = self.x[:, k, None] * self.y[k]
+        p = (self.x[:, k] * self.y[:, k])[:, None] if self.paired else self.x[:, k, None] * self.y[k]
         return p if self.acc.product is None else round_odd(p, self.acc.product)
 
     def sequential(self, begin: int, end: int, start: Floats) -> Floats:
@@ -296,8 +298,8 @@ class Sums:
             n = random_bits(q)
             source = stochastic(Mode.SRA if q.mode is Mode.SR else q.mode, n, carrier)
             odd = 0 if q.mode in (Mode.SR, Mode.SRA, Mode.SRB) else 1
-            loop = dots.by_key(p, source, half=n <= 16)
-            loop(x, y, total, self.key.seed, self.key.stream, self.key.offset, self.step, odd, cpu.words_of(p, source))
+            seed, stream, offset, words = self.key.seed, self.key.stream, self.key.offset, cpu.words_of(p, source)
+            dots.by_key(p, source)(x, y, total, seed, stream, offset, self.step, int(n <= 16), odd, words)
         else:
             t = addends(q.mode, carrier)
             down = int(p.sign) if q.mode is Mode.RDN else 0
@@ -366,16 +368,19 @@ class Sums:
         assert acc.align is not None
         assert isinstance(q.format, Grid)
         total = np.zeros_like(start) if acc.start == "last" else start
-        order = [k for some in reference.blocks_of(range(begin, end), acc) for k in some + [-1] * (acc.block - len(some))]
+        order = [
+            k for some in reference.blocks_of(range(begin, end), acc) for k in some + [-1] * (acc.block - len(some))
+        ]
         sa, ea, wa = _significands(self.x, self.formats[0], order)
         sb, eb, wb = _significands(self.y if self.paired else self.y.T, self.formats[1], order)
         t, p = addends(q.mode, FLOAT64), _parameters(q, FLOAT64)
         patterns = np.ascontiguousarray(total).view(np.uint64).copy()
         least = -2000 if acc.least_exponent is None else acc.least_exponent
         emin = -2000 if q.format.even else q.format.emin
+        cut, join_cut = (dots.MODES[mode] for mode in (acc.align_mode, acc.join_mode or acc.align_mode))
         dots.block_sums(t)(
-            sa, ea, sb, eb, patterns, int(self.paired), acc.block, wa + wb, acc.align, dots.MODES[acc.align_mode],
-            int(acc.start == "after"), acc.join or acc.align, int(acc.normalize), least, emin, cpu.words_of(p, t),
+            sa, ea, sb, eb, patterns, int(self.paired), acc.block, wa + wb, acc.align, cut, int(acc.start == "after"),
+            acc.join or acc.align, join_cut, int(acc.normalize), least, emin, cpu.words_of(p, t),
         )  # fmt: skip
         self.step += len(order) // acc.block
         total = patterns.view(np.float64)

@@ -226,11 +226,12 @@ def block_sum(
     if acc.align is None:
         total = sum((value for value, _ in terms + own), Fraction(0))
     elif acc.start == "after":
-        part = aligned(terms, acc.align, acc)
-        inner = [(part, leading(part))] if part else []
-        total = aligned(inner + own, acc.join or acc.align, acc)
+        part, join = aligned(terms, acc.align, acc.align_mode, acc), acc.join or acc.align
+        m = largest(terms + own, acc)
+        mode = acc.join_mode or acc.align_mode
+        total = cut(part, m - join, mode) + sum((cut(value, m - acc.align, mode) for value, _ in own), Fraction(0))
     else:
-        total = aligned(terms + own, acc.align, acc)
+        total = aligned(terms + own, acc.align, acc.align_mode, acc)
     return total or 0.0
 
 
@@ -240,13 +241,21 @@ def leading(x: Fraction) -> int:
     return exponent - (abs(x) < Fraction(2) ** exponent)
 
 
-def aligned(terms: Sequence[tuple[Fraction, int]], bits: int, acc: Accumulator) -> Fraction:
+def largest(terms: Sequence[tuple[Fraction, int]], acc: Accumulator) -> int:
+    """Return m, the largest exponent of the terms, or the least one that there may be."""
+    m = max((exponent for _, exponent in terms), default=0)
+    return m if acc.least_exponent is None else max(m, acc.least_exponent)
+
+
+def aligned(terms: Sequence[tuple[Fraction, int]], bits: int, mode: str, acc: Accumulator) -> Fraction:
     """Return the sum of the terms, each cut to a multiple of 2^(m - bits), m the largest of their exponents."""
-    if not terms:
-        return Fraction(0)
-    m = max(exponent for _, exponent in terms)
-    if acc.least_exponent is not None:
-        m = max(m, acc.least_exponent)
-    quantum = Fraction(2) ** (m - bits)
-    cut = {"RTZ": math.trunc, "RDN": math.floor, "RNE": round}[acc.align_mode]
-    return sum((cut(value / quantum) for value, _ in terms), 0) * quantum
+    m = largest(terms, acc)
+    return sum((cut(value, m - bits, mode) for value, _ in terms), Fraction(0))
+
+
+def cut(x: Fraction, place: int, mode: str) -> Fraction:
+    """Return x cut to a multiple of 2^place: toward zero, down, or to the nearest, ties to even."""
+    quantum = Fraction(2) ** place
+    steps = x / quantum
+    whole = math.trunc(steps) if mode == "RTZ" else math.floor(steps) if mode == "RDN" else round(steps)
+    return whole * quantum

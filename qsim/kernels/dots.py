@@ -11,7 +11,7 @@ A block of a tensor core is a sum of integers: significands are multiplied as in
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 from numpy import float64, int64, uint32, uint64
 
@@ -60,8 +60,13 @@ def odd_sum(x: Any, y: Any, down: Any, sticky: Any, p: Any) -> Any:
     return word(cut | word(lost & sticky)) if word(u << word(1)) != word(0) else word(u | minus)
 
 
+def finish_of(p: Parameters) -> Shortcut:
+    """Return the function of the core that ends a step: the one for IEEE formats if it holds, else the one that always does."""
+    return "reflected" if shortcut(p) == "reflected" else "ranged"
+
+
 @functools.cache
-def _by_addends(how: Shortcut, parity: bool, product: tuple[Shortcut, bool] | None) -> Kernel:
+def _by_addends(how: Shortcut, parity: bool, product: tuple[Literal["ranged"], bool] | None) -> Kernel:
     fields, finish, neighbour = FIELDS[False], getattr(core, how), neighbour_of(False, how, parity)
     if product is None:
 
@@ -109,22 +114,30 @@ def by_addends(p: Parameters, t: Addends, product: tuple[Parameters, Addends] | 
     a (M, K), b (K, N) and c (M, N) are floats of one type; `down` is that of `odd_sum`. With a rounding of the product, its
     words follow those of the sum.
     """
-    other = None if product is None else (shortcut(product[0]), looks_at_parity(product[1]))
-    return _by_addends(shortcut(p), looks_at_parity(t), other)
+    other = None if product is None else ("ranged", looks_at_parity(product[1]))
+    return _by_addends(finish_of(p), looks_at_parity(t), other)
 
 
 @functools.cache
-def _by_key(how: Shortcut, kind: Kind, half: bool) -> Kernel:
+def _by_key(how: Shortcut, kind: Kind) -> Kernel:
     fields, finish, source_of = FIELDS[False], getattr(core, how), fields_of(Stochastic, AFTER, known_of(kind))
-    share = 1 if half else 0
 
-    @kernel(how, kind, half)
+    @kernel(how, kind)
     def accumulate_drawn(
-        a: Array, b: Array, c: Array, seed: U64, stream: U64, offset: U64, first: U64, sticky: U64, words: Array
+        a: Array,
+        b: Array,
+        c: Array,
+        seed: U64,
+        stream: U64,
+        offset: U64,
+        first: U64,
+        half: U64,
+        sticky: U64,
+        words: Array,
     ) -> None:
         p, source = fields(words), source_of(words)
         word = words.dtype.type
-        bit = word(sticky)
+        bit, share = word(sticky), uint64(half)
         # A word of 32 bits comes to the top of a word of the carrier: no shift for 32 bits, one by 32 for 64.
         up = word(word(p.last - word(31)) & p.last)
         drawn = compiled.room32()
@@ -136,9 +149,9 @@ def _by_key(how: Shortcut, kind: Kind, half: bool) -> Kernel:
                 filled = (skip + row.size + 3) // 4 * 4
                 for k in range(a.shape[1]):
                     step = uint64(uint64(first) + uint64(k))
-                    odd = uint64(step & uint64(share))
+                    odd = uint64(step & share)
                     if k == 0 or odd == uint64(0):
-                        at = uint64(place + uint64(uint64(step >> uint64(share)) << uint64(40)))
+                        at = uint64(place + uint64(uint64(step >> share) << uint64(40)))
                         fill_words(drawn[:filled], uint64(at >> uint64(2)), uint64(seed), uint64(stream))
                     left = uint32(odd << uint64(4))
                     x, some, given = a[i, k], b[k][begin : begin + CHUNK], drawn[skip : skip + row.size]
@@ -152,13 +165,13 @@ def _by_key(how: Shortcut, kind: Kind, half: bool) -> Kernel:
     return accumulate_drawn
 
 
-def by_key(p: Parameters, source: Stochastic, *, half: bool) -> Kernel:
-    """Return the loop(a, b, c, seed, stream, offset, first, sticky, words) that does what `by_addends` says by random words.
+def by_key(p: Parameters, source: Stochastic) -> Kernel:
+    """Return the loop that does what `by_addends` says by random words.
 
-    Output i takes in step k, counted from `first`, the word of element offset + i + k 2^40 of (seed, stream); with `half` two
-    steps share a word. `sticky` is that of `odd_sum`.
+    It takes (a, b, c, seed, stream, offset, first, half, sticky, words). Output i takes in step k, counted from `first`, the
+    word of element offset + i + k 2^40 of (seed, stream); where `half` is 1 two steps share one. `sticky` is that of `odd_sum`.
     """
-    return _by_key(shortcut(p), kind_of(source), half)
+    return _by_key(finish_of(p), kind_of(source))
 
 
 # --- Blocks --------------------------------------------------------------------------------------------------
@@ -197,7 +210,7 @@ def _block_sums(parity: bool) -> Kernel:
     @kernel(parity)
     def add_blocks(
         sa: Array, ea: Array, sb: Array, eb: Array, c: Array, paired: I64, width: I64, scale: I64, align: I64, mode: I64,
-        after: I64, join: I64, normalize: I64, least: I64, emin: I64, words: Array,
+        after: I64, join: I64, join_mode: I64, normalize: I64, least: I64, emin: I64, words: Array,
     ) -> None:  # fmt: skip
         p, t = fields(words), addends_of(words)
         small = last_to_zero(t.even_pos, p), last_to_zero(t.even_neg, p)
@@ -230,15 +243,20 @@ def _block_sums(parity: bool) -> Kernel:
                         d = int64(int64(int64(ex[k]) + int64(ey[k])) - int64(int64(scale) + m) + int64(align))
                         total = int64(total + shifted(q, d, int64(mode)))
                     low = int64(m - int64(align))
+                    how = int64(mode)
                     if after:
-                        et = int64(exponent_of_integer(total) + low) if total != int64(0) else none
-                        m = max(et, ec)
+                        m = max(m, ec)
                         m = max(m, int64(least)) if m > none else m
-                        second = int64(m - int64(join))
-                        total = shifted(total, int64(low - second), int64(mode))
-                        low = second
+                        total = shifted(total, int64(low - int64(m - int64(join))), int64(join_mode))
+                        low = int64(m - int64(join))
+                        how = int64(join_mode)
                     if ec > none:
-                        total = int64(total + shifted(sc, int64(int64(own - int64(52)) - low), int64(mode)))
+                        more = shifted(sc, int64(int64(own - int64(52)) - int64(m - int64(align))), how)
+                        finer = int64(int64(join) - int64(align)) if after else int64(0)
+                        total = int64(
+                            int64(total << max(int64(-finer), int64(0))) + int64(more << max(finer, int64(0)))
+                        )
+                        low = min(low, int64(m - int64(align)))
                     u = uint64(0)
                     if total != int64(0):
                         power = compiled.float_of(uint64(uint64(int64(low + int64(1023))) << uint64(52)))
