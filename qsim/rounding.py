@@ -406,12 +406,17 @@ class Quantizer:
     def preset(cls, name: str) -> Self:
         """Return the quantizer that rounds as a converter of another package: "torch-2.13/float8_e4m3fn".
 
-        `qsim models` lists them, and the inputs that some of them treat otherwise all the same.
+        `qsim models` lists them, and the inputs that some of them treat otherwise all the same: `qsim.golden.model` does
+        what they do. Raise `InputError` for one that is no rounding.
         """
         model = get_model(name)
+        if model.rule:
+            raise InputError(f"{name} is more than a rounding; qsim.golden.model({name!r}) converts as it does")
         return cls(
             model.format,
             model.mode,
+            sr_bits=model.sr_bits or None,
+            ftz_out=parse_ftz_out(cast("Any", model.ftz_out or False)),
             saturation=model.saturation,
             nan=parse_nan(model.nan or None, get_format(model.format)),
         )

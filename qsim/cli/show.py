@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import math
 import textwrap
@@ -15,6 +16,7 @@ from qsim.cli.text import WIDTH, as_float, as_json, columns, exact, number, span
 from qsim.errors import InputError
 from qsim.formats import SPECIALS, WIDEST_TABLE, Format, Grid, Table, get_format, variants_of
 from qsim.formats.build import REVISIONS, SUBNORMALS
+from qsim.models import models
 from qsim.rounding import WITHOUT_INFINITY, Mode, Saturation, saturations
 
 __all__ = ["HELP", "add", "becomes", "entries", "run", "show"]
@@ -30,7 +32,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.description = (
         "Show one format: its range, its special values, what becomes of what it cannot hold, and up to 8 bits "
-        "all its values. Of several formats, show what and how far they are side by side."
+        "all its values. Of several formats, show what and how far they are side by side. Of a model that `qsim models` "
+        "lists, show its rules, its status, and how it differs from each other model of the same format."
     )
     parser.add_argument("format", nargs="+", metavar="FORMAT", help=HELP)
     parser.add_argument(
@@ -41,6 +44,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the format, or several side by side."""
+    if len(args.format) == 1 and args.format[0] in models():
+        print(_model(args.format[0], as_data=args.json))
+        return 0
     formats = [get_format(name) for name in args.format]
     if args.json:
         found = [data(fmt, asked) for fmt, asked in zip(formats, args.format, strict=True)]
@@ -48,6 +54,18 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(show(formats[0], args.format[0]) if len(formats) == 1 else side_by_side(formats))
     return 0
+
+
+def _model(name: str, *, as_data: bool) -> str:
+    """Return a model, and how it differs from others."""
+    from qsim.cli.models import told  # which imports this module
+    from qsim.golden import model
+    from qsim.golden.differences import differences
+
+    if not as_data:
+        return told(name)
+    found = [dataclasses.asdict(one) for one in differences(model(name))]
+    return as_json({**dataclasses.asdict(models()[name]), "differences": found})
 
 
 def side_by_side(formats: list[Format]) -> str:
