@@ -31,7 +31,7 @@ def test_every_model_is_a_quantizer() -> None:
     assert len(models()) > 200
     for name, model in models().items():
         assert name == model.name
-        assert re.fullmatch(r"[a-z0-9_-]+-[0-9.]+/[a-z0-9_.@-]+", name)
+        assert re.fullmatch(r"[a-z0-9_-]+-[a-z0-9.]+/[a-z0-9_.@-]+", name)
         assert get_format(model.format).name == model.format
         assert model.status in STATUSES
         if model.rule:
