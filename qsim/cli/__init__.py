@@ -32,6 +32,9 @@ COMMANDS: Mapping[str, str] = {
     "quantize": "round the numbers of a file",
     "decode": "return codes of a file to values",
     "explain": "show how one number is rounded, and what a wrong answer comes from",
+    "vectors": "write inputs and right answers of a converter for a bench",
+    "check": "hold a device's answers to a converter",
+    "identify": "say which converter, or which fault, answers come from",
     "prove": "check the theorems",
     "report": "run a study and write its report",
     "completion": "print what completes command lines in bash, zsh or fish",
@@ -39,11 +42,9 @@ COMMANDS: Mapping[str, str] = {
 """Each command in a line; its file is imported only where it is named, for the libraries of the others take long."""
 
 OTHERS: Mapping[str, str] = {
-    "check": "in Python, qsim.testing.check_quantizer(function, FORMAT, MODE) does that",
     "compare": "`qsim report --diff A B` compares two results, and `qsim show FORMAT` shows a format",
     "convert": "did you mean quantize?",
     "encode": "`qsim quantize --codes` writes codes, and in Python qsim.encode(x, FORMAT, MODE) returns them",
-    "identify": "in Python, qsim.explain.common_causes(cases) does that",
     "info": "did you mean show?",
     "list": "did you mean formats, models or report?",
     "pack": "`qsim quantize --codes --pack` does that, and in Python qsim.pack(codes, FORMAT)",
@@ -139,7 +140,7 @@ def _run(argv: Sequence[str]) -> int:
     for name, line in COMMANDS.items():
         command = subparsers.add_parser(name, help=line)
         if name == named:
-            importlib.import_module(f"qsim.cli.{name}").add(command)
+            importlib.import_module(f"qsim.cli.{name.replace('-', '_')}").add(command)
     if not argv:
         parser.print_help()
         return 2
@@ -164,7 +165,7 @@ def _run(argv: Sequence[str]) -> int:
 def options_of(name: str) -> list[str]:
     """Return the options of a command, as its parser has them."""
     parser = Parser(prog=f"qsim {name}")
-    importlib.import_module(f"qsim.cli.{name}").add(parser)
+    importlib.import_module(f"qsim.cli.{name.replace('-', '_')}").add(parser)
     return sorted(option for action in parser._actions for option in action.option_strings)  # noqa: SLF001
 
 

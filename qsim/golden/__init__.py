@@ -9,6 +9,7 @@ steps before and after it; `rules` has the conversions that are no rounding.
 """
 
 from qsim.golden.converter import Converter, model, named, of_format
+from qsim.golden.identify import Identity, identify
 from qsim.golden.operands import Operands, every, operands
 
-__all__ = ["Converter", "Operands", "every", "model", "named", "of_format", "operands"]
+__all__ = ["Converter", "Identity", "Operands", "every", "identify", "model", "named", "of_format", "operands"]
