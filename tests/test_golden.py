@@ -259,7 +259,7 @@ def test_stochastic_words_of_tenstorrent() -> None:
     assert converter(x, 1).tolist() == [0x3F80, 0, 0, 0x7F80, 0xFF80]
 
 
-@pytest.mark.parametrize("name", ["gemmlowp-2026/requantize_int8", "gemmlowp-2023/requantize_int8_single"])
+@pytest.mark.parametrize("name", ["gemmlowp-2026/requantize_int8", "gemmlowp-2026/requantize_int8_single"])
 def test_requantization_in_integers(name: str) -> None:
     """The vector form is the scalar one, in Python's integers with C's division."""
     m, shift = 1518500250, 8
