@@ -44,6 +44,8 @@ NO_BROWSER = "no Chromium with its driver is installed"
 NO_TORCH = "PyTorch is not installed"
 PACKAGES = ("bitsandbytes", "compressed_tensors", "gguf", "mlx", "modelopt", "torchao")
 """Packages whose blocks are compared with recipes, where they are installed."""
+NO_COMPILER = "no C compiler is installed"
+NO_ICARUS = "Icarus Verilog is not installed"
 OTHER_MATPLOTLIB = f"needs matplotlib {_pinned_matplotlib()}"
 
 
@@ -60,6 +62,8 @@ EXPECTED_SKIPS: dict[str, Callable[[], bool]] = {
     NO_MXCSR: lambda: platform.machine() not in {"x86_64", "AMD64"},
     NO_BROWSER: lambda: not (shutil.which("chromium") and shutil.which("chromedriver")),
     NO_TORCH: lambda: importlib.util.find_spec("torch") is None,
+    NO_COMPILER: lambda: shutil.which("gcc") is None,
+    NO_ICARUS: lambda: shutil.which("iverilog") is None,
     OTHER_MATPLOTLIB: lambda: os.environ.get("QSIM_OLDEST") == "1",
     **{no_package(name): lambda name=name: importlib.util.find_spec(name) is None for name in PACKAGES},
 }

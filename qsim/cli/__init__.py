@@ -35,6 +35,8 @@ COMMANDS: Mapping[str, str] = {
     "vectors": "write inputs and right answers of a converter for a bench",
     "check": "hold a device's answers to a converter",
     "identify": "say which converter, or which fault, answers come from",
+    "rtl-spec": "write a converter as a table in Verilog or C",
+    "dpi": "write a converter in C, and what imports it by DPI",
     "prove": "check the theorems",
     "report": "run a study and write its report",
     "completion": "print what completes command lines in bash, zsh or fish",
