@@ -180,6 +180,9 @@ def test_lines_are_left_out(name: str, capsys: pytest.CaptureFixture[str], monke
     assert Path("y.csv").read_text(encoding="utf-8") == "1,2\n3,4\n"
     Path("x.csv").write_text(text, encoding="utf-8")
     assert "x.csv, line 5: 'x' is not a number" in refused(capsys, "x.csv", "-f", "e4m3", "--skip", "3", "-o", "y.csv")
+    assert "x.csv has 5 lines, and --skip 6 leaves none" in refused(
+        capsys, "x.csv", "-f", "e4m3", "--skip", "6", "-o", "y.csv"
+    )
     np.save("x.npy", np.ones(3))
     assert "leave --skip out" in refused(capsys, "x.npy", "-f", "e4m3", "--skip", "1", "-o", "y.csv")
     for wrong in ("-1", "x"):

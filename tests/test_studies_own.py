@@ -254,6 +254,13 @@ CSV = [
     ("one class", "a,kind\n1,x\n2,x\n", "has 1 class; it takes two"),
     ("numbers", "a,kind\n" + "".join(f"{i},{i}.5\n" for i in range(20)), "20 classes in 20 samples"),
     ("header", "a,kind\n", "has no line below its header"),
+    ("no header", "1,2,3\n4,5,6\n", "line 1 holds numbers; a CSV file begins with a line of the names"),
+    ("semicolons", "a;kind\n1;x\n2;y\n", "line 1 has ';' and no comma; columns are separated by commas"),
+    (
+        "range",
+        "a,b,kind\n1,1e308,x\n2,-1e308,y\n",
+        "the deviation of column 1, counted from 0 without the label, is beyond",
+    ),
     ("twice", "a,a,kind\n1,2,x\n", "two columns are called 'a'"),
     ("bytes", "\x00\x01", "samples.csv"),
 ]
@@ -313,6 +320,8 @@ MODELS = [
     ("file", "", 'kind = "ned.py:Net"', "cannot be read (No such file or directory)"),
     ("loss", NET.replace("x, y = batch", "raise ValueError('of mine')"), 'kind = "net.py:Net"', "raised ValueError: of mine"),
     ("init", NET.replace("return {", "return 1 / 0, {"), 'kind = "net.py:Net"', "init raised ZeroDivisionError"),
+    ("exit of loss", NET.replace("x, y = batch", "raise SystemExit(3)"), 'kind = "net.py:Net"', "raised SystemExit: 3"),
+    ("exit", "raise SystemExit(3)", 'kind = "net.py:Net"', "cannot be run (SystemExit: 3)"),
     ("no loss", NET.replace("def loss", "def lose"), 'kind = "net.py:Net"', "has no method 'loss'"),
     ("arguments", NET.replace("class Net:", "class Net(np.ndarray):"), 'kind = "net.py:Net"', "calls it without arguments"),
     ("shapes", NET.replace("(6, 3)", "(6, 4)"), 'kind = "net.py:Net"', "loss of two samples (2, 3) raised"),
@@ -331,6 +340,47 @@ def test_a_wrong_model_is_refused(
     Path("net.py").write_text(net)
     study(here, model=model)
     refused(told, capsys)
+
+
+def test_integers_are_numbers(here: Path) -> None:
+    """A whole number may stand where a number is wanted, and its range is checked as such."""
+    samples(here)
+    whole, point = (plan(find(str(study(here, learning_rate=rate))), "quick") for rate in ("1", "1.0"))
+    assert [cell.key for cell in whole.cells] == [cell.key for cell in point.cells]
+    with pytest.raises(InputError, match=r"false_alarm_rate = 2\.0 must be"):
+        plan(find(str(study(here, false_alarm_rate="2"))), "quick")
+
+
+def test_files_of_others_are_left_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A page or a figure that qsim did not write is neither replaced nor taken for one of its own."""
+    samples(here)
+    study(here)
+    index = Path("qsim-reports", "index.html")
+    index.parent.mkdir()
+    index.write_text("mine")
+    assert main(["report", "study.toml", "--quick", "--jobs", "1"]) == 2
+    assert "is there, and is no index of qsim's" in capsys.readouterr().err
+    assert main(["report", "--index", "qsim-reports"]) == 2
+    assert "is there, and is no index of qsim's" in capsys.readouterr().err
+    assert index.read_text() == "mine"
+    assert sorted(path.name for path in index.parent.iterdir()) == ["index.html"]
+    figure = Path("out", "figures", "overview.svg")
+    figure.parent.mkdir(parents=True)
+    figure.write_text("mine")
+    assert main(["report", "study.toml", "--quick", "--jobs", "1", "-o", "out"]) == 2
+    assert "holds files, and no report is beside it" in capsys.readouterr().err
+    assert figure.read_text() == "mine"
+
+
+def test_a_model_that_prints_leaves_json_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Standard output holds the object of --json alone, and nothing that the user's own code says."""
+    samples(here)
+    Path("net.py").write_text(NET.replace("x, y = batch", "print('hello'); x, y = batch"))
+    study(here, model='kind = "net.py:Net"')
+    main(["report", "study.toml", "--quick", "--jobs", "1", "--json", "-o", "out"])
+    out, err = capsys.readouterr()
+    assert json.loads(out)["run"] == "quick"
+    assert "hello" in err
 
 
 def test_claims_of_theory_are_refused_where_there_is_none(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,7 +59,7 @@ WRONG = [
     ('name = "forward"', f'name = "{"n" * 101}"', "must be 1 to 100 printable"),
     ('name = "forward"', 'name = "backward"', "name = 'backward' is asked for twice"),
     ('name = "forward"', 'name = "fault"', "name = 'fault' is what the cells of planted faults are called"),
-    ('name = "forward"', "name = 3", "name = 3 must be of type str"),
+    ('name = "forward"', "name = 3", "name = 3 must be a text in quotes"),
     *(
         ('name = "forward"', f'name = "{sign}1+1"', f"name = '{sign}1+1' begins with {sign}, as a formula does")
         for sign in "=+-@"
@@ -77,10 +77,10 @@ WRONG = [
     (FINE, FINE.replace("64,", "9999,"), "[full] fine: fewest = 9999 is more than most = 8192"),
     (FINE, FINE.replace("16384", "-16384"), "[full] fine: samples = -16384 must be in 1 .. 4294967296"),
     (FINE, FINE.replace("2048", "0"), "draws = 0 must be in 1"),
-    (FINE, FINE.replace("2048", "nan"), "draws = nan must be of type int"),
+    (FINE, FINE.replace("2048", "nan"), "draws = nan must be an integer"),
     (FINE, FINE.replace("2048", LONG), "draws = 99999999999999999999... (400 digits) must be in 1"),
     (FINE, FINE.replace(", draws = 2048", ""), "key 'draws' is missing"),
-    (FINE, "fine = []", "fine = [] must be of type dict"),
+    (FINE, "fine = []", "fine = [] must be a table"),
     # the model and the statistics
     ("widths = [64, 32, 32, 10]", "widths = [64, -32, 10]", "widths = [64, -32, 10] must be 3 to 100 positive integers"),
     ("widths = [64, 32, 32, 10]", f"widths = [64, {LONG}, 10]", "must be 3 to 100 positive integers of at most 65536"),
@@ -93,7 +93,7 @@ WRONG = [
     ("train_steps = 20", f"train_steps = {LONG}", "train_steps = 99999999999999999999... (400 digits) must be in"),
     ("train_batch = 64", "train_batch = 1_000_000", "train_batch = 1000000 must be in 1 .. 65536"),
     ("false_alarm_rate = 1e-3", "false_alarm_rate = nan", "false_alarm_rate = nan must be between 0 and 1"),
-    ("groups = 32 ", "groups = 32.0 ", "groups = 32.0 must be of type int"),
+    ("groups = 32 ", "groups = 32.0 ", "groups = 32.0 must be an integer"),
     ("seed = 20251102", "seed = -1", "seed = -1 must be in 0"),
     # margins
     (SLOPE, SLOPE.replace("-1.02", "nan"), "slope = [nan, -0.98] must be two numbers, the lower first"),
@@ -135,7 +135,7 @@ WRONG = [
     ('modes = ["RNE"]', 'modes = ["RNE", "RNE"]', "is asked for twice"),
     ('draws = "wide"', 'draws = "wider"', "draws = 'wider' must be one of light, coarse"),
     ('scale = "absmax"', 'scale = "absmux"', "scale = 'absmux' must be one of frozen, full-range, underflow, absmax"),
-    ('scale = "absmax"', "scale = {}", "scale = {} must be of type str"),
+    ('scale = "absmax"', "scale = {}", "scale = {} must be a text in quotes"),
     (EVERY, EVERY.replace('"int8"', '"e4m3"'), "is asked for twice"),  # which is float8_e4m3fn
     (EVERY, EVERY.replace('"int8"', "8"), "a format is named by a string"),
     (EVERY, EVERY.replace('"int8"', '""'), "no format is called ''"),

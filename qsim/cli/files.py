@@ -348,7 +348,7 @@ def _rows(
 ) -> NDArray[Any]:
     """Return the numbers of `lines` after the first `skip`; blank ones do not count. Which became 0 is added to `lost`."""
     numbers: array.array[Any] = array.array("d" if dtype.kind == "f" else "Q")
-    columns = 0
+    columns = at = 0
     for at, line in enumerate(lines, 1):
         if at <= skip or not line.strip():
             continue
@@ -370,6 +370,8 @@ def _rows(
         if 0 in found:
             lost += [len(numbers) + k for k, token in enumerate(tokens) if not found[k] and not _is_zero(token)]
         numbers.extend(found)
+    if skip and not columns:
+        raise InputError(f"{name} has {at} lines, and --skip {skip} leaves none of them with a number")
     read = np.asarray(numbers).astype(dtype, copy=False)
     return read.reshape(-1, columns) if columns > 1 else read
 

@@ -130,6 +130,13 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             f"two of the studies are called {twice!r}, and would be written to one folder; give each its own -o"
         )
+    if not args.output:
+        from qsim.report.index import is_ours
+
+        if not is_ours(REPORTS / "index.html"):
+            raise InputError(
+                f"{REPORTS / 'index.html'} is there, and is no index of qsim's; move it away, or name a folder with -o"
+            )
     jobs = 0 if args.dask else args.jobs or cores()
     if sys.stderr.isatty() and not (args.json or args.quiet):  # before libraries are loaded, which takes seconds
         print(f"{', '.join(names)}: planning", file=sys.stderr, flush=True)
@@ -154,9 +161,10 @@ def run_all(studies: Sequence[Study], jobs: int, args: argparse.Namespace, began
     from qsim.studies import Dask, check, needs
 
     size: Size = "quick" if args.quick else "full"
-    for study in studies:
-        check(study)
-    memory = max(needs(study, size) for study in studies) if jobs else 0
+    with contextlib.redirect_stdout(sys.stderr):  # a model of the user's may print
+        for study in studies:
+            check(study)
+        memory = max(needs(study, size) for study in studies) if jobs else 0
     results = []
     with executor(args.dask, jobs, memory, quiet=args.quiet) as chosen:
         if isinstance(chosen, Dask):
@@ -227,6 +235,9 @@ def refuse_another(folder: Path, study: Study) -> None:
             raise InputError(f"{path} is there and is no {kind}; move it away, or name another folder with -o")
     there = next((folder / name for name in PAGES if (folder / name).exists()), None)
     if there is None:
+        figures = folder / "figures"
+        if figures.is_dir() and any(figures.iterdir()) and not (folder / STORE).is_file():
+            raise InputError(f"{figures} holds files, and no report is beside it; name another folder with -o")
         return
     other, file = read_json(folder / "result.json").get("study"), read_json(folder / "provenance.json").get("file")
     if not isinstance(other, str):
@@ -293,7 +304,7 @@ def report(study: Study, folder: Path, executor: Executor, args: argparse.Namesp
         if args.fresh:
             store.clear()
         try:
-            with explained(folder):
+            with explained(folder), contextlib.redirect_stdout(sys.stderr):
                 finished = qsim.studies.run(
                     study, "quick" if args.quick else "full", executor=executor, store=store, watch=watch
                 )

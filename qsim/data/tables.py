@@ -65,7 +65,15 @@ def scaled(x: NDArray[Any], how: Literal["columns", "set", "none"]) -> NDArray[n
     x = np.asarray(x, np.float64)
     if how == "none":
         return np.asarray(x, np.float64)
-    mean, spread = (x.mean(), x.std()) if how == "set" else (x.mean(0), x.std(0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, spread = (x.mean(), x.std()) if how == "set" else (x.mean(0), x.std(0))
+    if not np.isfinite(spread).all():
+        where = (
+            ""
+            if how == "set"
+            else f" of column {np.argmax(~np.isfinite(spread).ravel())}, counted from 0 without the label,"
+        )
+        raise InputError(f"the deviation{where} is beyond the range of float64; divide those numbers first")
     found: NDArray[np.float64] = (x - mean) / np.where(spread > 0, spread, 1.0)
     return found
 
@@ -82,6 +90,11 @@ def _of_csv(path: Path, label: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{path}: two columns are called {shown(twice)}; give each a name of its own")
+    if all(map(_is_number, header)):
+        raise InputError(f"{path}: line 1 holds numbers; a CSV file begins with a line of the names of its columns")
+    other = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), "")
+    if other:
+        raise InputError(f"{path}: line 1 has {other!r} and no comma; columns are separated by commas")
     if label not in header:
         raise InputError(f"{path}: no column is called {label!r}; did you mean {nearest(label, header)}?")
     at = header.index(label)
@@ -102,6 +115,14 @@ def _rows(text: str) -> Any:
     reader = csv.reader(io.StringIO(text, newline=""))
     for row in reader:
         yield reader.line_num, row
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(path: Path, line: int, column: str, text: str) -> float:

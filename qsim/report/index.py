@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,15 @@ def _differs(result: Result, others: Sequence[Result]) -> Iterator[tuple[str, st
             yield label, value if len(value) <= SHORT else value[: SHORT - 1] + "…"
 
 
+def is_ours(path: Path) -> bool:
+    """Return whether a file is an index that this module wrote, or is not there."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return "<title>qsim reports</title>" in file.read(4096)
+    except FileNotFoundError:
+        return True
+
+
 def write_index(folder: str | os.PathLike[str]) -> Path:
     """Write `index.html` over the reports in the folders of `folder`, by name, and return its path.
 
@@ -57,6 +67,8 @@ def write_index(folder: str | os.PathLike[str]) -> Path:
         counted = {name: standings.count(name) for name in text.STANDINGS}
         rows.append(Row(link, result, counted, tuple(_differs(result, others))))
     target = Path(folder, "index.html")
+    if not is_ours(target):
+        raise FileExistsError(errno.EEXIST, "is there, and is no index of qsim's; move it away", str(target))
     with whole(target) as file:
         file.write(html.index(rows).encode(errors="backslashreplace"))  # JSON may hold half of a surrogate pair
     return target

@@ -83,6 +83,13 @@ def load(path: Path, name: str) -> Study:
     return Study(name=name, path=path, tables=tables, place=place, **text)
 
 
+TYPES = {
+    str: "a text in quotes", int: "an integer", float: "a number", bool: "true or false", list: "a list in brackets",
+    dict: "a table",
+}  # fmt: skip
+"""What a value of TOML is called in a sentence."""
+
+
 def expect(place: Place, table: Any, keys: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
     """Return `table` if it has exactly `keys`, each of its type; raise `InputError` naming the line, the table and the key."""
     if not isinstance(table, dict):
@@ -90,11 +97,12 @@ def expect(place: Place, table: Any, keys: Mapping[str, type | tuple[type, ...]]
     for key, value in table.items():
         if key not in keys:
             raise place.refuse(f"unknown key {shown(key)}; did you mean {nearest(key, keys)}?", key)
-        kinds = keys[key] if isinstance(keys[key], tuple) else (keys[key],)
-        if type(value) not in kinds:  # type: ignore[operator]
-            names = enumerate_names(k.__name__ for k in kinds)  # type: ignore[union-attr]
-            raise place.refuse(f"{key} = {shown(value)} must be of type {names}", key)
+        kinds: Any = keys[key] if isinstance(keys[key], tuple) else (keys[key],)
+        if type(value) not in kinds and not (type(value) is int and float in kinds):
+            raise place.refuse(
+                f"{key} = {shown(value)} must be {enumerate_names(TYPES[kind] for kind in kinds if kind in TYPES)}", key
+            )
     for key in keys:
         if key not in table:
             raise place.refuse(f"key {key!r} is missing")
-    return table
+    return {key: float(value) if keys[key] is float else value for key, value in table.items()}

@@ -339,7 +339,7 @@ def _model(place: Place, table: Any, data: DataSpec) -> ModelSpec:
     if kind not in MODELS and not (colon and file.endswith(".py") and name.isidentifier()):
         raise place.refuse(f"kind = {shown(kind)} must be {enumerate_names(MODELS)}, or 'file.py:Class'", "kind")
     own: Mapping[str, type] = MODELS.get(kind, {})
-    expect(place, {"kind": kind, **table}, {"kind": str, **own, **TRAINING})
+    table = expect(place, {"kind": kind, **table}, {"kind": str, **own, **TRAINING})
     for key, low, high in (
         ("train_steps", 0, LONGEST_TRAINING),
         ("train_batch", 1, 1 << 16),

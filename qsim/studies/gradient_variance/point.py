@@ -214,7 +214,7 @@ def model_of(spec: ModelSpec) -> Any:
         sys.modules[name] = module  # which its dataclasses ask for
         try:
             found.loader.exec_module(module)
-        except Exception as error:  # noqa: BLE001 - it is the user's own code
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's own code
             del sys.modules[name]
             raise InputError(f"{spec.file}: cannot be run ({_said(error)})") from None
     kind = getattr(module, spec.kind, None)
@@ -222,7 +222,7 @@ def model_of(spec: ModelSpec) -> Any:
         raise InputError(f"{spec.file}: has no class {spec.kind!r}")
     try:
         model: Any = kind()
-    except Exception as error:  # noqa: BLE001
+    except (Exception, SystemExit) as error:  # noqa: BLE001
         raise InputError(
             f"{spec.file}: {spec.kind}() raised {_said(error)}; a study calls it without arguments"
         ) from None
@@ -286,14 +286,14 @@ def probe(spec: ModelSpec) -> tuple[int, int, tuple[str, ...], tuple[str, ...]]:
     context.seen = {}
     try:
         params = model.init(np.random.Generator(np.random.Philox(spec.seed)))
-    except Exception as error:  # noqa: BLE001 - it is the user's own code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's own code
         raise InputError(f"{name}: init raised {_said(error)}") from None
     if not isinstance(params, dict):
         raise InputError(f"{name}: init returned {shown(params)}; parameters are nested dicts of arrays")
     try:
         with context:
             loss, grads = value_and_grad(model.loss)(params, (x, y))
-    except Exception as error:  # noqa: BLE001
+    except (Exception, SystemExit) as error:  # noqa: BLE001
         raise InputError(f"{name}: loss of two samples {x.shape} raised {_said(error)}") from None
     if not isinstance(loss, float) or not math.isfinite(loss):
         raise InputError(
