@@ -59,14 +59,19 @@ class Instruction:
 
     @property
     def result(self) -> Format:
-        """The format of c and of results."""
+        """The format of results."""
         last = self.accumulator.start == "last" or self.accumulator.group
         return (self.accumulator.outer_rounding if last else self.accumulator.format).format
+
+    @property
+    def start(self) -> Format:
+        """The format of c: float16 where results are, else float32."""
+        return self.result if self.result.name == "float16" else get_format("float32")
 
     def dots(self, a: ArrayLike, b: ArrayLike, c: ArrayLike = 0.0) -> NDArray[np.float64]:
         """Return c + sum_k a_k b_k of the rows of a and b, (R, K), as the instruction gives them, float64 (R,).
 
-        c is rounded to the format of results first, to nearest even. Rows of more products than one instruction takes are
+        c is rounded to `start` first, to nearest even. Rows of more products than one instruction takes are
         added by several, in ascending order. Raise `InputError` for operands that are no numbers of `inputs`.
         """
         return dots_of(self._operand(a), self._operand(b), self.accumulator, c=self._start(c), inputs=self.inputs)
@@ -83,10 +88,10 @@ class Instruction:
         return np.where(np.abs(array) < self.inputs.smallest_normal, np.copysign(0.0, array), array)
 
     def _start(self, c: ArrayLike) -> NDArray[np.float64]:
-        rounded = quantize(as_float64(c, "c"), Quantizer(self.result))
+        rounded = quantize(as_float64(c, "c"), Quantizer(self.start))
         if not self.flush_subnormals:
             return rounded
-        return np.where(np.abs(rounded) < self.result.smallest_normal, np.copysign(0.0, rounded), rounded)
+        return np.where(np.abs(rounded) < self.start.smallest_normal, np.copysign(0.0, rounded), rounded)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.devices}; {self.status}): {self.inputs}, {self.accumulator}"

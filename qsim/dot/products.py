@@ -236,6 +236,14 @@ class Sums:
         self.x, self.y, self.acc, self.formats, self.key, self.paired = x, y, acc, formats, key, paired
         self.terms = x.shape[1]
         self.step = 0
+        #: Significands by the order of the products, for whoever tries several accumulators on the same operands.
+        self.known: dict[Any, Any] = {}
+
+    def again(self, acc: Accumulator) -> Sums:
+        """Return the sums of the same operands by another accumulator."""
+        other = Sums(self.x, self.y, acc, self.formats, self.key, paired=self.paired)
+        other.known = self.known
+        return other
 
     def whole(self, start: Floats) -> Floats:
         """Return start + x y."""
@@ -368,11 +376,14 @@ class Sums:
         assert acc.align is not None
         assert isinstance(q.format, Grid)
         total = np.zeros_like(start) if acc.start == "last" else start
-        order = [
-            k for some in reference.blocks_of(range(begin, end), acc) for k in some + [-1] * (acc.block - len(some))
-        ]
-        sa, ea, wa = _significands(self.x, self.formats[0], order)
-        sb, eb, wb = _significands(self.y if self.paired else self.y.T, self.formats[1], order)
+        place = (begin, end, acc.block, acc.lanes)
+        if place not in self.known:
+            order = [
+                k for some in reference.blocks_of(range(begin, end), acc) for k in some + [-1] * (acc.block - len(some))
+            ]
+            left = _significands(self.x, self.formats[0], order)
+            self.known[place] = left, _significands(self.y if self.paired else self.y.T, self.formats[1], order)
+        (sa, ea, wa), (sb, eb, wb) = self.known[place]
         t, p = addends(q.mode, FLOAT64), _parameters(q, FLOAT64)
         patterns = np.ascontiguousarray(total).view(np.uint64).copy()
         least = -2000 if acc.least_exponent is None else acc.least_exponent
@@ -382,7 +393,7 @@ class Sums:
             sa, ea, sb, eb, patterns, int(self.paired), acc.block, wa + wb, acc.align, cut, int(acc.start == "after"),
             acc.join or acc.align, join_cut, int(acc.normalize), least, emin, cpu.words_of(p, t),
         )  # fmt: skip
-        self.step += len(order) // acc.block
+        self.step += sa.shape[1] // acc.block
         total = patterns.view(np.float64)
         return self.plus(start, total, acc.outer_rounding) if acc.start == "last" and not acc.group else total
 
