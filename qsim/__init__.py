@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qsim.arrays import decode, encode, quantize
     from qsim.autograd import numerics, value_and_grad
     from qsim.blocks import compare_recipes
+    from qsim.dot.fparray import fparray
     from qsim.formats import Format, catalogue, get_format
     from qsim.kernels.threads import get_threads, set_threads
     from qsim.packing import pack, unpack
@@ -36,13 +37,14 @@ HOME = {
     "derive_scale": "scales",
     "get_threads": "kernels.threads", "set_threads": "kernels.threads",
     "pack": "packing", "unpack": "packing",
+    "fparray": "dot.fparray",
     "numerics": "autograd", "value_and_grad": "autograd",
 }  # fmt: skip
 
 __all__ = [
     "Format", "InputError", "Key", "Mode", "Quantizer", "Saturation", "catalogue", "compare_recipes", "decode",
-    "derive_scale", "encode", "get_format", "get_threads", "numerics", "pack", "quantize", "set_threads", "unpack",
-    "value_and_grad",
+    "derive_scale", "encode", "fparray", "get_format", "get_threads", "numerics", "pack", "quantize", "set_threads",
+    "unpack", "value_and_grad",
 ]  # fmt: skip
 
 

@@ -105,7 +105,7 @@ def test_block_fused_multiply_adds(fields: dict[str, object]) -> None:
 @pytest.mark.parametrize("mode", ["RNE", "RDN"])
 def test_one_step_of_every_number(mode: str) -> None:
     """S + a b is the exact number, rounded once, for sums s of FP6, and products of FP4, and for products rounded before."""
-    values, sums = get_format("float4_e2m1fn").values(), get_format("float6_e2m3fn").values()[::3]
+    values, sums = get_format("float4_e2m1fn").values(), get_format("float6_e2m3fn").values()[::6]
     a, b = values[:, None], values[None, :]
     for target in ("float6_e2m3fn", "float4_e2m1fn"):
         for product in (None, "float4_e2m1fn:RTZ"):
