@@ -33,16 +33,16 @@ def test_two_hundred_measured_rows_name_the_instruction(qsim_data: Path, name: s
     found = identify_accumulator(a[some], b[some], c[some], d[some], inputs=entry.inputs)
     assert entry in found.instructions
     assert entry.accumulator in found.explaining
-    same = {other.accumulator for other in found.instructions}
     if entry.result.name != "float16":  # those rows leave F open, and with it generations
-        assert same == {entry.accumulator}
+        for other in found.instructions:  # the same accumulator, or one that four products do not tell from it
+            assert other.accumulator == entry.accumulator or (other.dots(a, b, c) == d).all()
         assert found.explaining[0] == entry.accumulator
         assert (dots_of(a[1::2], b[1::2], found.explaining[0], c=c[1::2], inputs=entry.inputs) == d[1::2]).all()
 
 
 UNKNOWN = [
     Accumulator("float32:RTZ", block=8, align=27, normalize=True), Accumulator("float32:RNE", block=4, align=20, start="after"),
-    Accumulator("e8m13:RTZ", block=16, align=15, lanes="even-odd"), Accumulator("float32:RNE", order="pairwise", group=4),
+    Accumulator("e8m13:RTZ", block=8, align=15, lanes="even-odd"), Accumulator("float32:RNE", order="pairwise", group=4),
 ]  # fmt: skip
 
 

@@ -251,7 +251,7 @@ def _simplicity(acc: Accumulator) -> tuple[Any, ...]:
     """Return what ranks accumulators that explain as many rows: those of hardware that is known first."""
     return (
         bool(acc.block) is False, acc.lanes != "ascending", acc.start != "term", acc.align_mode != "RTZ", acc.normalize,
-        MODES.index(acc.format.mode.name), acc.align or 99, -acc.block,
+        MODES.index(acc.format.mode.name), acc.align or 99, acc.block,
     )  # fmt: skip
 
 
