@@ -13,7 +13,7 @@ from qsim import InputError, Key, Quantizer
 from qsim import reference as rounding
 from qsim.arrays import random_words
 from qsim.dot import Accumulator, dots_of, matmul, products, reference
-from qsim.dot.exactness import blas_dtype, extent_of, is_conventional, never_rounds
+from qsim.dot.exactness import bits_of, blas_dtype, extent_of, is_conventional, never_rounds
 from qsim.formats import get_format
 
 KEY = Key(5, 9, 3)
@@ -211,6 +211,16 @@ def test_the_extent_of_sums() -> None:
     assert (extent.unit, extent.most, extent.exponents) == (-3 + 1, Fraction(2 * 1.5 * 24), (0, 4))
     assert extent_of(a, b, np.array([[-0.0]])) is None
     assert extent_of(a * np.inf, b, None) is None
+    assert extent.bits == 2 + 2
+    assert bits_of(np.array([0.75, -3.5, 0.0])) == (-2, 3)
+    assert bits_of(np.array([5e-324])) == (-1074, 53)
+    assert extent.short
+    for far in (2.0**130, 2.0**-130):
+        spread = extent_of(a * far, b / far, None)
+        assert spread is not None
+        assert not spread.short
+        assert same(matmul(a * far, b / far, "bfloat16").values, matmul(a, b, "bfloat16").values)
+    assert bits_of(np.zeros(3)) is None
     nothing = extent_of(a * 0, b, None)
     assert nothing is not None
     assert nothing.most == 0
@@ -261,3 +271,38 @@ def test_shapes_and_types() -> None:
     assert str(acc) == "bfloat16:SRA(8), group 4, outer float32:RNE"
     assert acc.replace(group=8) == Accumulator("bfloat16:SRA(8)", group=8, outer="float32")
     assert qsim.dot.matmul is matmul
+
+
+# --- Shortcuts -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["RNE", "RNA", "RNZ", "RTZ", "SR", "SRA(16)", "SRA(5)"])
+@pytest.mark.parametrize("inputs", ["float8_e4m3fn", "float8_e5m2"])
+def test_short_sums_are_the_general_ones(mode: str, inputs: str) -> None:
+    """The loops that only add and cut give the bits of the reference, ties, cancellation and small sums included."""
+    rng = np.random.default_rng(8)
+    values = get_format(inputs).values()
+    values = values[np.isfinite(values) & (np.abs(values) <= 8) & ((np.abs(values) >= 2.0**-4) | (values == 0))]
+    a, b = rng.choice(values, (3, 41)), rng.choice(values, (41, 5))
+    a[0, 1::2], b[1::2] = -a[0, ::2][:20], b[::2][:20]  # row 0 cancels, over and over
+    for fmt in ("bfloat16", "float16", "e8m10"):
+        acc = Accumulator(f"{fmt}:{mode}")
+        extent = extent_of(a, b, np.zeros(1))
+        sums = products.Sums(a, b, acc, (None, None), KEY, paired=False)
+        assert extent is not None
+        assert extent.bits == (6 if inputs == "float8_e5m2" else 8)
+        assert sums.short(extent, sums.carrier(extent), 41) is not None or mode == "RTZ"
+        assert same(matmul(a, b, acc, key=KEY).values, by_definition(a, b, np.zeros((3, 5)), acc))
+
+
+def test_short_sums_are_not_taken_where_they_would_be_wrong() -> None:
+    """Products of more bits than the sum, sums below its numbers, and sums beyond its range take the general loop."""
+    for a, b, fmt in (
+        (np.array([[2.0**-10 + 1, 2.0**-30]]), np.array([[1.0 + 2**-10], [2.0**-30]]), "bfloat16"),
+        (np.array([[2.0**-20, 1.0]]), np.array([[2.0**-20], [2.0**-9]]), "float16"),
+        (np.array([[240.0, 240.0]]), np.array([[200.0], [200.0]]), "float16"),
+    ):
+        extent = extent_of(a, b, np.zeros(1))
+        sums = products.Sums(a, b, Accumulator(fmt), (None, None), None, paired=False)
+        assert sums.short(extent, np.dtype(np.float32), 2) is None
+        assert same(matmul(a, b, fmt).values, by_definition(a, b, np.zeros((1, 1)), Accumulator(fmt)))

@@ -31,15 +31,30 @@ class Extent:
     most: Fraction
     #: The largest exponents of the operands' numbers.
     exponents: tuple[int, int]
+    #: The most bits of a product, and the lowest bits of the operands.
+    bits: int = 0
+    units: tuple[int, int] = (0, 0)
+
+    @property
+    def short(self) -> bool:
+        """Whether both operands are normal numbers of float32, and products exact in it, as far as its range goes."""
+        return self.bits <= 24 and min(self.units) >= -126 and max(self.exponents) <= 126
 
 
-def lowest_bit(x: NDArray[np.float64]) -> int | None:
-    """Return the exponent of the lowest set bit over all elements, finite ones; `None` where all are zero."""
-    m, e = np.frexp(x[x != 0])
-    if not m.size:
+def bits_of(x: NDArray[np.float64]) -> tuple[int, int] | None:
+    """Return the exponent of the lowest set bit over all elements, and the most bits that one has from its first to its last.
+
+    Elements are finite; of a subnormal number of float64 the zeros before its first bit count. `None` where all are zero.
+    """
+    u = np.ascontiguousarray(x).view(np.int64).reshape(-1)
+    field = (u >> 52) & 0x7FF
+    whole = (u & ((1 << 52) - 1)) | (np.minimum(field, 1) << 52)
+    last = ((whole & -whole).astype(np.float64).view(np.int64) >> 52) - 1023  # of the bits 0 .. 52; of a zero -1023
+    used = whole != 0
+    if not used.any():
         return None
-    whole = np.ldexp(m, 53).astype(np.int64)
-    return int((np.frexp((whole & -whole).astype(np.float64))[1] + e).min()) - 54
+    units = np.where(used, np.maximum(field, 1) + last, 1 << 20)
+    return int(units.min()) - 1075, 53 - int(np.where(used, last, 52).min())
 
 
 def extent_of(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64] | None) -> Extent | None:
@@ -49,17 +64,18 @@ def extent_of(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.floa
         return None
     if c is not None and (np.signbit(c) & (c == 0)).any():
         return None
-    sizes = [float(np.abs(x).max(initial=0.0)) for x in arrays]
-    units = [lowest_bit(x) for x in arrays]
-    most, places = Fraction(0), []
-    if units[0] is not None and units[1] is not None:
+    sizes = [max(float(x.max(initial=0.0)), -float(x.min(initial=0.0))) for x in arrays]
+    found = [bits_of(x) for x in arrays]
+    most, places, bits, units = Fraction(0), [], 0, (0, 0)
+    if found[0] is not None and found[1] is not None:
         most += a.shape[-1] * Fraction(sizes[0]) * Fraction(sizes[1])
-        places.append(units[0] + units[1])
-    if c is not None and units[2] is not None:
-        most += Fraction(sizes[2])
-        places.append(units[2])
+        places.append(found[0][0] + found[1][0])
+        bits, units = found[0][1] + found[1][1], (found[0][0], found[1][0])
+    if c is not None and found[-1] is not None:
+        most += Fraction(sizes[-1])
+        places.append(found[-1][0])
     exponents = tuple(math.frexp(size)[1] - 1 if size else 0 for size in sizes[:2])
-    return Extent(min(places, default=0), most, (exponents[0], exponents[1]))
+    return Extent(min(places, default=0), most, (exponents[0], exponents[1]), bits, units)
 
 
 def holds_all(q: Quantizer, extent: Extent) -> bool:

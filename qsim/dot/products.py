@@ -15,7 +15,7 @@ from qsim.arrays import quantize
 from qsim.dot import reference
 from qsim.dot.accumulator import Accumulator, parse_accumulator, random_bits
 from qsim.dot.elementwise import as_float64, is_short, odd_sum, result_dtype, round_odd, rounds_odd, step_words
-from qsim.dot.exactness import blas_dtype, extent_of, never_rounds
+from qsim.dot.exactness import Extent, blas_dtype, extent_of, never_rounds
 from qsim.errors import InputError, shown
 from qsim.formats import Format, Grid, get_format
 from qsim.kernels import cpu, dots
@@ -98,11 +98,11 @@ def matmul(
     flat = out.reshape(many, m, n)
     left = np.broadcast_to(x, (*lead, *x.shape[-2:])).reshape(many, *x.shape[-2:])
     right = np.broadcast_to(y, (*lead, *y.shape[-2:])).reshape(many, *y.shape[-2:])
-    by_kernel = has_kernel(rule, x, y, z)
+    by_kernel = has_kernel(rule, x, y, z, extent)
     for i in range(many):
         place = None if key is None else Key(key.seed, key.stream, (key.offset + i * m * n) % (1 << 64))
         if by_kernel:
-            flat[i] = Sums(left[i], right[i], rule, formats, place, paired=False).whole(flat[i])
+            flat[i] = Sums(left[i], right[i], rule, formats, place, paired=False, extent=extent).whole(flat[i])
         else:
             flat[i] = _by_reference(left[i], right[i], flat[i], rule, formats, place)
     return Product(out.astype(dtype), "kernel" if by_kernel else "reference")
@@ -190,12 +190,14 @@ def _fast(x: Floats, y: Floats, z: Floats | None) -> NDArray[Any]:
         return product if z is None else product + z.astype(dtype)
 
 
-def has_kernel(acc: Accumulator, x: Floats, y: Floats, z: Floats | None) -> bool:
+def has_kernel(acc: Accumulator, x: Floats, y: Floats, z: Floats | None, extent: Extent | None = None) -> bool:
     """Return whether the loops give the bits of the accumulator for these operands.
 
-    Products of numbers of float32 are exact in float64, and sums are odd numbers of 53 bits.
+    Products of numbers of float32 are exact in float64, and sums are odd numbers of 53 bits. Where an `extent` shows that the
+    operands are such numbers, they need not be looked at.
     """
-    if not is_short(x) or not is_short(y) or not (z is None or is_short(z)):
+    seen = extent is not None and extent.short
+    if not (seen and z is None) and not (is_short(x) and is_short(y) and (z is None or is_short(z))):
         return False
     if acc.order == "exact" or not all(rounds_odd(q) for q in acc.roundings):
         return False
@@ -231,11 +233,21 @@ class Sums:
     """Compute the sums of one product, or `paired` of rows, by loops; counts its steps as the reference does."""
 
     def __init__(
-        self, x: Floats, y: Floats, acc: Accumulator, formats: Formats, key: Key | None, *, paired: bool
+        self,
+        x: Floats,
+        y: Floats,
+        acc: Accumulator,
+        formats: Formats,
+        key: Key | None,
+        *,
+        paired: bool,
+        extent: Extent | None = None,
     ) -> None:
         self.x, self.y, self.acc, self.formats, self.key, self.paired = x, y, acc, formats, key, paired
         self.terms = x.shape[1]
         self.step = 0
+        #: What bounds the sums, if it is known.
+        self.extent = extent
         #: Significands by the order of the products, for whoever tries several accumulators on the same operands.
         self.known: dict[Any, Any] = {}
 
@@ -297,17 +309,29 @@ class Sums:
                 for k in range(begin, end):
                     total = self.plus(total, self.product(k), q)
             return total
-        carrier = self.carrier(start)
+        extent = self.extent
+        carrier = self.carrier(extent)
+        short = self.short(extent, carrier, end - begin)
+        if short is not None and q.mode.stochastic:
+            carrier = FLOAT64
         total = np.array(start, carrier)
         x, y = (np.ascontiguousarray(v, carrier) for v in (self.x[:, begin:end], self.y[begin:end]))
-        p = _parameters(q, carrier)
+        p, n = _parameters(q, carrier), random_bits(q) if q.mode.stochastic else 0
+        half = int(n <= 16)
         if q.mode.stochastic:
             assert self.key is not None
-            n = random_bits(q)
-            source = stochastic(Mode.SRA if q.mode is Mode.SR else q.mode, n, carrier)
-            odd = 0 if q.mode in (Mode.SR, Mode.SRA, Mode.SRB) else 1
-            seed, stream, offset, words = self.key.seed, self.key.stream, self.key.offset, cpu.words_of(p, source)
-            dots.by_key(p, source)(x, y, total, seed, stream, offset, self.step, int(n <= 16), odd, words)
+            seed, stream, offset = self.key.seed, self.key.stream, self.key.offset
+            if short is not None:
+                dots.by_short_words(x, y, total, seed, stream, offset, self.step, half, n, short)
+            else:
+                source = stochastic(Mode.SRA if q.mode is Mode.SR else q.mode, n, carrier)
+                odd = 0 if q.mode in (Mode.SR, Mode.SRA, Mode.SRB) else 1
+                words = cpu.words_of(p, source)
+                dots.by_key(p, source)(x, y, total, seed, stream, offset, self.step, half, odd, words)
+        elif short is not None:
+            middle = 1 << (short - 1) if q.mode.nearest else 0
+            base = middle - (q.mode in (Mode.RNE, Mode.RNZ))
+            dots.by_short_sums(x, y, total, base, int(q.mode is Mode.RNE), short)
         else:
             t = addends(q.mode, carrier)
             down = int(p.sign) if q.mode is Mode.RDN else 0
@@ -315,29 +339,44 @@ class Sums:
                 dots.by_addends(p, t)(x, y, total, down, cpu.words_of(p, t))
             else:
                 p2, t2 = _parameters(acc.product, carrier), addends(acc.product.mode, carrier)
-                loop = dots.by_addends(p, t, (p2, t2))
-                loop(x, y, total, down, cpu.words_of(p, t), cpu.words_of(p2, t2))
+                dots.by_addends(p, t, (p2, t2))(x, y, total, down, cpu.words_of(p, t), cpu.words_of(p2, t2))
         self.step += end - begin
         return total.astype(np.float64)
 
-    def carrier(self, start: Floats) -> np.dtype[Any]:
-        """Return the type in which products are exact, and sums known to as many bits as the roundings look at.
+    def carrier(self, extent: Extent | None) -> np.dtype[Any]:
+        """Return the type in which products are exact, and sums known to as many as the roundings look at.
 
         That of float32 needs sums in its range, and no subnormal numbers: what is added are multiples of a number that is none.
         """
         acc = self.acc
+        if extent is None or extent.unit < -126 or not extent.short:
+            return FLOAT64
         if not all(rounds_odd(q, 24) and CARRIERS[FLOAT32].holds(q.format) for q in acc.roundings):
             return FLOAT64
-        extent = extent_of(self.x, self.y, start)
-        if extent is None or extent.unit < -126:
-            return FLOAT64
         ends = max(abs(q.format.value(n)) for q in acc.roundings for n in (q.format.top, -q.format.bottom))
-        if ends + extent.most >= Fraction(2) ** 128 - Fraction(2) ** 103:
-            return FLOAT64
-        with np.errstate(all="ignore"):
-            pairs = [np.frexp(v[v != 0]) for v in (self.x, self.y)]
-        bits = sum(_width(m) for m, _ in pairs)
-        return FLOAT32 if bits <= 24 else FLOAT64
+        return FLOAT32 if ends + extent.most < Fraction(2) ** 128 - Fraction(2) ** 103 else FLOAT64
+
+    def short(self, extent: Extent | None, carrier: np.dtype[Any], terms: int) -> int | None:
+        """Return the places that `dots.by_short_sums`, or its twin for random words, cuts; `None` where they would be wrong.
+
+        Rounding K times at most grows the largest sum by (1 + 2^(1 - p))^K.
+        """
+        q, fmt = self.acc.format, self.acc.format.format
+        if extent is None or self.acc.product is not None or not isinstance(fmt, Grid) or fmt.even:
+            return None
+        stochastic_a = q.mode in (Mode.SR, Mode.SRA)
+        if not (stochastic_a or q.mode in (Mode.RNE, Mode.RNA, Mode.RNZ, Mode.RTZ)) or not fmt.has_neg_zero:
+            return None
+        precision = 53 if stochastic_a or carrier == FLOAT64 else 24
+        places = precision - fmt.precision
+        growth = terms * 2.0 ** (1 - fmt.precision)
+        if places < (32 if stochastic_a else 2) or extent.unit < fmt.lsb or growth > 64:
+            return None
+        if float(extent.most) * math.exp(growth) * 1.001 > fmt.max:
+            return None
+        exact = Fraction(float(extent.most) * math.exp(growth) * 1.001) <= Fraction(2) ** (extent.unit + precision)
+        innocuous = q.mode.nearest and extent.bits <= fmt.precision and precision >= 2 * fmt.precision + 2
+        return places if exact or innocuous else None
 
     def pairwise(self, begin: int, end: int, start: Floats) -> Floats:
         """Return start plus the sum by a tree."""
@@ -396,14 +435,6 @@ class Sums:
         self.step += sa.shape[1] // acc.block
         total = patterns.view(np.float64)
         return self.plus(start, total, acc.outer_rounding) if acc.start == "last" and not acc.group else total
-
-
-def _width(m: Floats) -> int:
-    """Return the most bits that a significand in [1/2, 1) has."""
-    if not m.size:
-        return 0
-    whole = np.ldexp(np.abs(m), 53).astype(np.int64)
-    return 54 - int(np.frexp((whole & -whole).astype(np.float64))[1].min())
 
 
 def _significands(x: Floats, fmt: Format | None, order: list[int]) -> tuple[NDArray[Any], NDArray[Any], int]:

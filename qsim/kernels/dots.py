@@ -17,7 +17,7 @@ from numpy import float64, int64, uint32, uint64
 
 from qsim.kernels import compiled, core
 from qsim.kernels.compiled import I64, U64, Array, Kernel, fields_of, kernel, portable
-from qsim.kernels.core import Addends, Parameters, Stochastic, addend, last_to_zero, stochastic
+from qsim.kernels.core import LOW, Addends, Parameters, Stochastic, addend, last_to_zero, stochastic
 from qsim.kernels.cpu import (
     AFTER,
     FIELDS,
@@ -31,11 +31,13 @@ from qsim.kernels.cpu import (
 )
 from qsim.kernels.parameters import Shortcut, shortcut
 
-__all__ = ["MODES", "NO_EXPONENT", "block_sums", "by_addends", "by_key"]
+__all__ = ["MODES", "NO_EXPONENT", "block_sums", "by_addends", "by_key", "by_short_sums", "by_short_words"]
 
 NO_EXPONENT = -200_000
 """The exponent of a zero: a product has one below -100,000 then, whatever the other operand."""
-CHUNK = 448
+TILE = 512
+"""Outputs of a row that are added to at a time: they stay in a cache over all products."""
+CHUNK = 256
 """Outputs whose random words are drawn at a time, in scratch of the stack that holds 512."""
 
 
@@ -65,6 +67,81 @@ def finish_of(p: Parameters) -> Shortcut:
     return "reflected" if shortcut(p) == "reflected" else "ranged"
 
 
+@portable
+def cut_short(s: Any, add: Any, parity: Any, shift: Any, keep: Any) -> Any:
+    """Return the float s rounded to fewer bits, as `by_short_sums` says."""
+    u = compiled.pattern_of(s)
+    word = type(u)
+    up = word(add + word(word(u >> shift) & parity))
+    return compiled.float_of(word(word(u + up) & keep))
+
+
+@kernel()
+def by_short_sums(a: Array, b: Array, c: Array, base: U64, odd: U64, places: U64) -> None:
+    """Do what `by_addends` says for sums in the range: add `base`, and 1 to odd ones where `odd` is 1, and cut `places` bits.
+
+    With h half of the last place that is kept: h - 1 and `odd` is to nearest even, h away, 0 toward zero. A sum below the
+    normal numbers must be one of the format. The carrier's own rounding of the sum must do no harm: sums are exact in it, or
+    the mode is to nearest, products have no more bits than the format, p, and the carrier has 2p + 2. A sum that the carrier
+    rounds is that of a number of p bits and one so small that ties stay ties, and no other sum becomes one (Figueroa 1995).
+    """
+    compiled.wide_vectors()
+    word = compiled.pattern_of(c[0, 0]) if c.size else compiled.pattern_of(a.dtype.type(0))
+    one = type(word)
+    shift = one(one(places) & one(one(8 * c.itemsize) - one(1)))
+    add, parity = one(base), one(odd)
+    keep = one(~one(one(one(1) << shift) - one(1)))
+    for begin in range(0, c.shape[1], TILE):
+        end = min(begin + TILE, c.shape[1])
+        for i in range(a.shape[0]):
+            row = c[i][begin:end]
+            whole = a.shape[1] // 4 * 4
+            for k in range(0, whole, 4):  # four at a time: fewer ways to memory and back
+                x0, x1, x2, x3 = a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
+                b0, b1, b2, b3 = b[k][begin:end], b[k + 1][begin:end], b[k + 2][begin:end], b[k + 3][begin:end]
+                for j in range(row.size):
+                    s = cut_short(row[j] + x0 * b0[j], add, parity, shift, keep)
+                    s = cut_short(s + x1 * b1[j], add, parity, shift, keep)
+                    s = cut_short(s + x2 * b2[j], add, parity, shift, keep)
+                    row[j] = cut_short(s + x3 * b3[j], add, parity, shift, keep)
+            for k in range(whole, a.shape[1]):
+                x, some = a[i, k], b[k][begin:end]
+                for j in range(row.size):
+                    row[j] = cut_short(row[j] + x * some[j], add, parity, shift, keep)
+
+
+@kernel()
+def by_short_words(
+    a: Array, b: Array, c: Array, seed: U64, stream: U64, offset: U64, first: U64, half: U64, bits: U64, places: U64
+) -> None:
+    """Do what `by_key` says for StochasticA of `bits` random bits, where sums are exact in float64, as `by_short_sums` does."""
+    compiled.wide_vectors()
+    share = uint64(half)
+    shift = uint64(uint64(places) & uint64(63))
+    keep = uint64(~uint64(uint64(uint64(1) << shift) - uint64(1)))
+    counted = uint64(uint64(LOW << uint64(uint64(32) - uint64(bits))) & LOW)  # the top bits of a word
+    lift = uint64(uint64(shift - uint64(32)) & uint64(63))
+    drawn = compiled.room32()
+    for i in range(a.shape[0]):
+        for begin in range(0, c.shape[1], CHUNK):
+            row = c[i][begin : begin + CHUNK]
+            place = uint64(uint64(offset) + uint64(uint64(i) * uint64(c.shape[1]) + uint64(begin)))
+            skip = int64(place & uint64(3))
+            filled = (skip + row.size + 3) // 4 * 4
+            for k in range(a.shape[1]):
+                step = uint64(uint64(first) + uint64(k))
+                second = uint64(step & share)
+                if k == 0 or second == uint64(0):
+                    at = uint64(place + uint64(uint64(step >> share) << uint64(40)))
+                    fill_words(drawn[:filled], uint64(at >> uint64(2)), uint64(seed), uint64(stream))
+                left = uint64(second << uint64(4))
+                x, some, given = a[i, k], b[k][begin : begin + CHUNK], drawn[skip : skip + row.size]
+                for j in range(row.size):
+                    u = compiled.pattern_of(row[j] + x * some[j])
+                    r = uint64(uint64(uint64(given[j]) << left) & counted)
+                    row[j] = compiled.float_of(uint64(uint64(u + uint64(r << lift)) & keep))
+
+
 @functools.cache
 def _by_addends(how: Shortcut, parity: bool, product: tuple[Literal["ranged"], bool] | None) -> Kernel:
     fields, finish, neighbour = FIELDS[False], getattr(core, how), neighbour_of(False, how, parity)
@@ -72,6 +149,7 @@ def _by_addends(how: Shortcut, parity: bool, product: tuple[Literal["ranged"], b
 
         @kernel(how, parity)
         def accumulate(a: Array, b: Array, c: Array, down: U64, words: Array) -> None:
+            compiled.wide_vectors()
             p, t = fields(words), addends_of(words)
             word = words.dtype.type
             small = last_to_zero(t.even_pos, p), last_to_zero(t.even_neg, p)
@@ -135,6 +213,7 @@ def _by_key(how: Shortcut, kind: Kind) -> Kernel:
         sticky: U64,
         words: Array,
     ) -> None:
+        compiled.wide_vectors()
         p, source = fields(words), source_of(words)
         word = words.dtype.type
         bit, share = word(sticky), uint64(half)
