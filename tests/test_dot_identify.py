@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from test_dot_instructions import MEASURED, rows_of
 
 from qsim import InputError
+from qsim.cli import main
 from qsim.dot import (
     Accumulator,
     dots_of,
@@ -126,7 +128,7 @@ def test_the_greedy_choice() -> None:
     assert split(results[:, 2:]) == ([], 1)
 
 
-def test_files_of_a_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_a_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The probe, the CUDA file and the script are written; measured rows are read back, and wrong lines are named."""
     monkeypatch.setattr("qsim.dot.probes.TERMS", {"tf32": 8})
     paths = write_probes(tmp_path / "probe")
@@ -149,6 +151,16 @@ def test_files_of_a_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (read.c == rows.c).all()
     assert read.d is not None
     assert (read.d.astype(np.float32).view(np.uint32) == d).all()
+    assert main(["identify", str(measured), "--dots"]) == 0
+    assert "sm80-mma/f32.tf32" in capsys.readouterr().out
+    assert main(["identify", str(measured), "--dots", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["mma.f32 tf32"]["instructions"] == [
+        "sm80-mma/f32.tf32",
+        "sm89-mma/f32.tf32",
+    ]
+    assert main(["vectors", "tensor-core-probe", "-o", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "probe.txt").read_bytes() == paths[0].read_bytes()
+    assert main(["vectors", "tensor-core-probe", "-o", str(tmp_path / "again"), "--exhaustive"]) == 2
     for line, sentence in (
         ("mma.f32 tf32 2 0 0 0 0 0", "line 1 is not INSTRUCTION FORMAT K"), ("m tf32 1 0 x 0 0", "bit patterns of binary32"),
         ("m tf32 1 0 0 0 123456789", "has 8 digits"),

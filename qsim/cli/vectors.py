@@ -16,7 +16,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Write test vectors: by default those that show faults, at and next to every input at which the code changes, values, "
         "ends of the ranges, zeros, subnormals, infinities and NaNs, and for a random word the last at which a number stays "
-        "and the first at which it goes. FILE.manifest.json says what they are."
+        "and the first at which it goes. FILE.manifest.json says what they are. The model tensor-core-probe makes a folder: "
+        "dot products that tell the matrix instructions of GPUs apart, and programs that measure them."
     )
     parser.add_argument("model", metavar="MODEL", help="a name that `qsim models` lists, or FORMAT:MODE")
     parser.add_argument("-o", "--output", metavar="FILE", required=True,
@@ -43,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     from qsim.golden.operands import Operands
     from qsim.golden.vectors import Vectors, write
 
+    if args.model == "tensor-core-probe":
+        return _probe(args)
     if args.random is not None and not 0 < args.random <= 1 << 27:
         raise InputError(f"--random {args.random}: take 1 to 2^27 vectors")
     if args.random is not None and args.exhaustive:
@@ -64,4 +67,17 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"{args.output}: {len(x):,} vectors of {converter.name}, {x.kind} to {converter.format.name}; {beside.name}"
         )
+    return 0
+
+
+def _probe(args: argparse.Namespace) -> int:
+    """Write the probe of tensor cores into a folder."""
+    from pathlib import Path
+
+    from qsim.dot import write_probes
+
+    if args.random is not None or args.exhaustive or args.dtype:
+        raise InputError("tensor-core-probe has rows of its own; drop --random, --exhaustive and --dtype")
+    paths = [str(path) for path in write_probes(Path(args.output))]
+    print(as_json(paths) if args.json else "\n".join([*paths, "measure, then: qsim identify --dots measured.txt"]))
     return 0

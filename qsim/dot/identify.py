@@ -67,6 +67,21 @@ class Identification:
     #: Into how many groups of accumulators these rows divide them.
     next_groups: int
 
+    def describe(self) -> dict[str, Any]:
+        """Return what was found as plain data, for a report."""
+        rows = zip(self.next_rows.a.tolist(), self.next_rows.b.tolist(), self.next_rows.c.tolist(), strict=True)
+        return {
+            "inputs": self.inputs.name,
+            "rows": self.candidates[0].rows if self.candidates else 0,
+            "explaining": [acc.describe() for acc in self.explaining[:SHOWN]],
+            "explaining_count": len(self.explaining),
+            "nearest": [{"matched": c.matched} | c.accumulator.describe() for c in self.candidates[:3]],
+            "instructions": [entry.name for entry in self.instructions],
+            "ambiguous": {name: list(values) for name, values in self.ambiguous.items()},
+            "next_rows": [{"a": a, "b": b, "c": c} for a, b, c in rows],
+            "next_groups": self.next_groups,
+        }
+
     def __str__(self) -> str:
         rows = self.candidates[0].rows if self.candidates else 0
         lines = [f"{len(self.explaining)} accumulators explain all {rows} rows (operands: {self.inputs})"]
@@ -93,7 +108,7 @@ class Identification:
 
 
 def identify_accumulator(
-    a: ArrayLike, b: ArrayLike, c: ArrayLike, d: ArrayLike, *, inputs: str | Format | None = None
+    a: ArrayLike, b: ArrayLike, c: ArrayLike, d: ArrayLike | None, *, inputs: str | Format | None = None
 ) -> Identification:
     """Rank the accumulators that explain measured dot products d = c + sum_k a_k b_k, and say which rows to measure next.
 
@@ -108,6 +123,8 @@ def identify_accumulator(
         raise InputError(
             f"a of shape {x.shape} and b of shape {y.shape}; both are (rows, products), with at least one of each"
         )
+    if d is None:
+        raise InputError("the rows have no results d; measure them first")
     start, result = (np.array(np.broadcast_to(as_float64(v, n), (len(x),))) for v, n in ((c, "c"), (d, "d")))
     for name, array in (("a", x), ("b", y), ("c", start), ("d", result)):
         if not np.isfinite(array).all():
