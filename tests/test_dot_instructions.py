@@ -104,14 +104,37 @@ def test_each_instruction_is_its_accumulator(name: str) -> None:
     values = np.append(values[np.abs(values) > 2.0**-16], [0.0, entry.inputs.smallest_subnormal])
     a, b = (rng.choice(values, (12, 2 * entry.products)) for _ in range(2))
     c = np.float16(rng.standard_normal(12) * 2.0 ** rng.integers(-8, 8, 12)).astype(float)
-    found = entry.dots(a, b, c)
+    scales, wide = None, [None] * 12
+    if entry.scale:
+        numbers = get_format(entry.scale).values()
+        numbers = numbers[(numbers > 2.0**-6) & (numbers < 2.0**6)]
+        s, t = (rng.choice(numbers, (12, a.shape[1] // entry.scale_group)) for _ in range(2))
+        scales = s, t
+        wide = list(zip(*(np.repeat(v, entry.scale_group, axis=1).tolist() for v in scales), strict=True))
+    found = entry.dots(a, b, c, scales=scales)
     if entry.flush_subnormals:
         a, b = (np.where(np.abs(x) < entry.inputs.smallest_normal, 0.0, x) for x in (a, b))
     pair = (entry.inputs, entry.inputs)
-    rows = zip(a.tolist(), b.tolist(), c.tolist(), strict=True)
-    wanted = np.array([reference.dot(u, v, s, entry.accumulator, formats=pair) for u, v, s in rows])
+    rows = zip(a.tolist(), b.tolist(), c.tolist(), wide, strict=True)
+    wanted = np.array([reference.dot(u, v, r, entry.accumulator, formats=pair, scales=w) for u, v, r, w in rows])
     assert np.array_equal(found, wanted)
-    assert (entry.matmul(a[:1], b[:1].T, c[:1]) == found[0]).all()
+    first = None if scales is None else (scales[0][:1], scales[1][:1].T)
+    assert (entry.matmul(a[:1], b[:1].T, c[:1], scales=first) == found[0]).all()
+
+
+def test_scales_are_looked_at() -> None:
+    """Scales go with the instructions that have them, as many as they say, and are positive numbers of their format."""
+    entry, plain = get_instruction("sm100-tcgen05/f32.nvfp4"), get_instruction("sm80-mma/f32.f16")
+    ones = np.ones((1, 64))
+    assert entry.dots(ones, ones, scales=(np.full((1, 4), 1.5), np.ones((1, 4)))) == 96.0
+    for call, sentence in (
+        (lambda: entry.dots(ones, ones), "takes scales"),
+        (lambda: plain.dots(ones, ones, scales=(ones, ones)), "has no scales"),
+        (lambda: entry.dots(ones, ones, scales=(ones, ones)), "16 of 64 products share one"),
+        (lambda: entry.dots(ones, ones, scales=(np.full((1, 4), 1.01), np.ones((1, 4)))), "positive numbers of float8_e4m3fn"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=sentence):
+            call()
 
 
 def test_one_device_has_two_sums() -> None:

@@ -306,3 +306,52 @@ def test_short_sums_are_not_taken_where_they_would_be_wrong() -> None:
         sums = products.Sums(a, b, Accumulator(fmt), (None, None), None, paired=False)
         assert sums.short(extent, np.dtype(np.float32), 2) is None
         assert same(matmul(a, b, fmt).values, by_definition(a, b, np.zeros((1, 1)), Accumulator(fmt)))
+
+
+# --- Scales ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("inputs", "scale", "fields"), [
+    ("float8_e4m3fn", "pow2", {"block": 32, "align": 25}), ("float8_e5m2", "pow2", {"block": 8, "align": 13}),
+    ("float4_e2m1fn", "e4m3", {"block": 64, "align": 35, "merge": 16}),
+    ("float4_e2m1fn", "pow2", {"block": 32, "align": 9, "merge": 16}),
+    ("float4_e2m1fn", "e4m3", {"order": "sequential"}), ("float4_e2m1fn", "e4m3", {"block": 16, "align": 20}),
+], ids=str)  # fmt: skip
+def test_operands_with_block_scales(inputs: str, scale: str, fields: dict[str, object]) -> None:
+    """MX and NVFP4 operands: scales take part in exponents, or multiply exact sums of 16 products, or the operands."""
+    rng = np.random.default_rng(6)
+    acc = Accumulator("float32:RTZ", **fields)
+    fmt = get_format(inputs)
+    a, b = operands(rng, inputs, (3, 64)), operands(rng, inputs, (64, 2))
+    numbers = 2.0 ** np.arange(-9, 10) if scale == "pow2" else get_format("float8_e4m3fn").values()[8:120]
+    s, t = rng.choice(numbers, (3, 4)), rng.choice(numbers, (4, 2))
+    c = operands(rng, "float16", (3, 2))
+    found = matmul(a, b, acc, c=c, inputs=inputs, scales=(s, t))
+    assert found.path == ("reference" if fields == {"block": 16, "align": 20} else "kernel")
+    wide, high = np.repeat(s, 16, axis=1), np.repeat(t, 16, axis=0)
+    wanted = [
+        reference.dot(a[i].tolist(), b[:, j].tolist(), float(c[i, j]), acc, formats=(fmt, fmt),
+                      scales=(wide[i].tolist(), high[:, j].tolist()))
+        for i in range(3) for j in range(2)
+    ]  # fmt: skip
+    assert same(found.values, np.array(wanted).reshape(3, 2))
+    rows = dots_of(a[:2], b.T, acc, c=c[0], inputs=inputs, scales=(s[:2], t.T))
+    assert rows[0] == found.values[0, 0]
+    with pytest.raises(InputError, match="K / G neighbours share a scale"):
+        matmul(a, b, acc, scales=(s[:, :3], t))
+
+
+def test_scales_by_hand() -> None:
+    """Scaled FP4: 16 products are added before anything is cut, and their scales' significands count."""
+    a, b = np.zeros((1, 32)), np.zeros((1, 32))
+    a[0, :3], b[0, :3] = (6.0, -6.0, 0.5), (6.0, 6.0, 0.5)  # 36 - 36 + 1/4: nothing is cut where F = 3
+    a[0, 16], b[0, 16] = 1.0, 2.0
+    acc = Accumulator("float32:RTZ", block=32, align=3, merge=16)
+    s, t = np.array([[1.5, 1.0]]), np.array([[1.0, 1.25]])
+    assert dots_of(a, b, acc, scales=(s, t)) == 0.375 + 2.5
+    assert dots_of(a, b, acc, c=8.0, scales=(s, t)) == 8.0 + 2.0  # of 0.375 and 2.5 the multiples of 2^(3 - 3) are left
+    for refused in ({"merge": 3}, {"merge": 16, "normalize": True}):
+        with pytest.raises(InputError, match="merge divides block"):
+            Accumulator(block=32, align=3, **refused)
+    with pytest.raises(InputError, match="give scales"):
+        dots_of(a, b, acc)

@@ -49,6 +49,8 @@ class Accumulator:
     none) and s to one of 2^(m' - align), m' the larger of m and the exponent of s; or "last", c added once to the whole sum,
     and rounded by `outer`. `lanes` is the order in which products fill blocks: "ascending"; "pairs", k mod 4 in {0, 1} before
     {2, 3} in every 2 `block` products; or "even-odd", the even ones first likewise.
+    `merge` products of block-scaled operands are first added exactly, times their two scales, and are one term then, whose
+    exponent is the sum of those of the scales, as FP4 has it.
     Source of the block model: Khattak and Mikaitis, arXiv 2512.07004; of Kahan's sum: Higham, Accuracy and Stability of
     Numerical Algorithms, 4.3.
     """
@@ -68,6 +70,7 @@ class Accumulator:
     normalize: bool
     least_exponent: int | None
     lanes: Lanes
+    merge: int
 
     def __init__(
         self,
@@ -87,6 +90,7 @@ class Accumulator:
         normalize: bool = False,
         least_exponent: int | None = None,
         lanes: Lanes = "ascending",
+        merge: int = 0,
     ) -> None:
         fields: dict[str, Any] = {"format": _rounding("format", format)}
         for name, rounding in {"product": product, "outer": outer, "output": output}.items():
@@ -99,8 +103,8 @@ class Accumulator:
                 raise InputError(f"{name} = {shown(word)}; it is {enumerate_names(filter(None, words))}")
             fields[name] = word
         for name, number, least, most in (
-            ("group", group, 0, 1 << 24), ("block", block, 0, 64), ("align", align, 1, 48), ("join", join, 1, 48),
-            ("least_exponent", least_exponent, -400, 400),
+            ("group", group, 0, 1 << 24), ("block", block, 0, 64), ("merge", merge, 0, 64),
+            ("align", align, 1, 48), ("join", join, 1, 48), ("least_exponent", least_exponent, -400, 400),
         ):  # fmt: skip
             fields[name] = None if number is None else integer(name, number)
             if number is not None and not least <= fields[name] <= most:
@@ -128,10 +132,10 @@ class Accumulator:
                 self.normalize,
                 self.least_exponent,
             )
-            if (*usual, self.lanes) != (None, "RTZ", "term", None, None, False, None, "ascending"):
+            if (*usual, self.lanes, self.merge) != (None, "RTZ", "term", None, None, False, None, "ascending", 0):
                 raise InputError(
-                    "align, align_mode, start, join, join_mode, normalize, least_exponent and lanes are those of a block fused "
-                    "multiply-add; say its number of products, block = 8"
+                    "align, align_mode, start, join, join_mode, normalize, least_exponent, lanes and merge are those of a "
+                    "block fused multiply-add; say its number of products, block = 8"
                 )
             if self.outer is not None and not self.group:
                 raise InputError("outer is the rounding of an outer sum; say how many products a group has, group = 32")
@@ -142,6 +146,10 @@ class Accumulator:
             raise InputError("a block without align cuts nothing; drop start, normalize and least_exponent")
         if (self.join, self.join_mode) != (None, None) and self.start != "after":
             raise InputError("join and join_mode cut a block's own sum and the sum so far; say start = 'after'")
+        if self.merge and (
+            self.align is None or self.normalize or self.lanes != "ascending" or self.block % self.merge
+        ):
+            raise InputError("merge divides block, and takes align, and neither normalize nor other lanes")
         if self.outer is not None and not self.group and self.start != "last":
             raise InputError("outer rounds a sum of groups, or of c where start = 'last'; say which")
 
@@ -170,7 +178,7 @@ class Accumulator:
         usual = {
             "product": None, "order": "sequential", "group": 0, "outer": None, "output": None, "block": 0, "align": None,
             "align_mode": "RTZ", "start": "term", "join": None, "join_mode": None, "normalize": False, "least_exponent": None,
-            "lanes": "ascending",
+            "lanes": "ascending", "merge": 0,
         }  # fmt: skip
         fields = {"format": spell(self.format)}
         for name, default in usual.items():

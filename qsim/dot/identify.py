@@ -134,7 +134,9 @@ def identify_accumulator(
     tried = list(_search(rows, fmt))
     tried.sort(key=lambda candidate: (-candidate.matched, _simplicity(candidate.accumulator)))
     explaining = tuple(candidate.accumulator for candidate in tried if candidate.matched == len(rows))
-    named = [entry for entry in instructions().values() if entry.inputs == fmt and _explains(entry, rows)]
+    named = [
+        entry for entry in instructions().values() if entry.inputs == fmt and not entry.scale and _explains(entry, rows)
+    ]
     named.sort(key=lambda entry: ("measured", "reproduced", "derived", "claimed").index(entry.status))
     told, groups = _next_rows(explaining, fmt, x.shape[1])
     return Identification(fmt, tuple(tried[:100]), explaining, tuple(named), _ambiguous(explaining), told, groups)
@@ -220,7 +222,7 @@ def _search(rows: Rows, fmt: Format) -> Iterator[Candidate]:
     """Yield the candidates that explain most of the first rows, with the number of all that they explain."""
     allowed = min(KEPT, len(rows) // 3)
     whole, few = Tried(rows, fmt), Tried(rows[:FIRST], fmt)
-    known = (entry.accumulator for entry in instructions().values() if entry.inputs == fmt)
+    known = (entry.accumulator for entry in instructions().values() if entry.inputs == fmt and not entry.scale)
     for acc in dict.fromkeys([*_settings(tuple(_roundings(rows)), rows.a.shape[1]), *known]):
         if few.misses(acc, allowed) <= allowed:
             yield Candidate(acc, len(rows) - whole.misses(acc), len(rows))

@@ -50,6 +50,9 @@ class Instruction:
     #: Products that one instruction adds to c.
     products: int
     accumulator: Accumulator
+    #: The format of the scales that neighbouring operands share, and how many do; "" and 0 where there is none.
+    scale: str = ""
+    scale_group: int = 0
     #: Whether subnormal operands, sums and results are flushed to zero.
     flush_subnormals: bool = False
     status: str
@@ -68,18 +71,51 @@ class Instruction:
         """The format of c: float16 where results are, else float32."""
         return self.result if self.result.name == "float16" else get_format("float32")
 
-    def dots(self, a: ArrayLike, b: ArrayLike, c: ArrayLike = 0.0) -> NDArray[np.float64]:
+    def dots(
+        self, a: ArrayLike, b: ArrayLike, c: ArrayLike = 0.0, *, scales: tuple[ArrayLike, ArrayLike] | None = None
+    ) -> NDArray[np.float64]:
         """Return c + sum_k a_k b_k of the rows of a and b, (R, K), as the instruction gives them, float64 (R,).
 
         c is rounded to `start` first, to nearest even. Rows of more products than one instruction takes are
-        added by several, in ascending order. Raise `InputError` for operands that are no numbers of `inputs`.
+        added by several, in ascending order. An instruction with a `scale` takes those of a and b, both (R, K / `scale_group`).
+        Raise `InputError` for operands that are no numbers of `inputs`, or scales that are none.
         """
-        return dots_of(self._operand(a), self._operand(b), self.accumulator, c=self._start(c), inputs=self.inputs)
+        x, y, start = self._operand(a), self._operand(b), self._start(c)
+        return dots_of(x, y, self.accumulator, c=start, inputs=self.inputs, scales=self._scales(scales, x.shape[-1]))
 
-    def matmul(self, a: ArrayLike, b: ArrayLike, c: ArrayLike | None = None) -> NDArray[Any]:
+    def matmul(
+        self,
+        a: ArrayLike,
+        b: ArrayLike,
+        c: ArrayLike | None = None,
+        *,
+        scales: tuple[ArrayLike, ArrayLike] | None = None,
+    ) -> NDArray[Any]:
         """Return c + a b as the instruction gives it; see `qsim.dot.matmul`, and `dots` for c."""
         start = None if c is None else self._start(c)
-        return matmul(self._operand(a), self._operand(b), self.accumulator, c=start, inputs=self.inputs).values
+        x, y = self._operand(a), self._operand(b)
+        checked = self._scales(scales, x.shape[-1], -2)
+        return matmul(x, y, self.accumulator, c=start, inputs=self.inputs, scales=checked).values
+
+    def _scales(
+        self, scales: tuple[ArrayLike, ArrayLike] | None, products: int, axis: int = -1
+    ) -> tuple[ArrayLike, ArrayLike] | None:
+        """Return the scales; refuse them where there are none, and others than there are."""
+        if not self.scale:
+            if scales is not None:
+                raise InputError(f"{self.name} has no scales; drop them")
+            return None
+        if scales is None:
+            raise InputError(f"{self.name} takes scales = (of a, of b), numbers of {self.scale}")
+        for name, given, along in (("a", scales[0], -1), ("b", scales[1], axis)):
+            array = as_float64(given, f"the scales of {name}")
+            if array.ndim < 2 or array.shape[along] * self.scale_group != products:
+                raise InputError(
+                    f"the scales of {name} have shape {array.shape}; {self.scale_group} of {products} products share one"
+                )
+            if not (quantize(array, self.scale) == array).all() or (array <= 0).any():
+                raise InputError(f"the scales of {name} are positive numbers of {self.scale}")
+        return scales
 
     def _operand(self, x: ArrayLike) -> NDArray[np.float64]:
         array = as_float64(x, "an operand")
@@ -129,11 +165,11 @@ def _load(where: str, entry: Any, vendor: str) -> Instruction:
     """Return the instruction that one table describes."""
     if not isinstance(entry, dict):
         raise InputError(f"{where} is no table of keys")
-    known = (*TEXTS, "undecided", "products", "flush_subnormals", "accumulator")
+    known = (*TEXTS, "undecided", "products", "flush_subnormals", "scale", "scale_group", "accumulator")
     for key, value in entry.items():
         if key not in known:
             raise InputError(f"{where}: unknown key {key!r}; did you mean {nearest(key, known)}?")
-        if key in (*TEXTS, "undecided") and (not isinstance(value, str) or not value):
+        if key in (*TEXTS, "undecided", "scale") and (not isinstance(value, str) or not value):
             raise InputError(f"{where}: {key} = {shown(value)} must be a text")
     missing = [key for key in (*TEXTS, "products", "accumulator") if key not in entry]
     if missing:
@@ -159,7 +195,11 @@ def _load(where: str, entry: Any, vendor: str) -> Instruction:
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     number = integer(f"{where}: products", entry.pop("products"))
+    group = integer(f"{where}: scale_group", entry.pop("scale_group", 0))
+    if bool(group) != ("scale" in entry):
+        raise InputError(f"{where}: scale, a format, and scale_group, the products that share one, go together")
     inputs = get_format(entry.pop("inputs"))
     return Instruction(
-        **entry, vendor=vendor, inputs=inputs, products=number, accumulator=accumulator, flush_subnormals=flush
-    )
+        **entry, vendor=vendor, inputs=inputs, products=number, scale_group=group, accumulator=accumulator,
+        flush_subnormals=flush,
+    )  # fmt: skip

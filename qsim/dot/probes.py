@@ -135,7 +135,7 @@ def probe_rows(fmt: str | Format) -> Rows:
 
 def probed(fmt: Format) -> list[Instruction]:
     """Return the instructions with operands of this format."""
-    return [entry for entry in instructions().values() if entry.inputs == fmt]
+    return [entry for entry in instructions().values() if entry.inputs == fmt and not entry.scale]
 
 
 def neighbours(acc: Accumulator) -> list[Accumulator]:

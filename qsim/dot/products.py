@@ -62,15 +62,18 @@ def matmul(
     c: ArrayLike | None = None,
     inputs: str | Format | tuple[str | Format, str | Format] | None = None,
     key: Key | None = None,
+    scales: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> Product:
     """Return c + a b, every sum as the accumulator `acc` has it: an `Accumulator`, or the "FORMAT:MODE" of each partial sum.
 
     a (..., M, K) and b (..., K, N) are numbers of any float or integer type that float64 holds exactly; leading axes broadcast;
     c broadcasts to (..., M, N). The values are float32, or float64 where that does not hold the format of the result. `inputs`
     is the format of the operands, or a pair of them: a block fused multiply-add takes the exponents of subnormal numbers from
-    it (from float32 without it). A stochastic accumulator takes its words from `key`: output element i, in C order, in step t
-    that of element offset + i + t 2^40 of (seed, stream); with N <= 16 random bits steps 2j and 2j + 1 are the halves of one
-    word. So the rows a[r:] have key offset + r N. acc = "fast" is a BLAS, whose order is unspecified.
+    it (from float32 without it). `scales` of block-scaled operands are those of a, (..., M, G), and of b, (..., G, N): K / G
+    neighbours share one, and are multiplied by it exactly.
+    A stochastic accumulator takes its words from `key`: output element i, in C order, in step t that of element
+    offset + i + t 2^40 of (seed, stream); with N <= 16 random bits steps 2j and 2j + 1 are the halves of one word. So the rows
+    a[r:] have key offset + r N. acc = "fast" is a BLAS, whose order is unspecified.
     Where no rounding can change anything for the operands at hand, a BLAS computes the exact result; `Product.path` says so.
     Raise `InputError` for shapes that do not fit, for operands that are not in `inputs`, and for a missing key.
     """
@@ -79,13 +82,18 @@ def matmul(
         return Product(_fast(x, y, z), "fast")
     rule = parse_accumulator(acc)
     formats = _formats(inputs, x, y)
+    spread = None if scales is None else _scales(scales, x, y)
+    if spread is not None and not rule.block:  # elsewhere it is the scaled number alone that counts
+        x, y, spread, formats = x * spread[0], y * spread[1], None, (None, None)
+    if rule.merge and spread is None:
+        raise InputError("merge is about operands with scales; give scales")
     if rule.stochastic and key is None:
         raise InputError(f"{rule} takes random words: give key = qsim.Key(seed)")
     dtype = result_dtype(
         (rule.output or (rule.outer if rule.group or rule.start == "last" else None) or rule.format).format
     )
     extent = extent_of(x, y, z)
-    if extent is not None and never_rounds(rule, extent, formats):
+    if extent is not None and spread is None and never_rounds(rule, extent, formats):
         by = blas_dtype(extent)
         if by is not None:
             with np.errstate(all="ignore"):
@@ -98,13 +106,17 @@ def matmul(
     flat = out.reshape(many, m, n)
     left = np.broadcast_to(x, (*lead, *x.shape[-2:])).reshape(many, *x.shape[-2:])
     right = np.broadcast_to(y, (*lead, *y.shape[-2:])).reshape(many, *y.shape[-2:])
-    by_kernel = has_kernel(rule, x, y, z, extent)
+    by_kernel = has_kernel(rule, x, y, z, extent) and (spread is None or scales_fit(rule, x, y, *spread))
+    scaled = [np.broadcast_to(v, (*lead, *v.shape[-2:])).reshape(many, *v.shape[-2:]) for v in spread or ()]
     for i in range(many):
         place = None if key is None else Key(key.seed, key.stream, (key.offset + i * m * n) % (1 << 64))
         if by_kernel:
-            flat[i] = Sums(left[i], right[i], rule, formats, place, paired=False, extent=extent).whole(flat[i])
+            sums = Sums(left[i], right[i], rule, formats, place, paired=False, extent=extent)
+            sums.scales = None if spread is None else (scaled[0][i], scaled[1][i])
+            flat[i] = sums.whole(flat[i])
         else:
-            flat[i] = _by_reference(left[i], right[i], flat[i], rule, formats, place)
+            each = None if spread is None else (scaled[0][i], scaled[1][i])
+            flat[i] = _by_reference(left[i], right[i], flat[i], rule, formats, place, each)
     return Product(out.astype(dtype), "kernel" if by_kernel else "reference")
 
 
@@ -116,10 +128,11 @@ def dots_of(
     c: ArrayLike = 0.0,
     inputs: str | Format | tuple[str | Format, str | Format] | None = None,
     key: Key | None = None,
+    scales: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> NDArray[np.float64]:
     """Return the dot products c + sum_k a_k b_k of the rows of a and b, both (R, K), by the accumulator, as float64 (R,).
 
-    Arguments are those of `matmul`; row i is output element i.
+    Arguments are those of `matmul`; row i is output element i. Both `scales` are (R, G).
     """
     x, y = (as_float64(v, f"operand {i}") for i, v in enumerate((a, b), 1))
     if x.ndim != 2 or x.shape != y.shape:
@@ -128,12 +141,23 @@ def dots_of(
     formats = _formats(inputs, x, y)
     if acc.stochastic and key is None:
         raise InputError(f"{acc} takes random words: give key = qsim.Key(seed)")
-    if has_kernel(acc, x, y, start):
-        return Sums(x, y, acc, formats, key, paired=True).whole(start[:, None])[:, 0]
-    rows = zip(x.tolist(), y.tolist(), start.tolist(), strict=True)
-    return np.array(
-        [reference.dot(u, v, s, acc, formats=formats, key=key, element=i) for i, (u, v, s) in enumerate(rows)]
-    ).reshape(len(x))
+    spread = None
+    if scales is not None:
+        spread = (_spread(scales[0], x.shape, -1, "scales[0]"), _spread(scales[1], y.shape, -1, "scales[1]"))
+        if not acc.block:
+            x, y, spread, formats = x * spread[0], y * spread[1], None, (None, None)
+    if acc.merge and spread is None:
+        raise InputError("merge is about operands with scales; give scales")
+    if has_kernel(acc, x, y, start) and (spread is None or scales_fit(acc, x, y, *spread)):
+        sums = Sums(x, y, acc, formats, key, paired=True)
+        sums.scales = spread
+        return sums.whole(start[:, None])[:, 0]
+    found = np.empty(len(x))
+    for i, s in enumerate(start.tolist()):
+        each = None if spread is None else (spread[0][i].tolist(), spread[1][i].tolist())
+        u, v = x[i].tolist(), y[i].tolist()
+        found[i] = reference.dot(u, v, s, acc, formats=formats, key=key, element=i, scales=each)
+    return found
 
 
 # --- Behind the border -------------------------------------------------------------------------------------------
@@ -158,6 +182,45 @@ def _operands(a: ArrayLike, b: ArrayLike, c: ArrayLike | None) -> tuple[Floats, 
             f"c of shape {z.shape} does not broadcast to the result's {(*lead, x.shape[-2], y.shape[-1])}"
         ) from None
     return x, y, z
+
+
+def _spread(scales: ArrayLike, shape: tuple[int, ...], axis: int, name: str) -> Floats:
+    """Return the scale of each operand, whose products lie along `axis`, -1 or -2."""
+    array = as_float64(scales, name)
+    other = -3 - axis
+    fits = (
+        array.ndim >= 2
+        and array.shape[other] == shape[other]
+        and array.shape[axis]
+        and not shape[axis] % array.shape[axis]
+    )
+    if not fits:
+        raise InputError(
+            f"{name} of shape {array.shape} for an operand of shape {shape}; K / G neighbours share a scale"
+        )
+    return np.repeat(array, shape[axis] // array.shape[axis], axis=axis)
+
+
+def _scales(scales: tuple[ArrayLike, ArrayLike], x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Return the scale of each operand of a matrix product."""
+    return _spread(scales[0], x.shape, -1, "scales[0]"), _spread(scales[1], y.shape, -2, "scales[1]")
+
+
+def scales_fit(acc: Accumulator, x: Floats, y: Floats, s: Floats, t: Floats) -> bool:
+    """Return whether the loop for blocks takes these operands and scales.
+
+    Scales are powers of two. Where products are merged they have up to 4 bits, and operands are multiples of 1/2 up to 6.
+    """
+    for array in (x, y) if acc.merge else ():
+        if not ((np.abs(array) <= 6).all() and (2 * array == np.trunc(2 * array)).all() and (acc.align or 0) <= 38):
+            return False
+    for scale in (s, t):
+        if not (np.isfinite(scale).all() and (scale >= 2.0**-130).all() and (scale <= 2.0**130).all()):
+            return False
+        m = np.frexp(scale)[0] * (16 if acc.merge else 2)
+        if (m != np.trunc(m)).any():
+            return False
+    return True
 
 
 def _formats(inputs: Any, x: Floats, y: Floats) -> Formats:
@@ -210,15 +273,24 @@ def has_kernel(acc: Accumulator, x: Floats, y: Floats, z: Floats | None, extent:
     )
 
 
-def _by_reference(x: Floats, y: Floats, z: Floats, acc: Accumulator, formats: Formats, key: Key | None) -> Floats:
+def _by_reference(
+    x: Floats,
+    y: Floats,
+    z: Floats,
+    acc: Accumulator,
+    formats: Formats,
+    key: Key | None,
+    scales: tuple[Floats, Floats] | None = None,
+) -> Floats:
     """Return the product by the reference, element by element."""
     rows, columns = x.tolist(), y.T.tolist()
+    own, others = ([], []) if scales is None else (scales[0].tolist(), scales[1].T.tolist())
     out = np.empty_like(z)
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
-            out[i, j] = reference.dot(
-                row, column, float(z[i, j]), acc, formats=formats, key=key, element=i * len(columns) + j
-            )
+            each = None if scales is None else (own[i], others[j])
+            start, element = float(z[i, j]), i * len(columns) + j
+            out[i, j] = reference.dot(row, column, start, acc, formats=formats, key=key, element=element, scales=each)
     return out
 
 
@@ -246,6 +318,8 @@ class Sums:
         self.x, self.y, self.acc, self.formats, self.key, self.paired = x, y, acc, formats, key, paired
         self.terms = x.shape[1]
         self.step = 0
+        #: The scale of each operand of a block, if it has one.
+        self.scales: tuple[Floats, Floats] | None = None
         #: What bounds the sums, if it is known.
         self.extent = extent
         #: Significands by the order of the products, for whoever tries several accumulators on the same operands.
@@ -411,28 +485,67 @@ class Sums:
 
     def blocks(self, begin: int, end: int, start: Floats) -> Floats:
         """Return the sum by block fused multiply-adds."""
-        acc, q = self.acc, self.acc.format
-        assert acc.align is not None
-        assert isinstance(q.format, Grid)
+        acc = self.acc
         total = np.zeros_like(start) if acc.start == "last" else start
+        if acc.merge:
+            return self.merged(begin, end, start, total)
         place = (begin, end, acc.block, acc.lanes)
         if place not in self.known:
             order = [
                 k for some in reference.blocks_of(range(begin, end), acc) for k in some + [-1] * (acc.block - len(some))
             ]
             left = _significands(self.x, self.formats[0], order)
-            self.known[place] = left, _significands(self.y if self.paired else self.y.T, self.formats[1], order)
-        (sa, ea, wa), (sb, eb, wb) = self.known[place]
+            right = _significands(self.y if self.paired else self.y.T, self.formats[1], order)
+            if self.scales is not None:
+                others = self.scales[1] if self.paired else self.scales[1].T
+                for side, scale in ((left, self.scales[0]), (right, others)):
+                    used = np.concatenate([scale, np.ones((len(scale), 1))], axis=1)[:, order]
+                    side[1][...] += (np.frexp(used)[1] - 1).astype(np.int32)
+            self.known[place] = left, right
+        left, right = self.known[place]
+        return self.by_blocks(left, right, start, total, width=acc.block, paired=self.paired)
+
+    def merged(self, begin: int, end: int, start: Floats, total: Floats) -> Floats:
+        """Return the sum by blocks of terms that are exact sums of products, times their scales."""
+        acc, (m, n) = self.acc, start.shape
+        assert self.scales is not None
+        some = [slice(at, min(at + acc.merge, end)) for at in range(begin, end, acc.merge)]
+        if self.paired:
+            sums = np.stack([(self.x[:, k] * self.y[:, k]).sum(1) for k in some], axis=1)
+            factors = [np.stack([scale[:, k.start] for k in some], axis=1) for scale in self.scales]
+        else:
+            sums = np.stack([self.x[:, k] @ self.y[k] for k in some], axis=2).reshape(m * n, len(some))
+            firsts = [np.stack([v[:, k.start] for k in some], axis=1) for v in (self.scales[0], self.scales[1].T)]
+            factors = [np.repeat(firsts[0], n, axis=0), np.tile(firsts[1], (m, 1))]
+        width, count = acc.block // acc.merge, len(some)
+        significands = np.zeros((m * n, -(-count // width) * width), np.int32)
+        exponents = np.full_like(significands, dots.NO_EXPONENT)
+        (f, e), (g, h) = (np.frexp(v) for v in factors)
+        bits = 8  # after the point: sums are multiples of 1/4, and the scales' significands, below 2, of 1/8
+        significands[:, :count] = np.ldexp(4 * sums * f * g, bits).astype(np.int32)
+        exponents[:, :count] = np.where(sums == 0, dots.NO_EXPONENT, e + h - 2)
+        ones = np.ones_like(significands), np.zeros_like(exponents), 0
+        column = np.ascontiguousarray(total.reshape(m * n, 1))
+        begun = np.ascontiguousarray(start.reshape(m * n, 1))
+        found = self.by_blocks((significands, exponents, bits), ones, begun, column, width=width, paired=True)
+        return found.reshape(m, n)
+
+    def by_blocks(self, left: Any, right: Any, start: Floats, total: Floats, *, width: int, paired: bool) -> Floats:
+        """Return the sum of terms whose significands, exponents and bits after the point these are."""
+        acc, q = self.acc, self.acc.format
+        assert acc.align is not None
+        assert isinstance(q.format, Grid)
+        (sa, ea, wa), (sb, eb, wb) = left, right
         t, p = addends(q.mode, FLOAT64), _parameters(q, FLOAT64)
         patterns = np.ascontiguousarray(total).view(np.uint64).copy()
         least = -2000 if acc.least_exponent is None else acc.least_exponent
         emin = -2000 if q.format.even else q.format.emin
         cut, join_cut = (dots.MODES[mode] for mode in (acc.align_mode, acc.join_mode or acc.align_mode))
         dots.block_sums(t)(
-            sa, ea, sb, eb, patterns, int(self.paired), acc.block, wa + wb, acc.align, cut, int(acc.start == "after"),
+            sa, ea, sb, eb, patterns, int(paired), width, wa + wb, acc.align, cut, int(acc.start == "after"),
             acc.join or acc.align, join_cut, int(acc.normalize), least, emin, cpu.words_of(p, t),
         )  # fmt: skip
-        self.step += sa.shape[1] // acc.block
+        self.step += sa.shape[1] // width
         total = patterns.view(np.float64)
         return self.plus(start, total, acc.outer_rounding) if acc.start == "last" and not acc.group else total
 

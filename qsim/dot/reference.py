@@ -113,7 +113,9 @@ def step_word(key: Key, element: int, step: int, n: int) -> int:
 
 
 def exponent_of(x: float, fmt: Format | None) -> int:
-    """Return the exponent of a finite number that is not zero: of a subnormal number of `fmt`, that of its smallest normal."""
+    """Return the exponent of a number: of a subnormal number of `fmt` that of its smallest normal; 0 where there is none."""
+    if not x or not math.isfinite(x):
+        return 0
     least = fmt.emin if isinstance(fmt, Grid) and not fmt.even else -2000
     return max(math.frexp(x)[1] - 1, least)
 
@@ -127,10 +129,12 @@ def dot(
     formats: tuple[Format | None, Format | None] = (None, None),
     key: Key | None = None,
     element: int = 0,
+    scales: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> float:
     """Return c + a_1 b_1 + ... + a_K b_K as the accumulator has it; see `Accumulator`.
 
-    `formats` are those of the operands, which say where their subnormal numbers begin; `element` is the index of this output.
+    With `scales` s and t the products are a_k s_k b_k t_k. `formats` are those of the operands, which say where their subnormal
+    numbers begin; `element` is the index of this output.
     Rounding number t, counted from 0 over all but those of products, takes the random word of step t.
     """
     steps = iter(range(1 << 62))
@@ -143,8 +147,12 @@ def dot(
     def plus(x: Number, y: Number, q: Quantizer) -> Number:
         return done(add([x, y], q.mode), q)
 
+    def product(k: int) -> Number:
+        p = multiply(lift(a[k]), lift(b[k]))
+        return p if scales is None else multiply(p, multiply(lift(scales[0][k]), lift(scales[1][k])))
+
     def products(begin: int, end: int) -> list[Number]:
-        exact = [multiply(lift(x), lift(y)) for x, y in zip(a[begin:end], b[begin:end], strict=True)]
+        exact = [product(k) for k in range(begin, end)]
         return exact if acc.product is None else [lift(rounded(p, acc.product)) for p in exact]
 
     def sum_of(begin: int, end: int, start: Number) -> Number:
@@ -170,10 +178,23 @@ def dot(
             s = t
         return s
 
+    def terms_of(some: list[int]) -> list[tuple[Number, int]]:
+        """Return the terms of a block, with their exponents: products, or exact sums of as many as are merged."""
+        if acc.merge:
+            groups = [some[i : i + acc.merge] for i in range(0, len(some), acc.merge)]
+            return [(add([product(k) for k in group]), scale_exponent(group[0])) for group in groups]
+        return [(product(k), own_exponent(k) + scale_exponent(k)) for k in some]
+
+    def own_exponent(k: int) -> int:
+        return exponent_of(a[k], formats[0]) + exponent_of(b[k], formats[1])
+
+    def scale_exponent(k: int) -> int:
+        return 0 if scales is None else exponent_of(scales[0][k], None) + exponent_of(scales[1][k], None)
+
     def blocks(begin: int, end: int, start: Number) -> Number:
         s: Number = 0.0 if acc.start == "last" else start
         for some in blocks_of(range(begin, end), acc):
-            s = done(block_sum([a[k] for k in some], [b[k] for k in some], s, acc, formats), acc.format)
+            s = done(block_sum(terms_of(some), s, acc), acc.format)
         return plus(start, s, acc.outer_rounding) if acc.start == "last" and not acc.group else s
 
     total: Number = lift(c)
@@ -208,18 +229,12 @@ def blocks_of(terms: Sequence[int], acc: Accumulator) -> Iterator[list[int]]:
                 yield chosen
 
 
-def block_sum(
-    a: Sequence[float], b: Sequence[float], c: Number, acc: Accumulator, formats: tuple[Format | None, Format | None]
-) -> Number:
+def block_sum(found: Sequence[tuple[Number, int]], c: Number, acc: Accumulator) -> Number:
     """Return the exact sum of what a block keeps of its terms, before it is rounded."""
-    products = [multiply(lift(x), lift(y)) for x, y in zip(a, b, strict=True)]
-    if any(isinstance(x, float) and x for x in [*products, c]):  # infinities and NaN
-        return add([*products, c])
-    terms: list[tuple[Fraction, int]] = []
-    for x, y, p in zip(a, b, products, strict=True):
-        if isinstance(p, Fraction):
-            exponent = exponent_of(x, formats[0]) + exponent_of(y, formats[1])
-            terms.append((p, leading(p) if acc.normalize else exponent))
+    values = [value for value, _ in found]
+    if any(isinstance(x, float) and x for x in [*values, c]):  # infinities and NaN
+        return add([*values, c])
+    terms = [(x, leading(x) if acc.normalize else exponent) for x, exponent in found if isinstance(x, Fraction)]
     sum_format = acc.format.format
     least = sum_format.emin if isinstance(sum_format, Grid) and not sum_format.even else -2000
     own = [(c, max(leading(c), least))] if isinstance(c, Fraction) else []
