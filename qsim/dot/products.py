@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, TypeAlias
@@ -21,6 +22,7 @@ from qsim.formats import Format, Grid, get_format
 from qsim.kernels import cpu, dots
 from qsim.kernels.core import Parameters
 from qsim.kernels.parameters import CARRIERS, addends, parameters, stochastic
+from qsim.kernels.threads import MANY, get_threads, in_chunks
 from qsim.rounding import Key, Mode, Quantizer
 from qsim.underflow import gradual_underflow
 
@@ -301,6 +303,13 @@ def _parameters(q: Quantizer, dtype: np.dtype[Any]) -> Parameters:
     return parameters(q.format, q.saturation, dtype, q.mode, nan=q.nan)
 
 
+def in_rows(out: NDArray[Any], work: int, call: Callable[[slice], None]) -> None:
+    """Call call(rows) for parts of the rows of `out`, on several threads if there is much work: so many products."""
+    parts = max(1, min(get_threads(), len(out), work // MANY))
+    ends = [len(out) * part // parts for part in range(parts + 1)]
+    in_chunks(parts, work, lambda part: call(slice(ends[part], ends[part + 1])))
+
+
 class Sums:
     """Compute the sums of one product, or `paired` of rows, by loops; counts its steps as the reference does."""
 
@@ -391,29 +400,42 @@ class Sums:
         total = np.array(start, carrier)
         x, y = (np.ascontiguousarray(v, carrier) for v in (self.x[:, begin:end], self.y[begin:end]))
         p, n = _parameters(q, carrier), random_bits(q) if q.mode.stochastic else 0
+        work, empty = total.size * x.shape[1], np.empty(0, f"u{carrier.itemsize}")
         half = int(n <= 16)
         if q.mode.stochastic:
             assert self.key is not None
             seed, stream, offset = self.key.seed, self.key.stream, self.key.offset
             if short is not None:
-                dots.by_short_words(x, y, total, seed, stream, offset, self.step, half, n, short)
+
+                def draw(r: slice) -> None:
+                    at = (offset + r.start * total.shape[1]) % (1 << 64)
+                    dots.by_short_words(x[r], y, total[r], seed, stream, at, self.step, half, n, short)
+
             else:
                 source = stochastic(Mode.SRA if q.mode is Mode.SR else q.mode, n, carrier)
                 odd = 0 if q.mode in (Mode.SR, Mode.SRA, Mode.SRB) else 1
-                words = cpu.words_of(p, source)
-                dots.by_key(p, source)(x, y, total, seed, stream, offset, self.step, half, odd, words)
+                words, drawn = cpu.words_of(p, source), dots.by_key(p, source)
+
+                def draw(r: slice) -> None:
+                    at = (offset + r.start * total.shape[1]) % (1 << 64)
+                    drawn(x[r], y, total[r], seed, stream, at, self.step, half, odd, words)
+
+            in_rows(total, work, draw)
         elif short is not None:
             middle = 1 << (short - 1) if q.mode.nearest else 0
             base = middle - (q.mode in (Mode.RNE, Mode.RNZ))
-            dots.by_short_sums(x, y, total, base, int(q.mode is Mode.RNE), short)
+            loop = dots.by_short_sums(short, parity=q.mode is Mode.RNE)
+            in_rows(total, work, lambda r: loop(x[r], y, total[r], base, empty))
         else:
             t = addends(q.mode, carrier)
             down = int(p.sign) if q.mode is Mode.RDN else 0
             if acc.product is None:
-                dots.by_addends(p, t)(x, y, total, down, cpu.words_of(p, t))
+                loop, words = dots.by_addends(p, t), cpu.words_of(p, t)
+                in_rows(total, work, lambda r: loop(x[r], y, total[r], down, words))
             else:
                 p2, t2 = _parameters(acc.product, carrier), addends(acc.product.mode, carrier)
-                dots.by_addends(p, t, (p2, t2))(x, y, total, down, cpu.words_of(p, t), cpu.words_of(p2, t2))
+                loop, words, more = dots.by_addends(p, t, (p2, t2)), cpu.words_of(p, t), cpu.words_of(p2, t2)
+                in_rows(total, work, lambda r: loop(x[r], y, total[r], down, words, more))
         self.step += end - begin
         return total.astype(np.float64)
 
@@ -541,10 +563,16 @@ class Sums:
         least = -2000 if acc.least_exponent is None else acc.least_exponent
         emin = -2000 if q.format.even else q.format.emin
         cut, join_cut = (dots.MODES[mode] for mode in (acc.align_mode, acc.join_mode or acc.align_mode))
-        dots.block_sums(t)(
-            sa, ea, sb, eb, patterns, int(paired), width, wa + wb, acc.align, cut, int(acc.start == "after"),
-            acc.join or acc.align, join_cut, int(acc.normalize), least, emin, cpu.words_of(p, t),
-        )  # fmt: skip
+        loop, words = dots.block_sums(t), cpu.words_of(p, t)
+
+        def add(r: slice) -> None:
+            side = r if paired else slice(None)
+            loop(
+                sa[r], ea[r], sb[side], eb[side], patterns[r], int(paired), width, wa + wb, acc.align, cut,
+                int(acc.start == "after"), acc.join or acc.align, join_cut, int(acc.normalize), least, emin, words,
+            )  # fmt: skip
+
+        in_rows(patterns, patterns.size * sa.shape[1], add)
         self.step += sa.shape[1] // width
         total = patterns.view(np.float64)
         return self.plus(start, total, acc.outer_rounding) if acc.start == "last" and not acc.group else total

@@ -67,47 +67,50 @@ def finish_of(p: Parameters) -> Shortcut:
     return "reflected" if shortcut(p) == "reflected" else "ranged"
 
 
-@portable
-def cut_short(s: Any, add: Any, parity: Any, shift: Any, keep: Any) -> Any:
-    """Return the float s rounded to fewer bits, as `by_short_sums` says."""
-    u = compiled.pattern_of(s)
-    word = type(u)
-    up = word(add + word(word(u >> shift) & parity))
-    return compiled.float_of(word(word(u + up) & keep))
+@functools.cache
+def _by_short_sums(places: int, parity: bool) -> Kernel:
+    @portable
+    def cut_short(s: Any, base: Any) -> Any:
+        u = compiled.pattern_of(s)
+        word = type(u)
+        up = word(base + word(word(u >> word(places)) & word(1))) if parity else base
+        return compiled.float_of(word(word(u + up) & word(~word((1 << places) - 1))))
+
+    @kernel(places, parity)
+    def accumulate_short(a: Array, b: Array, c: Array, base: U64, words: Array) -> None:
+        compiled.wide_vectors()
+        add = words.dtype.type(base)
+        for begin in range(0, c.shape[1], TILE):
+            end = min(begin + TILE, c.shape[1])
+            for i in range(a.shape[0]):
+                row = c[i][begin:end]
+                whole = a.shape[1] // 4 * 4
+                for k in range(0, whole, 4):  # four at a time: fewer ways to memory and back
+                    x0, x1, x2, x3 = a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
+                    b0, b1, b2, b3 = b[k][begin:end], b[k + 1][begin:end], b[k + 2][begin:end], b[k + 3][begin:end]
+                    for j in range(row.size):
+                        s = cut_short(row[j] + x0 * b0[j], add)
+                        s = cut_short(s + x1 * b1[j], add)
+                        s = cut_short(s + x2 * b2[j], add)
+                        row[j] = cut_short(s + x3 * b3[j], add)
+                for k in range(whole, a.shape[1]):
+                    x, some = a[i, k], b[k][begin:end]
+                    for j in range(row.size):
+                        row[j] = cut_short(row[j] + x * some[j], add)
+
+    return accumulate_short
 
 
-@kernel()
-def by_short_sums(a: Array, b: Array, c: Array, base: U64, odd: U64, places: U64) -> None:
-    """Do what `by_addends` says for sums in the range: add `base`, and 1 to odd ones where `odd` is 1, and cut `places` bits.
+def by_short_sums(places: int, *, parity: bool) -> Kernel:
+    """Return the loop(a, b, c, base, words) that does what `by_addends` says for sums in the range: it adds and cuts.
 
-    With h half of the last place that is kept: h - 1 and `odd` is to nearest even, h away, 0 toward zero. A sum below the
-    normal numbers must be one of the format. The carrier's own rounding of the sum must do no harm: sums are exact in it, or
-    the mode is to nearest, products have no more bits than the format, p, and the carrier has 2p + 2. A sum that the carrier
-    rounds is that of a number of p bits and one so small that ties stay ties, and no other sum becomes one (Figueroa 1995).
+    It adds `base`, and 1 to odd ones with `parity`, and cuts `places` bits; of `words` it takes the type. With h half of the
+    last place that is kept: h - 1 and `parity` is to nearest even, h away, 0 toward zero. A sum below normal numbers must be
+    one of the format. The carrier's own rounding of the sum must do no harm: sums are exact in it, or the mode is to nearest,
+    products have no more bits than the format, p, and the carrier has 2p + 2. A sum that the carrier rounds is that of a number
+    of p bits and one so small that ties stay ties, and no other sum becomes one (Figueroa 1995).
     """
-    compiled.wide_vectors()
-    word = compiled.pattern_of(c[0, 0]) if c.size else compiled.pattern_of(a.dtype.type(0))
-    one = type(word)
-    shift = one(one(places) & one(one(8 * c.itemsize) - one(1)))
-    add, parity = one(base), one(odd)
-    keep = one(~one(one(one(1) << shift) - one(1)))
-    for begin in range(0, c.shape[1], TILE):
-        end = min(begin + TILE, c.shape[1])
-        for i in range(a.shape[0]):
-            row = c[i][begin:end]
-            whole = a.shape[1] // 4 * 4
-            for k in range(0, whole, 4):  # four at a time: fewer ways to memory and back
-                x0, x1, x2, x3 = a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
-                b0, b1, b2, b3 = b[k][begin:end], b[k + 1][begin:end], b[k + 2][begin:end], b[k + 3][begin:end]
-                for j in range(row.size):
-                    s = cut_short(row[j] + x0 * b0[j], add, parity, shift, keep)
-                    s = cut_short(s + x1 * b1[j], add, parity, shift, keep)
-                    s = cut_short(s + x2 * b2[j], add, parity, shift, keep)
-                    row[j] = cut_short(s + x3 * b3[j], add, parity, shift, keep)
-            for k in range(whole, a.shape[1]):
-                x, some = a[i, k], b[k][begin:end]
-                for j in range(row.size):
-                    row[j] = cut_short(row[j] + x * some[j], add, parity, shift, keep)
+    return _by_short_sums(places, parity)
 
 
 @kernel()
