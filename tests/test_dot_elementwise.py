@@ -262,6 +262,21 @@ def test_operators_round() -> None:
             call()
 
 
+def test_what_is_lost_beyond_53_bits_counts() -> None:
+    """A sum next to a tie, or to a value, by less than float64 sees, rounds as the exact one; so do quotients and roots."""
+    tie, step = 1 + 2.0**-8, 2.0**-7
+    for small, wanted in ((2.0**-60, 1 + step), (-(2.0**-60), 1.0), (0.0, 1.0)):
+        assert add(tie, small, "bfloat16:RNE") == wanted
+        assert add(-tie, -small, "bfloat16:RNE") == -wanted
+        assert fma(tie, 1.0, small, "bfloat16:RNE") == wanted
+        assert add(1.0, small, "bfloat16:RUP") == (1 + step if small > 0 else 1.0)
+        assert add(1.0, small, "bfloat16:RDN") == (1 - step / 2 if small < 0 else 1.0)
+        found = qsim.dot.matmul([[1.0]], [[small]], "bfloat16:RNA", c=[[tie]]).values
+        assert found == (wanted if small else 1 + step)
+    assert div(np.float32(1 + 2.0**-20), 1.0, "bfloat16:RUP") == 1 + step
+    assert sqrt(np.float32(1 + 2.0**-20), "bfloat16:RUP") == 1 + step
+
+
 def test_odd_numbers() -> None:
     """The exact result lies between an odd number and its neighbours, and is itself unless its last bit is set."""
     rng = np.random.default_rng(5)

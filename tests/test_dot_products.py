@@ -203,6 +203,13 @@ def test_what_never_rounds_is_what_the_definition_says(acc: Accumulator) -> None
     assert said == {True, False}
 
 
+def test_a_block_is_exact_down_to_its_last_bit() -> None:
+    """1024 + 1 needs an alignment of 10 bits; with 9 the 1 is cut, and no BLAS is taken."""
+    for align, path, wanted in ((10, "blas", 1025.0), (9, "kernel", 1024.0)):
+        found = matmul([[1024.0]], [[1.0]], Accumulator("float32:RTZ", block=4, align=align), c=[[1.0]])
+        assert (found.path, found.values) == (path, wanted)
+
+
 def test_the_extent_of_sums() -> None:
     """The lowest bit, the largest sum and the exponents are those of the operands; specials and -0 in c have none."""
     a, b = np.array([[1.5, -0.375]]), np.array([[2.0], [24.0]])

@@ -343,4 +343,4 @@ def _flags(
     over = finite & ((wider > fmt.max) | (wider < fmt.min))
     inexact = finite & (differs | over)
     tiny = np.zeros(finite.shape, bool) if fmt.even else np.abs(deeper) < fmt.smallest_normal
-    return Flags(inexact, inexact & ~over & tiny, over, zero, np.isnan(special) & ~nan)
+    return Flags(inexact, inexact & tiny, over, zero, np.isnan(special) & ~nan)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsim.dot.accumulator import Accumulator
+from qsim.dot.reference import leading
 from qsim.formats import Format, Grid
 from qsim.rounding import Mode, Quantizer
 
@@ -98,8 +99,7 @@ def never_rounds(acc: Accumulator, extent: Extent, formats: tuple[Format | None,
         return False
     if not acc.block or acc.align is None:
         return True
-    size, under = abs(extent.most.numerator).bit_length(), extent.most.denominator.bit_length()
-    largest = max(size - under + 1, sum(extent.exponents))
+    largest = max(leading(extent.most) if extent.most else extent.unit, sum(extent.exponents))
     floors = [fmt.emin for fmt in formats if isinstance(fmt, Grid) and not fmt.even]  # exponents of subnormal operands
     if len(floors) == 2:
         largest = max(largest, sum(max(e, f) for e, f in zip(extent.exponents, floors, strict=True)))
