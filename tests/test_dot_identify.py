@@ -44,7 +44,7 @@ def test_two_hundred_measured_rows_name_the_instruction(qsim_data: Path, name: s
 
 UNKNOWN = [
     Accumulator("float32:RTZ", block=8, align=27, normalize=True), Accumulator("float32:RNE", block=4, align=20, start="after"),
-    Accumulator("e8m13:RTZ", block=8, align=15, lanes="even-odd"), Accumulator("float32:RNE", order="pairwise", group=4),
+    Accumulator("e8m13:RTZ", block=4, align=15, lanes="even-odd"), Accumulator("float32:RNE", order="pairwise", group=4),
 ]  # fmt: skip
 
 
@@ -53,7 +53,7 @@ UNKNOWN = [
 def test_an_accumulator_that_no_instruction_has(acc: Accumulator) -> None:
     """Directed rows of an unknown device lead to its accumulator, or to ones that the next rows, or no rows, tell from it."""
     fmt = get_format("float8_e5m2")
-    rows = directed_rows(fmt, 16, 60, seed=5)
+    rows = directed_rows(fmt, 8, 60, seed=5)
     d = dots_of(rows.a, rows.b, acc, c=rows.c, inputs=fmt)
     found = identify_accumulator(rows.a, rows.b, rows.c, d)
     assert found.inputs == fmt

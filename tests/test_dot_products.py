@@ -102,7 +102,7 @@ def test_block_fused_multiply_adds(fields: dict[str, object]) -> None:
         assert same(matmul(a, b, acc, c=c, inputs=inputs).values, by_definition(a, b, c, acc, (fmt, fmt)))
 
 
-@pytest.mark.parametrize("mode", ["RNE", "RDN"])
+@pytest.mark.parametrize("mode", ["RNE"])
 def test_one_step_of_every_number(mode: str) -> None:
     """S + a b is the exact number, rounded once, for sums s of FP6, and products of FP4, and for products rounded before."""
     values, sums = get_format("float4_e2m1fn").values(), get_format("float6_e2m3fn").values()[::6]

@@ -35,6 +35,8 @@ class Extent:
     #: The most bits of a product, and the lowest bits of the operands.
     bits: int = 0
     units: tuple[int, int] = (0, 0)
+    #: The most bits of a start.
+    start_bits: int = 0
 
     @property
     def short(self) -> bool:
@@ -67,7 +69,7 @@ def extent_of(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.floa
         return None
     sizes = [max(float(x.max(initial=0.0)), -float(x.min(initial=0.0))) for x in arrays]
     found = [bits_of(x) for x in arrays]
-    most, places, bits, units = Fraction(0), [], 0, (0, 0)
+    most, places, bits, units, start_bits = Fraction(0), [], 0, (0, 0), 0
     if found[0] is not None and found[1] is not None:
         most += a.shape[-1] * Fraction(sizes[0]) * Fraction(sizes[1])
         places.append(found[0][0] + found[1][0])
@@ -75,8 +77,9 @@ def extent_of(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.floa
     if c is not None and found[-1] is not None:
         most += Fraction(sizes[-1])
         places.append(found[-1][0])
+        start_bits = found[-1][1]
     exponents = tuple(math.frexp(size)[1] - 1 if size else 0 for size in sizes[:2])
-    return Extent(min(places, default=0), most, (exponents[0], exponents[1]), bits, units)
+    return Extent(min(places, default=0), most, (exponents[0], exponents[1]), bits, units, start_bits)
 
 
 def holds_all(q: Quantizer, extent: Extent) -> bool:

@@ -471,7 +471,11 @@ class Sums:
         if float(extent.most) * math.exp(growth) * 1.001 > fmt.max:
             return None
         exact = Fraction(float(extent.most) * math.exp(growth) * 1.001) <= Fraction(2) ** (extent.unit + precision)
-        innocuous = q.mode.nearest and extent.bits <= fmt.precision and precision >= 2 * fmt.precision + 2
+        innocuous = (
+            q.mode.nearest
+            and max(extent.bits, extent.start_bits) <= fmt.precision
+            and precision >= 2 * fmt.precision + 2
+        )
         return places if exact or innocuous else None
 
     def pairwise(self, begin: int, end: int, start: Floats) -> Floats:
