@@ -152,6 +152,28 @@ def test_the_divergence_matrix_of_mxfp8(pair) -> None:
         assert abs(100 * share - seen) <= 450 * math.sqrt(share * (1 - share) / SEEN) + 0.005
 
 
+SCALES = {  # of 131,072 bfloat16 blocks of Gaussian / 50 with a maximum of 7/64, scales that were counted to differ
+    ("torchao-0.18", "compressed-tensors-0.20-bfloat16"): 639,
+    ("torchao-0.18", "modelopt-0.47"): 1656,
+    ("modelopt-0.47", "modelopt-0.47-static"): 1190,
+    ("modelopt-0.47", "fouroversix-1.0-static-6"): 0,
+    ("modelopt-0.47", "deepgemm-vllm-0.33"): 980,
+    ("torchao-0.18", "auto-round-0.16"): 5938,
+    ("modelopt-0.47", "auto-round-0.16"): 4282,
+}
+
+
+@pytest.mark.parametrize("pair", list(SCALES), ids="-".join)
+def test_the_divergence_matrix_of_nvfp4(pair) -> None:
+    """The exact shares lie within 4.5 standard deviations of what was counted; at 4.96875 none but CT's differ."""
+    a, b = (f"nvfp4/{name}" for name in pair)
+    share = gaussian_share(a, b, 0.02, bfloat16=True, tensor=7 / 64)
+    assert abs(SEEN * share - SCALES[pair]) <= 4.5 * math.sqrt(SEEN * share)
+    other = SEEN * gaussian_share(a, b, 1.0, bfloat16=True, tensor=4.96875)
+    seen = 4098 if "bfloat16" in b else 0
+    assert abs(other - seen) <= 4.5 * math.sqrt(other) + 1e-9
+
+
 def test_nvfp4_differs_where_sevens_meet() -> None:
     """Scales of torchao and modelopt part at a tensor maximum of 7 * 2^k, but at 4.96875 the smallest ones alone."""
     found = compare_recipes("nvfp4/torchao-0.18", "nvfp4/modelopt-0.47", tensor_maxima=[7 / 64])
