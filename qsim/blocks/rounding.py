@@ -15,8 +15,10 @@ from qsim.blocks.formats import BlockFormat
 from qsim.blocks.program import Arrays
 from qsim.blocks.recipes import Recipe, get_recipe
 from qsim.errors import InputError
+from qsim.kernels.maxima import largest_of_rows
+from qsim.kernels.threads import in_parts
 from qsim.rounder import code_dtype
-from qsim.rounding import Key, Mode
+from qsim.rounding import Key, Mode, parse_mode
 from qsim.scales import INPUTS
 from qsim.underflow import gradual_underflow
 
@@ -30,10 +32,20 @@ def block_maxima(
     x: NDArray[Any], axes: tuple[int, ...], size: tuple[int, ...], *, signed: bool = False
 ) -> NDArray[Any]:
     """Return the largest magnitude of each block, NaN where there is one; with its sign, that of the first, if `signed`."""
+    if not signed and axes == (x.ndim - 1,) and _in_rows(x, size[0]):
+        largest = np.empty(x.size // size[0], np.float32)
+        rows, patterns = x.view(np.uint32).reshape(-1, size[0]), largest.view(np.uint32)
+        in_parts(len(largest), lambda begin, end: largest_of_rows(rows[begin:end], patterns[begin:end]))
+        return largest.reshape(*x.shape[:-1], x.shape[-1] // size[0])
     wide = x if signed else np.abs(x)
     for axis, length in sorted(zip(axes, size, strict=True)):
         wide = _along(wide, axis, length, signed=signed)
     return wide
+
+
+def _in_rows(x: NDArray[Any], length: int) -> bool:
+    """Return whether the blocks of the last axis are rows of float32 numbers that follow each other."""
+    return bool(x.size and x.dtype == np.float32 and x.flags.c_contiguous and x.shape[-1] % length == 0)
 
 
 def _along(x: NDArray[Any], axis: int, length: int, *, signed: bool) -> NDArray[Any]:
@@ -138,15 +150,21 @@ class Rounding:
 
     def _scaled(self, known: dict[str, Any], begin: int, end: int, blocks: slice) -> NDArray[Any]:
         """Return the numbers that are rounded in place of a piece."""
-        piece = self.x[begin:end].astype(self.work)
+        piece = self.x[begin:end].astype(self.work, copy=False)
         program = self.recipe.program
-        here = {"x": piece}
+        rows = self.axes == (piece.ndim - 1,) and _in_rows(piece, self.format.size[0])
+        here = {"x": piece.reshape(*piece.shape[:-1], -1, self.format.size[0]) if rows else piece}
         for name in program.for_elements & known.keys():
             value = np.asarray(known[name])
-            here[name] = spread(value[blocks], piece.shape, self.axes, self.format.size) if value.ndim else value
+            if value.ndim and rows:
+                value = value[blocks][..., None]
+            elif value.ndim:
+                value = spread(value[blocks], piece.shape, self.axes, self.format.size)
+            here[name] = value
         with np.errstate(all="ignore"):
             program.run(Arrays(self.format, self.work), here, "element")
-        return np.ascontiguousarray(np.broadcast_to(here["v"], piece.shape), self.work)
+        v = here["v"].reshape(piece.shape) if rows and np.shape(here["v"]) == here["x"].shape else here["v"]
+        return np.ascontiguousarray(np.broadcast_to(v, piece.shape), self.work)
 
     def scaled(self, known: dict[str, Any]) -> NDArray[Any]:
         """Return the numbers that are rounded in place of the elements, for these scales."""
@@ -155,8 +173,26 @@ class Rounding:
             v[begin:end] = self._scaled(known, begin, end, blocks)
         return v
 
+    def divided(self, known: dict[str, Any], *, codes: bool) -> NDArray[Any] | None:
+        """Return codes, or the values s q, of blocks that are rows, in one pass; `None` where that is not what is asked."""
+        s, length = known["s"], self.format.size[0]
+        if self.recipe.steps[-1] != "v = x / s" or self.recipe.zero != "signed" or parse_mode(self.mode).stochastic:
+            return None
+        if self.axes != (self.x.ndim - 1,) or not _in_rows(self.x, length):
+            return None
+        if s.shape != (*self.x.shape[:-1], self.x.shape[-1] // length) or not ((s > 0) & (s < np.inf)).all():
+            return None
+        if not codes and (self.recipe.decode or self.format.tensor_scale):
+            return None
+        rows, scales = self.x.reshape(-1, length), np.ascontiguousarray(s).reshape(-1, 1)
+        round_ = arrays.encode if codes else arrays.quantize
+        y: NDArray[Any] = round_(rows, self.element, self.mode, scale=scales, **self.options)
+        return y.reshape(self.x.shape)
+
     def rounded(self, known: dict[str, Any], *, codes: bool) -> NDArray[Any]:
         """Return the elements as values or codes of their format, for these scales."""
+        if codes and (whole := self.divided(known, codes=True)) is not None:
+            return whole
         out = np.empty(self.x.shape, code_dtype(self.format.element) if codes else self.work)
         key, rbits = self.options.get("key"), self.options.get("rbits")
         rest = {name: value for name, value in self.options.items() if name not in ("key", "rbits")}
@@ -266,9 +302,15 @@ def quantize(
     """
     r = Rounding(x, fmt, mode, scale_rule, axis, options)
     known, elements = r.chosen()
-    q = r.rounded(known, codes=False) if elements is None else elements
-    s = spread(np.broadcast_to(known["s"], grid(r.x.shape, r.axes, r.format.size)), r.x.shape, r.axes, r.format.size)
-    y = values_of(q, s, r.tensor(known), r.recipe, r.format, r.x.dtype)
+    y = r.divided(known, codes=False) if elements is None else None
+    if y is None:
+        q = r.rounded(known, codes=False) if elements is None else elements
+        s = np.broadcast_to(known["s"], grid(r.x.shape, r.axes, r.format.size))
+        if r.axes == (r.x.ndim - 1,) and r.x.size and r.x.shape[-1] % r.format.size[0] == 0:
+            q, s = q.reshape(*s.shape, -1), s[..., None]
+        else:
+            s = spread(s, r.x.shape, r.axes, r.format.size)
+        y = values_of(q, s, r.tensor(known), r.recipe, r.format, r.x.dtype).reshape(r.x.shape)
     if out is None:
         return y
     if not isinstance(out, np.ndarray) or out.shape != y.shape or out.dtype != y.dtype or not out.flags.writeable:

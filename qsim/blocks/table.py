@@ -128,7 +128,7 @@ def orders() -> Iterator[str]:
         yield f"### {recipe.name}\n"
         revision = f", revision {recipe.revision}" if recipe.revision else ""
         yield f"{recipe.source}{revision}. Status: {recipe.status}, {STATUSES[recipe.status]}.\n"
-        more = [f"elements by {recipe.mode}"]
+        more = [f"Elements by {recipe.mode}"]
         if recipe.zero != "signed":
             more.append(f"zeros {recipe.zero}")
         if recipe.tops:
@@ -137,7 +137,7 @@ def orders() -> Iterator[str]:
             more.append(f"for {recipe.input} input")
         if recipe.signed_maximum:
             more.append("m has the sign of its element")
-        yield "; ".join(more).capitalize() + f". A NaN or an infinity: {recipe.nonfinite}.\n"
+        yield "; ".join(more) + f". A NaN or an infinity: {recipe.nonfinite}.\n"
         yield "\n".join(["```", *recipe.steps, *(f"{line}    # decoded" for line in recipe.decode),
                          *(f"{line}    # for the error" for line in recipe.error), "```\n"])  # fmt: skip
 
