@@ -147,6 +147,29 @@ def test_nan_and_infinity() -> None:
         assert nans.tolist() == [[True, False, False], [False, False, True]]
 
 
+def test_nan_and_infinity_ignored(tmp_path: Path) -> None:
+    """With nonfinite = "ignore" they do not count: the others keep their values, an infinity is clamped, NaN is E2M1's +6."""
+    own = tmp_path / "own.toml"
+    own.write_text(
+        '[[block]]\nname = "b"\nelement = "e2m1"\nscale = "e8m0"\nsize = [32]\nnonfinite = "ignore"\nsource = "mine"\n'
+        '[[block]]\nname = "n"\nelement = "e2m1"\nscale = "ue4m3"\nsize = [16]\ntensor_scale = true\nrule = "up"\n'
+        'nonfinite = "ignore"\nsource = "mine"\n',
+        encoding="utf-8",
+    )
+    x = np.random.default_rng(0).normal(size=(3, 32)).astype(np.float32)
+    clean = x.copy()
+    x[0, 3], x[1, 4], x[1, 5], clean[0, 3], clean[1, 4:6] = np.nan, -np.inf, np.inf, 0, 0
+    for name in ("b", "n"):
+        e, f = qsim.encode(x, f"{own}#{name}"), qsim.encode(clean, f"{own}#{name}")
+        assert np.array_equal(e.scales, f.scales)
+        same = np.isfinite(x)
+        assert np.array_equal(e.codes[same], f.codes[same])
+        assert e.codes[~same].tolist() == [7, 15, 7]
+        fmt = get_block_format(f"{own}#{name}")
+        block = encode_block(x[1, : fmt.size[0]].tolist(), fmt, tensor=float(np.abs(clean).max()))
+        assert list(block.codes) == e.codes[1, : fmt.size[0]].tolist()
+
+
 def test_zero_and_tiny_blocks() -> None:
     """Zeros have the smallest scale and keep their signs; subnormal maxima have scales of the format."""
     x = np.zeros((3, 32), np.float32)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from qsim.errors import InputError, nearest, shown
+from qsim.errors import InputError, enumerate_names, nearest, shown
 from qsim.files import read_toml
 from qsim.folders import folder
 from qsim.formats import Format, get_format
@@ -42,6 +42,9 @@ class BlockFormat:
     recipe: str = ""
     #: The scale rule where none is named, see `qsim.blocks.scales.RULES`.
     rule: str = "floor"
+    #: What a NaN or an infinity does: "nan" makes the scale of its block NaN, where a scale rule is followed; "ignore": it does
+    #: not count for the maximum, and becomes what the element's format makes of it.
+    nonfinite: str = "nan"
     aliases: tuple[str, ...] = ()
 
     @property
@@ -71,7 +74,8 @@ def floor_log2(x: Fraction) -> int:
 
 
 KEYS: Mapping[str, Any] = {"name": str, "element": str, "scale": str, "size": list, "source": str}
-OPTIONAL: Mapping[str, Any] = {"tensor_scale": bool, "recipe": str, "rule": str, "aliases": list}
+OPTIONAL: Mapping[str, Any] = {"tensor_scale": bool, "recipe": str, "rule": str, "aliases": list, "nonfinite": str}
+NONFINITE = ("nan", "ignore")
 
 
 @gradual_underflow
@@ -113,6 +117,10 @@ def _entry(where: str, entry: Any) -> BlockFormat:
     fields["aliases"] = tuple(fields.get("aliases", ()))
     if fields["scale"].signed and fields["scale"].kind != "float":
         raise InputError(f"{where}: scale = {fields['scale'].name} must be a float format")
+    if fields.get("nonfinite", "nan") not in NONFINITE:
+        raise InputError(
+            f"{where}: nonfinite = {shown(fields['nonfinite'])}; it is {enumerate_names(map(repr, NONFINITE))}"
+        )
     from qsim.blocks.scales import RULES, fits
 
     rule = fields.get("rule", "floor")

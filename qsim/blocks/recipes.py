@@ -213,5 +213,5 @@ def recipe_of(fmt: BlockFormat, scale_rule: str | None = None) -> Recipe:
         steps = (f's = scale(m, "{rule}")', "v = x / s")
     return Recipe(
         name=f"{fmt.name}/{rule}", format=fmt, steps=steps, source=fmt.source, status="defined",
-        nonfinite="the scale of the block is NaN",
+        nonfinite="the scale of the block is NaN" if fmt.nonfinite == "nan" else "it does not count for the maximum",
     )  # fmt: skip

@@ -67,6 +67,8 @@ def encode_block(
 
 def _levels(x: list[float], recipe: Recipe, by: Rationals, top: float, tensor: float | None) -> dict[str, Any]:
     """Return the names of the tensor and of the block."""
+    if recipe.format.nonfinite == "ignore":
+        x = [value if math.isfinite(value) else 0.0 for value in x]
     if any(map(math.isnan, x)):
         m = math.nan
     elif recipe.signed_maximum:

@@ -135,6 +135,8 @@ class Rounding:
         x = self.x.astype(self.work, copy=False) if self.x.dtype.itemsize > 2 else self.x
         if x.dtype != self.work:
             x = x.astype(self.work)
+        if self.format.nonfinite == "ignore" and not (finite := np.isfinite(x)).all():
+            x = np.where(finite, x, self.work.type(0))
         m = block_maxima(x, self.axes, self.format.size, signed=self.recipe.signed_maximum)
         A = np.asarray(np.abs(m).max() if m.size else self.work.type(0), self.work)
         with np.errstate(all="ignore"):
