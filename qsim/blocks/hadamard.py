@@ -19,7 +19,7 @@ def signs(size: int, key: Key | None) -> NDArray[np.float64]:
     """Return `size` signs, +1 or -1: that of element i is the top bit of its random word by `key`; all +1 without a key."""
     if key is None:
         return np.ones(size)
-    turned: NDArray[np.float64] = 1.0 - 2.0 * (arrays.random_words(key, size) >> np.uint32(31))
+    turned: NDArray[np.float64] = 1.0 - 2.0 * (arrays.random_words(key, size) >> np.uint32(31)).astype(np.float64)
     return turned
 
 
