@@ -89,6 +89,31 @@ class Mode(enum.Enum):
         return self.name
 
 
+_FIXED_POINT = {
+    "RND": Mode.RNP, "RND_ZERO": Mode.RNZ, "RND_MIN_INF": Mode.RNN, "RND_INF": Mode.RNA, "RND_CONV": Mode.RNE,
+    "TRN": Mode.RDN, "TRN_ZERO": Mode.RTZ,
+}  # fmt: skip
+DIALECTS: Mapping[str, Mode] = {
+    **{f"{library}_{word}": mode for library in ("SC", "AP", "AC") for word, mode in _FIXED_POINT.items()},
+    "fixed_round": Mode.RNE,
+    "fixed_truncate": Mode.RDN,
+    "round_nearest": Mode.RNE,
+    "round_zero": Mode.RTZ,
+    "round_inf": Mode.RUP,
+    "round_neginf": Mode.RDN,
+}
+"""The words of other libraries, which are taken for modes: SystemC, ap_fixed, ac_fixed (IEEE 1666-2011, 7.10.9) and VHDL-2008's
+fixed_pkg and float_pkg."""
+
+TWO_MEANINGS: Mapping[str, str] = {
+    "trunc": "toward -infinity in SystemC, ap_fixed, ac_fixed and VHDL (RDN), and toward zero in fxpmath and C (RTZ)",
+    "truncate": "toward -infinity in SystemC, ap_fixed, ac_fixed and VHDL (RDN), and toward zero in fxpmath and C (RTZ)",
+    "RND": "to nearest with ties up in SystemC, ap_fixed and ac_fixed (RNP), and any rounding to nearest elsewhere",
+    "AC_RND_CONV_ODD": "to nearest with ties to odd, which qsim has no mode for; RTO goes to odd wherever anything is lost",
+}
+"""Words that are refused, and why."""
+
+
 LIMITED = frozenset({Mode.SRA, Mode.SRB, Mode.SRC})
 """The modes whose number of random bits is said by `sr_bits`."""
 
@@ -135,6 +160,10 @@ def parse_mode(mode: str | Mode, fmt: Format | None = None) -> Mode:
         parsed = mode
     elif isinstance(mode, str) and mode in SPELLINGS:
         parsed = SPELLINGS[mode]
+    elif isinstance(mode, str) and mode in DIALECTS:
+        parsed = DIALECTS[mode]
+    elif isinstance(mode, str) and mode in TWO_MEANINGS:
+        raise InputError(f"{mode!r} is no name of a rounding mode here: it is {TWO_MEANINGS[mode]}")
     else:
         raise InputError(f"no rounding mode is called {mode!r}; did you mean {nearest(str(mode), SPELLINGS)}?")
     return Mode.RNA if parsed is Mode.RNE and fmt is not None and fmt.ties == "away" else parsed
