@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import qsim
+from qsim.blocks import integers
 from qsim.formats import Format, Grid
 from qsim.golden.operands import Operands
 
@@ -178,19 +179,16 @@ def requantize(x: Operands, words: Words, fmt: Format, how: Mapping[str, Any]) -
     "single" rounds the product once, ties up, as TFLite's single-rounding build does. `multiplier` is m, 2^30 <= m < 2^31,
     `shift` how far right.
     """
-    m, shift = int(how["multiplier"]), int(how["shift"])
-    product = x.integers * m
-    if how["rounding"] == "single":
-        total = 31 + shift
-        scaled = (product + (1 << (total - 1))) >> total
-    else:
-        nudged = product + np.where(product >= 0, 1 << 30, 1 - (1 << 30))
-        high = np.where(nudged >= 0, nudged >> 31, -((-nudged) >> 31))
-        mask = (1 << shift) - 1
-        threshold = (mask >> 1) + (high < 0)
-        scaled = (high >> shift) + ((high & mask) > threshold)
-    low, high_end = -fmt.bottom, fmt.top
-    return np.asarray(np.clip(scaled + int(how.get("zero_point", 0)), low, high_end)) & ((1 << fmt.bits) - 1)
+    rule = "tflite-single" if how["rounding"] == "single" else "gemmlowp"
+    codes = integers.requantize(
+        x.integers,
+        int(how["multiplier"]),
+        -int(how["shift"]),
+        rule=rule,
+        zero_point=int(how.get("zero_point", 0)),
+        fmt=fmt.name,
+    )
+    return codes & ((1 << fmt.bits) - 1)
 
 
 RULES: Mapping[str, Rule] = {
