@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -419,7 +419,7 @@ def _spelled(
     nan: Any,
 ) -> How:
     """Return the rounding that the arguments of `quantize` spell; raise `_ByBlocks` where they name a block format."""
-    if not isinstance(fmt, Quantizer | Format) and _names_blocks(fmt):
+    if not isinstance(fmt, Quantizer | Format) and isinstance(fmt, Hashable) and _names_blocks(fmt):
         raise _ByBlocks
     sr_bits = None if sr_bits is None else integer("sr_bits", sr_bits)
     unscaled = isinstance(scale, str) and scale == "none"

@@ -12,7 +12,7 @@ import pytest
 
 import qsim
 from qsim import InputError, Key
-from qsim.blocks import Encoded, block_formats, get_block_format, get_recipe, load_block_formats
+from qsim.blocks import Encoded, block_formats, from_ggml, get_block_format, get_recipe, load_block_formats, to_ggml
 from qsim.blocks.compare import bfloat16_maxima
 from qsim.blocks.reference import decode_element, encode_block
 from qsim.blocks.scales import RULES, exact_scale, fits, scales_of
@@ -123,6 +123,28 @@ def test_types_of_input(dtype) -> None:
         assert np.array_equal(y.astype(np.float64), e.decode(own.newbyteorder("=")).astype(np.float64))
 
 
+@pytest.mark.parametrize(("name", "rule"), [("mxfp4_e2m1", "floor"), ("mxint8", "rceil"), ("nvfp4", "nearest")])
+@pytest.mark.parametrize("power", [-60, 0, 60])
+def test_float64_is_the_definition(name, rule, power, tmp_path: Path) -> None:
+    """Numbers beyond float32's range, and random words of 64 bits; the tensor's scale is a float32 and is saved whole."""
+    rng = np.random.default_rng(power + 99)
+    fmt = get_block_format(name)
+    x = rng.normal(size=(3, fmt.size[0])) * 10.0**power
+    words = rng.integers(0, 1 << 63, x.shape, np.uint64)
+    options = {"scale_rule": rule, "sr_bits": 64, "rbits": words}
+    e = qsim.encode(x, name, "SRA", **options)
+    for k, row in enumerate(x):
+        block = encode_block(
+            row.tolist(), get_recipe(name, rule), "SRA", tensor=float(np.abs(x).max()), precision="float64", sr_bits=64,
+            rbits=words[k].tolist(),
+        )  # fmt: skip
+        assert (list(block.codes), block.scale) == (e.codes[k].tolist(), e.scales[k, 0])
+    y = qsim.quantize(x, name, "SRA", **options)
+    assert np.array_equal(e.decode(np.float64), y)
+    e.save(tmp_path / "x.npz")
+    assert np.array_equal(Encoded.load(tmp_path / "x.npz").decode(np.float64), y)
+
+
 def test_strange_arrays() -> None:
     """Strides, read-only arrays, none at all, and `out`."""
     x = np.random.default_rng(2).normal(size=(8, 64)).astype(np.float32)
@@ -205,6 +227,27 @@ def test_it_packs_and_is_saved(name, tmp_path: Path) -> None:
     assert loaded == e
     assert np.array_equal(loaded.decode(), e.decode())
     assert e != qsim.encode(2 * x + 1, name)
+
+
+@pytest.mark.parametrize(("name", "size"), [("mxfp4_e2m1", 17), ("q4_0", 18), ("q8_0", 34)])
+def test_bytes_of_ggml(name, size) -> None:
+    """Blocks of 17, 18 and 34 bytes, which come back; elements i and i + 16 share one, and -8 is 0 in Q4_0."""
+    x = np.random.default_rng(6).normal(size=(2, 3, 64)).astype(np.float32)
+    e = qsim.encode(x, name)
+    data = to_ggml(e)
+    assert data.shape == (2, 3, 2 * size)
+    back = from_ggml(data, name)
+    assert back == e
+    assert np.array_equal(back.decode(), e.decode())
+    if name == "q4_0":
+        block = np.zeros((1, 32), np.float32)
+        block[0, 0], block[0, 16] = -8.0, 7.0
+        assert to_ggml(qsim.encode(block, name)).tolist()[0][:4] == [0, 0x3C, 0xF0, 0x88]
+    for wrong, told in [(lambda: to_ggml(qsim.encode(x, "nvfp4")), "no blocks of nvfp4"),
+                        (lambda: to_ggml(qsim.encode(x, name, axis=0)), "along the last axis"),
+                        (lambda: from_ggml(data[..., 1:], name), "each along the last axis")]:  # fmt: skip
+        with pytest.raises(InputError, match=told):
+            wrong()
 
 
 def test_formats_of_a_file(tmp_path: Path) -> None:

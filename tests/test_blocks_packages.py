@@ -12,7 +12,7 @@ import pytest
 from conftest import NO_TORCH, no_package
 
 import qsim
-from qsim.blocks import Encoded
+from qsim.blocks import Encoded, to_ggml
 
 BINADES = (-100, -60, -20, -10, 0, 1, 10, 20, 40, 100, 120)
 STEPS = (1, 1.125, 1.25, 1.5, 1.75, 1.875, 1.9375, 1.99)
@@ -115,12 +115,15 @@ def test_gguf(kind) -> None:
     kinds = importlib.import_module("gguf").GGMLQuantizationType
     x = sets(32)[kind]
     y = np.asarray(quants.quantize(x.copy(), kinds.MXFP4)).reshape(len(x), 17)
-    same("mxfp4_e2m1/gguf-0.19", x, y[:, 0], np.concatenate([y[:, 1:] & 15, y[:, 1:] >> 4], 1))
+    e = same("mxfp4_e2m1/gguf-0.19", x, y[:, 0], np.concatenate([y[:, 1:] & 15, y[:, 1:] >> 4], 1))
+    assert np.array_equal(to_ggml(e), y)
     y = np.asarray(quants.quantize(x.copy(), kinds.Q8_0)).reshape(len(x), 34)
-    same("q8_0/gguf-0.19", x, y[:, :2].copy().view(np.uint16), y[:, 2:])
+    e = same("q8_0/gguf-0.19", x, y[:, :2].copy().view(np.uint16), y[:, 2:])
+    assert np.array_equal(to_ggml(e), y)
     y = np.asarray(quants.quantize(x.copy(), kinds.Q4_0)).reshape(len(x), 18)
     codes = np.concatenate([y[:, 2:] & 15, y[:, 2:] >> 4], 1) ^ 8  # offset binary
     e = same("q4_0/gguf-0.19", x, y[:, :2].copy().view(np.uint16), codes)
+    assert np.array_equal(to_ggml(e), y)
     back = quants.dequantize(y.reshape(-1), kinds.Q4_0).reshape(x.shape)
     assert np.array_equal(e.decode(), back)
 

@@ -13,6 +13,7 @@ from qsim.blocks.compare import Comparison, Difference, compare_recipes, gaussia
 from qsim.blocks.encoded import Encoded
 from qsim.blocks.formats import BlockFormat, block_formats, find_block_format, get_block_format, load_block_formats
 from qsim.blocks.gaussian import Judgement, clipped_maxima, judge
+from qsim.blocks.ggml import from_ggml, to_ggml
 from qsim.blocks.hadamard import hadamard, hadamard_back
 from qsim.blocks.moments import Outcomes, expect, outcomes, variance
 from qsim.blocks.recipes import Recipe, get_recipe, load_recipes, recipes
@@ -21,9 +22,9 @@ from qsim.errors import InputError
 
 __all__ = [
     "BlockFormat", "Comparison", "Difference", "Encoded", "Judgement", "Outcomes", "Recipe", "block_formats",
-    "clipped_maxima", "compare_recipes", "encode", "expect", "gaussian_share", "get_block_format", "get_recipe", "hadamard",
-    "hadamard_back", "judge",
-    "load_block_formats", "load_recipes", "names_blocks", "outcomes", "quantize", "recipes", "variance",
+    "clipped_maxima", "compare_recipes", "encode", "expect", "from_ggml", "gaussian_share", "get_block_format",
+    "get_recipe", "hadamard", "hadamard_back", "judge", "load_block_formats", "load_recipes", "names_blocks",
+    "outcomes", "quantize", "recipes", "to_ggml", "variance",
 ]  # fmt: skip
 
 

@@ -192,8 +192,8 @@ def get_recipe(name: str | Recipe | BlockFormat, scale_rule: str | None = None) 
 def recipe_of(fmt: BlockFormat, scale_rule: str | None = None) -> Recipe:
     """Return the recipe of a block format: that of its entry, or for a scale rule the definition of the rule.
 
-    The definition: T = fl(A / (M S)) with S the largest scale, and 1 where that is no positive number; s by the rule from
-    fl(m / T), v = fl(fl(x / T) / s). A block with a NaN or an infinity has the scale NaN.
+    The definition: T = fl(A / (M S)), a float32, with S the largest scale, and 1 where that is no positive number; s by the
+    rule from fl(m / T), v = fl(fl(x / T) / s). A block with a NaN or an infinity has the scale NaN.
     """
     if scale_rule is None and fmt.recipe:
         return get_recipe(fmt.recipe)
@@ -201,7 +201,7 @@ def recipe_of(fmt: BlockFormat, scale_rule: str | None = None) -> Recipe:
     if fmt.tensor_scale:
         most = fmt.largest * fmt.scale.value(fmt.scale.top)
         steps: tuple[str, ...] = (
-            f"t = A / {float(most)!r}",
+            f"t = float32(A / {float(most)!r})",
             "u = t if t > 0 else 1",
             "T = u if u - u == 0 else 1",
             f's = scale(m / T, "{rule}")',
