@@ -1,7 +1,8 @@
 """What a recipe does to Gaussian blocks: bias, variance and clipping, summed over all bfloat16 numbers, not sampled.
 
-The elements of a block are independent, normal, rounded to bfloat16. With p(k) the probability of the magnitude k, F its sum up
-to k, and n elements, the expectation of a sum over the block of g(element, maximum) is
+The elements of a block are independent, normal (or of Laplace's distribution, whose tails are heavier), rounded to bfloat16.
+With p(k) the probability of the magnitude k, F its sum up to k, and n elements, the expectation of a sum over the block of
+g(element, maximum) is
 
     n sum_m [ p(m) F(m)^(n-1) g(m, m) + sum_(k < m) p(k) (F(m)^(n-1) - F(m-)^(n-1)) g(k, m) ]
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,9 +72,11 @@ def judge(
     sigma: float = 1.0,
     tensor: float | None = None,
     scale_rule: str | None = None,
+    tails: Literal["normal", "laplace"] = "normal",
 ) -> Judgement:
-    """Return bias, variance and clipping of a recipe on Gaussian blocks of standard deviation `sigma`, in bfloat16.
+    """Return bias, variance and clipping of a recipe on random blocks of standard deviation `sigma`, in bfloat16.
 
+    The elements are normal, or with `tails` = "laplace" doubly exponential.
     `mode` rounds the elements, by default the recipe's own; SR is exact over all its words of 32 bits. `tensor` is the maximum
     of the tensor where the recipe uses it: all elements are at most that. Recipes that choose a scale by the error of a block
     are refused, since their result depends on all elements.
@@ -85,13 +88,15 @@ def judge(
         raise InputError(f"{own} needs tensor, the maximum of the tensor")
     parsed = parse_mode(own.mode if mode is None else mode)
     n = math.prod(own.format.size)
-    x, p, below = _magnitudes(sigma, tensor if own.format.tensor_scale else None)
+    if tails not in ("normal", "laplace"):
+        raise InputError(f"tails = {tails!r} must be 'normal' or 'laplace'")
+    x, p = _magnitudes(sigma, tensor if own.format.tensor_scale else None, tails)
     above = np.cumsum(p)
     most = above ** (n - 1)
     less = np.concatenate([[0.0], most[:-1]])
     of_maximum = above**n - np.concatenate([[0.0], above[:-1]]) ** n
     places = np.flatnonzero(of_maximum > 1e-13)
-    if len(below) and not len(places):
+    if not len(places):
         raise InputError("sigma is beyond the range of bfloat16")
     bias = spread = along = 0.0
     m = x[places]
@@ -124,22 +129,23 @@ def judge(
     )  # fmt: skip
 
 
-def _magnitudes(
-    sigma: float, tensor: float | None
-) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the magnitudes of bfloat16 normal numbers, their probabilities, and the ends of their intervals."""
+def _magnitudes(sigma: float, tensor: float | None, tails: str) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return the magnitudes of random bfloat16 numbers, in ascending order, and their probabilities."""
     from scipy.special import erf, erfc
 
     every = bfloat16_maxima()
     wide = every.astype(np.float64)
-    some = every[(wide >= LEAST * sigma) & (wide <= min(9.5 * sigma, tensor if tensor is not None else math.inf))]
+    end = (9.5 if tails == "normal" else 32) * sigma
+    some = every[(wide >= LEAST * sigma) & (wide <= min(end, tensor if tensor is not None else math.inf))]
     x = np.concatenate([np.zeros(1, np.float32), some])
     points = x.astype(np.float64)
     edges = np.concatenate([[0.0], (points[1:] + points[:-1]) / 2, [math.inf if tensor is None else tensor]])
-    scaled = edges / (sigma * math.sqrt(2))
-    near, far = np.diff(erf(scaled)), -np.diff(erfc(scaled))
-    p = np.where(scaled[1:] < 1, near, far)
-    return x, p / p.sum(), edges
+    if tails == "laplace":
+        p = -np.diff(np.exp(-math.sqrt(2) * edges / sigma))
+    else:
+        scaled = edges / (sigma * math.sqrt(2))
+        p = np.where(scaled[1:] < 1, np.diff(erf(scaled)), -np.diff(erfc(scaled)))
+    return x, p / p.sum()
 
 
 def clips(recipe: Recipe, m: NDArray[Any], known: dict[str, Any]) -> NDArray[np.bool_]:

@@ -25,7 +25,7 @@ SAMPLE = 1 << 14
 
 HEADS = (
     "recipe", "rounding", "clips, of all maxima", "clips, Gaussian", "bias", "variance", "shrinks", "clips, /50", "bias, /50",
-    "variance, /50", "after 64", "unbiased",
+    "variance, /50", "after 64", "bias, Laplace", "variance, Laplace", "unbiased",
 )  # fmt: skip
 
 
@@ -58,7 +58,15 @@ class Row:
             if sigma == 1.0:
                 figures.append(_small(1e3 * shrinks))
                 left = _small(1e3 * (bias + variance / 64))
-        return (self.recipe.name, self.mode, clip, *figures, left, unbiased)
+        return (self.recipe.name, self.mode, clip, *figures, left, *self._heavy(), unbiased)
+
+    def _heavy(self) -> tuple[str, str]:
+        """Return bias and variance where the tails are heavier."""
+        if self.recipe.choose:
+            return "-", "-"
+        tensor = 3 * TENSOR if self.recipe.format.tensor_scale else None
+        found = judge(self.recipe, self.mode, tensor=tensor, tails="laplace")
+        return _small(1e3 * found.bias), _small(1e3 * found.variance)
 
     def _maxima(self) -> tuple[str, str]:
         """Return the share of maxima that clip, and whether SR is unbiased, or the smallest block that refutes it."""
@@ -153,6 +161,8 @@ is {TENSOR} standard deviations. With Q the whole rounding, and errors relative 
 
 * **bias** E (E Q(x) - x)^2, **variance** E Var Q(x): their sum is the mean squared error. Without random words all is bias.
   **after 64**: what averaging 64 independent roundings leaves, bias + variance / 64.
+  **Laplace**: the same where the elements are doubly exponential, of standard deviation 1, in a tensor whose maximum is
+  {3 * TENSOR:g}.
 * **shrinks** 1 - E x Q(x): positive where the result is shorter along x.
 * **clips, of all maxima**: share of the bfloat16 maxima (normal ones; with a scale of the tensor down to a 2^12th of its own)
   that are beyond the largest element times the scale; **clips, Gaussian**: share of the Gaussian blocks.
