@@ -13,6 +13,7 @@ import dataclasses
 import itertools
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from scipy.special import ndtr
 
 import qsim
 from qsim import Key
-from qsim.blocks import recipes
+from qsim.blocks import hadamard, recipes
 from qsim.blocks.gaussian import judge
 
 LEVELS = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
@@ -198,3 +199,30 @@ def test_ms_eden() -> None:
         np.abs(drawn.mean(0) / corrected.mean(0) - 1).max()
         < 4 * np.sqrt(variance.sum(0).max()) / corrected.sum(0).min()
     )
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_ms_eden_with_random_signs_is_aligned_and_biased(size) -> None:
+    """The block (4, 1, 0, ...) becomes (85/21, 17/21, 0, ...) on average over all signs and all words of the scales.
+
+    Its transform has the magnitudes 5 and 3 alone, which become 6 and 4 of E2M1, times 17/84: <x, x> / <x, q>. So each result
+    has the right component along x, as it is made to, but the average is not x: of the signs only the first two matter, which
+    are enumerated. A random rotation has no such block; random signs before a Hadamard transform do.
+    """
+    x = np.zeros(size)
+    x[:2] = 4, 1
+    matrix = hadamard(np.eye(size), size)  # rows are those of the transform, which is symmetric
+    results = []
+    for signs in itertools.product((1.0, -1.0), repeat=2):
+        turn = np.ones(size)
+        turn[:2] = signs
+        rotated = (matrix @ (turn * x)).astype(np.float32)
+        e = qsim.encode(rotated, "nvfp4/quartet-II-rtn")
+        q, s = qsim.decode(e.codes, "e2m1").astype(np.float64), np.repeat(qsim.decode(e.scales, "ue4m3"), N)
+        v = rotated.astype(np.float64) / s / e.tensor_scale
+        y = q * s * e.tensor_scale * ((v @ v) / (v @ q))  # the mean over the words: a scale rounds to its own number
+        results.append(turn * (matrix @ y))
+        assert results[-1] @ x == pytest.approx(17, rel=1e-6)
+    mean = np.mean(results, axis=0)
+    assert mean[:2] == pytest.approx([float(Fraction(85, 21)), float(Fraction(17, 21))], rel=1e-6)
+    assert np.abs(mean[2:]).max() < 1e-6

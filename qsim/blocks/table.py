@@ -179,6 +179,7 @@ is {TENSOR} standard deviations. With Q the whole rounding, and errors relative 
 | NVFP4 with scales rounded `up`, or 17/16 larger, and SR is unbiased | yes, over all bfloat16 maxima |
 | 4over6 with SR is unbiased, chosen before rounding | no: blocks clip as without it |
 | 4over6 with SR is unbiased, chosen after rounding | no: it lengthens x by 0.72 %; products keep an error of 2.1e-4 |
+| MS-EDEN with random signs is unbiased | no: it is right along x alone; (4, 1, 0, ...) becomes (85/21, 17/21, 0, ...) |
 | nearest rounding shrinks | 1 to 2 % in MXFP4, 0.5 % in NVFP4; but with scales rounded `up` it lengthens by 0.7 % |
 | `rceil` is better than `floor`, as it never clips | by the mean squared error of nearest rounding no: 13.3 against 13.2 |
 
