@@ -61,7 +61,7 @@ def spec_of(converter: Converter, kind: str = "") -> Spec:
     kind = type_of(converter, kind)
     if kind == "int32":
         raise InputError(f"{converter.name} takes integers, of which no table of steps is made")
-    name = "qsim_" + re.sub(r"\W+", "_", converter.name)
+    name = "qsim_" + re.sub(r"\W+", "_", converter.name).strip("_")
     last = (1 << converter.word_bits) - 1
     if not converter.word_bits:
         return Spec(converter, kind, name, _runs(converter, kind, None), None)

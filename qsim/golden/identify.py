@@ -7,6 +7,7 @@ flush, another range, a detour), which makes a pair. Whatever is named gives all
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -201,7 +202,8 @@ class Base:
         """Return answers as lines of this rounding."""
         options = dict(self.options)
         shuffle, through = options.pop("words", None), options.pop("through", None)
-        clip = options.pop("clip", None)
+        clip, restore = options.pop("clip", None), options.pop("restore", None)
+        codes = codes if restore is None else restore(x, codes)
         numbers = x.values
         if x.kind == "float16":
             numbers = x.bits.astype(np.uint16).view(np.float16)
@@ -279,6 +281,8 @@ def _variants(base: Base) -> Iterator[Base]:
     for through in ("float16", "bfloat16"):
         if get_format(through).bits > fmt.bits:
             yield _changed(base, f"double rounding: goes through {through} first", through=through)
+    if fmt.has_neg_zero:
+        yield _changed(base, "loses the sign of zero", restore=functools.partial(_signed_zeros, 1 << (fmt.bits - 1)))
     if isinstance(fmt, Grid) and fmt.bits <= 16:
         for top in _tops(fmt):
             yield _changed(base, f"its largest value is {top:g} instead of {float(fmt.max):g}", clip=top)
@@ -292,6 +296,11 @@ def _tops(fmt: Grid) -> list[float]:
         ((fmt.top >> fmt.man_bits) << fmt.man_bits) - step for step in (0, 1) if not fmt.even
     }
     return [float(fmt.value(at)) for at in sorted(ordinals, reverse=True) if 0 < at < fmt.top]
+
+
+def _signed_zeros(minus: int, x: Operands, codes: Codes) -> Codes:
+    """Return codes with the sign of the input at zeros, if no zero has one: what a device had before it lost them."""
+    return codes if (codes == minus).any() else np.where((codes == 0) & x.negative, minus, codes)
 
 
 def _lanes(base: Base) -> Iterator[Base]:
@@ -327,7 +336,16 @@ def _faults(x: Operands, words: Words | None, codes: Codes, bases: list[Base]) -
     if alone:
         return list(dict.fromkeys(alone))
     pairs: list[str] = []
-    for variant in _likely(variants, x, words, codes):
+    likely = _likely(bases[:2], x, words, codes)
+    for variant in likely:
+        for other in _variants(variant):
+            told = {variant.says, other.says}
+            plain = len(told) == 2 and not any(told == set(pair.split(", and ")) for pair in pairs)
+            if plain and _gives(other, "", *few) and _gives(other, "", x, words, codes):
+                pairs.append(f"{variant.says}, and {other.says}")
+    if pairs:
+        return pairs[:PAIRS]
+    for variant in likely:
         whole_run = "words" in variant.options  # of words of other lanes no part can be looked at
         for name in _whole(variant, *((x, words, codes) if whole_run else few)):
             both = f"{variant.says}, and {name}"
@@ -338,16 +356,19 @@ def _faults(x: Operands, words: Words | None, codes: Codes, bases: list[Base]) -
     return pairs
 
 
-def _likely(variants: list[Base], x: Operands, words: Words | None, codes: Codes) -> list[Base]:
-    """Return the variants that leave the fewest answers wrong: one half of a pair leaves those of the other."""
-    left = []
-    for variant in variants:
-        try:
-            left.append(int(Judged(variant.lines(x, words, codes)).wrong.sum()))
-        except InputError:  # a combination that makes no sense
-            left.append(len(x) + 1)
-    order = np.argsort(left, kind="stable")[:TRIED]
-    return [variants[at] for at in order.tolist()]
+def _likely(bases: list[Base], x: Operands, words: Words | None, codes: Codes) -> list[Base]:
+    """Return variants that may be one half of a pair: they mend wrong answers; those first that break fewest right ones."""
+    found: list[tuple[int, int, Base]] = []
+    for base in bases:
+        before = Judged(base.lines(x, words, codes)).wrong
+        for variant in _variants(base):
+            try:
+                after = Judged(variant.lines(x, words, codes)).wrong
+            except InputError:  # a combination that makes no sense
+                continue
+            if (before & ~after).any():
+                found.append((int((after & ~before).sum()), len(found), variant))
+    return [variant for _, _, variant in sorted(found, key=lambda one: one[:2])[:TRIED]]
 
 
 def _some(base: Base, x: Operands, words: Words | None, codes: Codes) -> NDArray[np.intp]:
