@@ -36,7 +36,10 @@ INPUTS = ("nan", "infinity", "zero", "subnormal", "finite", "float64")
 """The inputs of which an entry may say that they become something else."""
 
 KINDS = ("nan", "infinity", "zero", "subnormal")
-"""The kinds of input that may become a code of their own; with a minus sign before it, those of that sign."""
+"""The kinds of input that may become a code of their own; with a minus sign before it, those of that sign.
+
+"nan:K" is a NaN whose bit K is set.
+"""
 
 OPERANDS = ("float16", "bfloat16", "float32", "float64", "int32")
 """The types of what a converter takes."""
@@ -171,7 +174,8 @@ def _steps(where: str, entry: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(becomes, dict):
         raise InputError(f"{where}: becomes is no table of keys")
     for kind, code in becomes.items():
-        known = kind.removeprefix("-") in KINDS or re.fullmatch(r"[^.]+(\.\d+)?\.\.[^.]+(\.\d+)?", kind)
+        span = re.fullmatch(r"-?nan:\d+|[^.]+(\.\d+)?\.\.[^.]+(\.\d+)?", kind)
+        known = span or kind.removeprefix("-") in KINDS
         if not known or type(code) is not int or code < 0:
             raise InputError(
                 f"{where}: becomes has {kind!r} = {code!r}; it is a code for {enumerate_names(KINDS)}, or for LOW..HIGH"

@@ -44,6 +44,12 @@ NO_BROWSER = "no Chromium with its driver is installed"
 NO_TORCH = "PyTorch is not installed"
 PACKAGES = ("bitsandbytes", "compressed_tensors", "gguf", "mlx", "modelopt", "torchao")
 """Packages whose blocks are compared with recipes, where they are installed."""
+ORACLES = {
+    "apytypes": "apytypes", "cuda": "nvidia", "faiss-cpu": "faiss", "fxpmath": "fxpmath", "jax": "jax",
+    "numcodecs": "numcodecs", "onnx": "onnx", "onnxruntime": "onnxruntime", "spfpm": "FixedPoint", "tensorstore": "tensorstore",
+    "tinygrad": "tinygrad",
+}  # fmt: skip
+"""Packages that golden models are of, compared where they are installed, and what each is imported as."""
 NO_COMPILER = "no C compiler is installed"
 NO_ICARUS = "Icarus Verilog is not installed"
 OTHER_MATPLOTLIB = f"needs matplotlib {_pinned_matplotlib()}"
@@ -66,6 +72,7 @@ EXPECTED_SKIPS: dict[str, Callable[[], bool]] = {
     NO_ICARUS: lambda: shutil.which("iverilog") is None,
     OTHER_MATPLOTLIB: lambda: os.environ.get("QSIM_OLDEST") == "1",
     **{no_package(name): lambda name=name: importlib.util.find_spec(name) is None for name in PACKAGES},
+    **{no_package(name): lambda name=name: importlib.util.find_spec(name) is None for name in ORACLES.values()},
 }
 
 

@@ -9,9 +9,11 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
+from qsim import InputError
 from qsim.cli import main
 from qsim.golden import model, named
 from qsim.golden.check import check
+from qsim.golden.compare import same_bits
 from qsim.golden.directed import directed
 from qsim.golden.vectors import Answers, Vectors, write
 
@@ -90,3 +92,14 @@ def test_many_answers(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez("d.npz", x=bits.astype(np.uint32), code=converter(bits))
     assert main(["check", E4, "d.npz"]) == 0
     assert "the classes are those of 131,072 answers" in capsys.readouterr().out
+
+
+def test_bits_of_a_simulator() -> None:
+    """Texts of 0 and 1 are compared as they are: 8 ones are 255 and not -1, x and z are refused, and so is another width."""
+    assert same_bits("11111111", 255, 8)
+    assert not same_bits("11111110", 255, 8)
+    with pytest.raises(InputError, match="has the digit X"):
+        same_bits("1111111X", 255, 8)
+    with pytest.raises(InputError, match="of 4 bits; the code has 8"):
+        same_bits("1111", 15, 8)
+    assert not same_bits("1111", -1 & 7, 4)

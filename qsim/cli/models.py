@@ -119,6 +119,8 @@ def rules_of(one: Model) -> list[tuple[str, str]]:
 
 def _kind(kind: str) -> str:
     name = kind.removeprefix("-")
+    if name.startswith("nan:"):
+        return f"a NaN whose bit {name.removeprefix('nan:')} is set"
     said = f"a magnitude {name}" if ".." in name else {"nan": "NaN"}.get(name, name)
     return f"negative {said}" if kind != name else said
 

@@ -155,6 +155,8 @@ class Converter:
         size = np.abs(x.exact)
         if name == "nan":
             here = np.isnan(size)
+        elif name.startswith("nan:"):
+            here = np.isnan(size) & (x.bits >> np.uint64(int(name.removeprefix("nan:"))) & np.uint64(1) == 1)
         elif name == "infinity":
             here = np.isinf(size)
         elif name == "zero":

@@ -23,6 +23,9 @@ Bits = NDArray[np.uint64]
 MOST = 1 << 10
 """Changes of a wide format that get vectors: all of them next to a power of two, or the ends, and a share of the others."""
 
+SPLIT = 1 << 17
+"""Intervals that are split at once: of more, the first ones and evenly spread others, so that some changes are not found."""
+
 LARGEST = 1 << 24
 """Pairs of input and word that an exhaustive file may have."""
 
@@ -56,6 +59,11 @@ def changes(converter: Converter, kind: str, word: int = 0) -> Bits:
         keep = at_low != at_high
         low, high, at_low, at_high = low[keep], high[keep], at_low[keep], at_high[keep]
         while len(low) and int((high - low).max()) > 1:
+            if len(low) > SPLIT:  # a format that wraps changes at every integer
+                some = np.unique(
+                    np.concatenate([np.arange(SPLIT // 2), np.linspace(0, len(low) - 1, SPLIT // 2).astype(np.int64)])
+                )
+                low, high, at_low, at_high = low[some], high[some], at_low[some], at_high[some]
             middle = low + (high - low) // np.uint64(2)
             words = np.full(len(low), word, np.uint64) if converter.word_bits else None
             at = _codes(converter, kind, middle | np.uint64(base), words)
