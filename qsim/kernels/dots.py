@@ -107,8 +107,8 @@ def by_short_sums(places: int, *, parity: bool) -> Kernel:
     It adds `base`, and 1 to odd ones with `parity`, and cuts `places` bits; of `words` it takes the type. With h half of the
     last place that is kept: h - 1 and `parity` is to nearest even, h away, 0 toward zero. A sum below normal numbers must be
     one of the format. The carrier's own rounding of the sum must do no harm: sums are exact in it, or the mode is to nearest,
-    products and starts have at most the bits of the format, p, and the carrier has 2p + 2. A sum that the carrier rounds is that
-    of a number of p bits and one so small that ties stay ties, and no other sum becomes one (Figueroa 1995).
+    products and starts have at most the bits of the format, p, and the carrier has 2p + 2. A sum that the carrier rounds is
+    that of a number of p bits and one so small that ties stay ties, and no other sum becomes one (Figueroa 1995).
     """
     return _by_short_sums(places, parity)
 
