@@ -368,18 +368,25 @@ def test_files_of_others_are_left_alone(here: Path, capsys: pytest.CaptureFixtur
     figure.parent.mkdir(parents=True)
     figure.write_text("mine")
     assert main(["report", "study.toml", "--quick", "--jobs", "1", "-o", "out"]) == 2
-    assert "holds files, and no report is beside it" in capsys.readouterr().err
+    assert "overview.svg is there, and is no figure of qsim's" in capsys.readouterr().err
     assert figure.read_text() == "mine"
+    assert not Path("out", "result.json").exists()
+    figure.rename("mine.svg")
+    for _ in range(2):  # its own is replaced
+        main(["report", "study.toml", "--quick", "--jobs", "1", "-o", "out"])
+        assert "<svg" in figure.read_text()
 
 
 def test_a_model_that_prints_leaves_json_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Standard output holds the object of --json alone, and nothing that the user's own code says."""
+    """Standard output holds the objects of --json alone, a line each, and nothing that the user's own code says."""
     samples(here)
     Path("net.py").write_text(NET.replace("x, y = batch", "print('hello'); x, y = batch"))
     study(here, model='kind = "net.py:Net"')
     main(["report", "study.toml", "--quick", "--jobs", "1", "--json", "-o", "out"])
     out, err = capsys.readouterr()
-    assert json.loads(out)["run"] == "quick"
+    *cells, told = map(json.loads, out.splitlines())
+    assert {cell["state"] for cell in cells} == {"computed"}
+    assert told["run"] == "quick"
     assert "hello" in err
 
 

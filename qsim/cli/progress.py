@@ -108,7 +108,11 @@ class Lines(Tally):
 
 
 class JsonLines(Tally):
-    """Write a JSON object a cell to standard output, as it ends."""
+    """Write a JSON object a cell to what was standard output at the start, as it ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = sys.stdout  # where cells are run it is standard error, for what they print
 
     def step(self, step: Step) -> None:
         """Write the cell."""
@@ -118,7 +122,7 @@ class JsonLines(Tally):
             "cells": self.cells,
         }  # fmt: skip
         line = json.dumps(told | ({"error": step.error} if step.error else {})) + "\n"
-        print(line, end="", flush=True)  # in one piece, so that no kill comes between a line and its end
+        print(line, end="", flush=True, file=self.out)  # in one piece, so that no kill comes between a line and its end
 
 
 class Bars(Tally):

@@ -235,9 +235,6 @@ def refuse_another(folder: Path, study: Study) -> None:
             raise InputError(f"{path} is there and is no {kind}; move it away, or name another folder with -o")
     there = next((folder / name for name in PAGES if (folder / name).exists()), None)
     if there is None:
-        figures = folder / "figures"
-        if figures.is_dir() and any(figures.iterdir()) and not (folder / STORE).is_file():
-            raise InputError(f"{figures} holds files, and no report is beside it; name another folder with -o")
         return
     other, file = read_json(folder / "result.json").get("study"), read_json(folder / "provenance.json").get("file")
     if not isinstance(other, str):
@@ -369,6 +366,10 @@ def told(folder: Path) -> Iterator[None]:
     """Say in a sentence that a file could not be written."""
     try:
         yield
+    except FileExistsError as error:
+        raise InputError(
+            f"{error.filename} {error.strerror}; the cells are kept, and the same command writes the report once it is gone"
+        ) from None
     except OSError as error:
         raise InputError(
             f"{folder}: the report cannot be written ({error.strerror}); the cells are kept, and the same command writes it "

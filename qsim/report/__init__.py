@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +22,9 @@ from qsim.report.text import summary
 from qsim.studies.result import FORMULA, TRACE, Result
 
 __all__ = ["Difference", "difference", "is_trace", "render", "summary", "write", "write_index"]
+
+LONGEST = 4096
+"""The most bytes that are read of the first line of a figure."""
 
 
 def render(result: Result) -> dict[str, bytes]:
@@ -69,6 +73,15 @@ def is_trace(path: Path) -> bool:
     return False
 
 
+def is_figure(path: Path) -> bool:
+    """Return whether a file is a figure that a report wrote."""
+    with contextlib.suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                return figures.MARK.encode() in file.readline(LONGEST)
+    return False
+
+
 def nothing() -> Mapping[str, str]:
     """Return no files."""
     return {}
@@ -81,9 +94,14 @@ def write(
 
     `others()`, asked once all is rendered, gives further files as name to content. Every file appears whole or not at all,
     and none before all are on disk; `result.json` comes last, so that a folder that holds it holds the rest. Tracebacks of
-    an earlier run go, and nothing else does. Raises `OSError` if that fails.
+    an earlier run go, and nothing else does. Raises `OSError` if that fails, and `FileExistsError` before anything is written
+    if somebody else's file has the name of a figure.
     """
     files = render(result)
+    for name in files:
+        target = Path(folder, name)
+        if target.parent.name == "figures" and os.path.lexists(target) and not is_figure(target):
+            raise FileExistsError(errno.EEXIST, "is there, and is no figure of qsim's; move it away", str(target))
     files = {**{name: content.encode() for name, content in others().items()}, **files}
     with contextlib.ExitStack() as unfinished:
         for name, content in reversed(files.items()):  # what is opened last takes its place first

@@ -31,6 +31,8 @@ DARK = {
     "c5": "#9bd4f7", "c6": "#b39df0", "c7": "#c99b6f", "c8": "#ff7a9c", "c9": "#a9b4bf",
 }  # fmt: skip
 """The same names on a dark page."""
+MARK = 'class="qf" role="img"'
+"""Attributes in the first line of every figure, by which a figure of qsim's is known."""
 HUES = 10
 MARKS = ("ring", "diamond", "square", "triangle", "cross")
 DASHES = ("none", "6 3", "2 3", "8 3 2 3")
@@ -131,7 +133,7 @@ def svg(figure: Figure, looks: Styles) -> str:
     box = f"0 0 {width * columns:g} {sum(heights):g}"
     return "\n".join((
         (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" width="{width * columns:g}" height="{sum(heights):g}"'
-        f' id="{figure.id}.svg" class="qf" role="img" aria-labelledby="{figure.id}.title {figure.id}.desc">'),
+        f' id="{figure.id}.svg" {MARK} aria-labelledby="{figure.id}.title {figure.id}.desc">'),
         f'<title id="{figure.id}.title">{_escape(figure.title)}</title>',
         f'<desc id="{figure.id}.desc">{_escape(figure.alt)}</desc>',
         f"<style>{rules(LIGHT)}</style>",
@@ -149,7 +151,7 @@ def inline(figure: Figure, looks: Styles) -> list[str]:
     for i, (height, body) in enumerate(drawn, 1):
         name = f"{figure.id}.{i}"
         found.append("\n".join((
-            (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" class="qf" role="img"'
+            (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" {MARK}'
             f' aria-labelledby="{name}.title {name}.desc">'),
             f'<title id="{name}.title">{_escape(figure.title)} ({i} of {len(drawn)})</title>',
             f'<desc id="{name}.desc">{_escape(figure.alt)}</desc>',

@@ -40,11 +40,11 @@ def _differs(result: Result, others: Sequence[Result]) -> Iterator[tuple[str, st
 
 
 def is_ours(path: Path) -> bool:
-    """Return whether a file is an index that this module wrote, or is not there."""
+    """Return whether no file of somebody else's is at `path`: an index that this module wrote, or no file at all."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             return "<title>qsim reports</title>" in file.read(4096)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):  # the latter is told when the index is written
         return True
 
 
