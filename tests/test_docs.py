@@ -25,4 +25,6 @@ def test_links_and_names_of_files_lead_somewhere(page: Path) -> None:
 
 def test_pages_are_found() -> None:
     """The pages for users and for contributors are among those looked at."""
-    assert {"README.md", "CONTRIBUTING.md", "docs/design.md", "docs/theory.md"} <= {str(p.relative_to(ROOT)) for p in PAGES}
+    assert {"README.md", "CONTRIBUTING.md", "docs/design.md", "docs/theory.md"} <= {
+        str(p.relative_to(ROOT)) for p in PAGES
+    }
