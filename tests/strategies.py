@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import math
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
@@ -19,6 +20,9 @@ from qsim.kernels.parameters import CARRIERS
 FLOAT16, BFLOAT16, FLOAT32, FLOAT64 = map(np.dtype, (np.float16, ml_dtypes.bfloat16, np.float32, np.float64))
 KINDS = [FLOAT16, BFLOAT16, FLOAT32, FLOAT64]
 """The types of numbers that arrays have."""
+
+ML_DTYPES = tuple(map(int, importlib.metadata.version("ml_dtypes").split(".")[:2]))
+"""The version of ml_dtypes at hand; 0.7 converts otherwise to E8M0 and to integers, and from float64."""
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
 both_kinds = pytest.mark.parametrize("kind", [FLOAT16, BFLOAT16], ids=str)

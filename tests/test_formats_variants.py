@@ -15,7 +15,7 @@ import pytest
 from alike import alike, same_values
 from definition import codes_by_reference
 from enumeration import codes, exactly, goes_away, place, roundings
-from strategies import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, KINDS, edges
+from strategies import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, KINDS, ML_DTYPES, edges
 
 import qsim
 from qsim import reference
@@ -42,7 +42,7 @@ SOME = (Mode.RNE, Mode.RTZ, Mode.RUP, Mode.RDN, Mode.RTO, Mode.SRA, Mode.THR)
 """The modes in which every saturation is tried."""
 
 DETOUR = (2.0**-127, 2.0**-126)
-"""Numbers between these are rounded by the bits of a subnormal float32 in torch, ml_dtypes and JAX: to 2^-126, all of them."""
+"""Numbers between these are rounded by the bits of a subnormal float32 in torch, ml_dtypes 0.6 and JAX: all to 2^-126."""
 
 
 # --- What an entry says ----------------------------------------------------------------------------------------------
@@ -119,7 +119,11 @@ def test_the_definition_does_what_the_oracle_does(fmt: Format) -> None:
 # --- What others do --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fmt", [fmt for fmt in NAMED if fmt.name.endswith("@ml_dtypes")], ids=str)
+@pytest.mark.parametrize(
+    "fmt",
+    [fmt for fmt in NAMED if fmt.name.endswith("@ml_dtypes") and hasattr(ml_dtypes, fmt.variant_of)],
+    ids=str,
+)
 @pytest.mark.parametrize("kind", [FLOAT16, BFLOAT16, FLOAT32], ids=str)
 def test_ml_dtypes(fmt: Format, kind: np.dtype) -> None:
     """All float16 and bfloat16, and float32 of random bits and beside thresholds, become what ml_dtypes makes of them."""
@@ -130,11 +134,15 @@ def test_ml_dtypes(fmt: Format, kind: np.dtype) -> None:
         x = np.concatenate([drawn, edges(fmt, FLOAT32)])
     with np.errstate(all="ignore"):
         theirs = x.astype(getattr(ml_dtypes, fmt.variant_of)).view(np.uint8)
-    magnitude = np.abs(exactly(x))
-    known = (DETOUR[0] < magnitude) & (magnitude < DETOUR[1]) & (fmt.variant_of == "float8_e8m0fnu")
+    magnitude, negative = np.abs(exactly(x)), np.signbit(exactly(x))
+    detour = (
+        (DETOUR[0] < magnitude) & (magnitude < DETOUR[1]) & (fmt.variant_of == "float8_e8m0fnu") & (ML_DTYPES < (0, 7))
+    )
+    tiny = (magnitude > 0) & (magnitude <= 2.0**-18) & negative & (fmt.variant_of == "float8_e5m3fnu")
     different = qsim.encode(x, fmt) != theirs
-    assert not different[~known].any(), x[different & ~known][:8]
-    assert (theirs[known & ~np.signbit(exactly(x))] == 1).all()
+    assert not different[~detour & ~tiny].any(), x[different & ~detour & ~tiny][:8]
+    assert (theirs[detour & ~negative] == 1).all()
+    assert (theirs[tiny] == fmt.nan_code).all()
 
 
 def test_cuda(qsim_data: Path) -> None:
@@ -179,6 +187,7 @@ BY_HAND: dict[str, list[tuple[float, int]]] = {
         (0.3, 0x6A), (-0.3, 0x6A), (118784.0, 0xFE),
         (2.0**-18, 0), (1.001 * 2.0**-18, 1), (-math.inf, 0xFE),
     ],
+    "float8_e5m3fnu@ml_dtypes": [(0.3, 0x6A), (-0.3, 0xFF), (-0.0, 0), (118784.0, 0xFE), (118785.0, 0xFF), (math.inf, 0xFF)],
     "float8_e5m3fnu@llvm": [(0.3, 0x6A), (-0.3, 0), (-0.0, 0), (-math.inf, 0), (math.nan, 0xFF), (-math.nan, 0xFF)],
     "float7_e4m3fnu@cutlass": [(1.0, 0x38), (-1.0, 0x38), (-1e9, 0x7E), (-math.inf, 0x7E), (-math.nan, 0x7F)],
     "float8_e4m3fn@cuda": [
@@ -245,7 +254,7 @@ def test_the_table_of_e8m0() -> None:
             continue
         for x, cell in zip(inputs, cells, strict=True):
             ours = reference.quantize(number(x), f"{fmt.name}{variant}")
-            if x == "5*2^-129" and cell == "2^-126":
+            if x == "5*2^-129" and cell == "2^-126":  # ml_dtypes 0.7 has mended it
                 assert which in ("@torch", "@ml_dtypes")
                 assert DETOUR[0] == ours < number(x) < number(cell) == DETOUR[1]
             else:

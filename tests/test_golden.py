@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from conftest import NO_TORCH
+from strategies import ML_DTYPES
 
 import qsim
 from qsim import InputError, reference
@@ -126,6 +127,10 @@ SEEN = {
     "cuda-13.5/float_e8m0_nearest_sat": {1.25: 0x7F, 1.5: 0x80, 3.0: 0x81, -3.0: 0x81, 0.0: 0, np.nan: 0xFF},
     "cuda-13.5/float_ue5m3_sat": {-0.30000001192092896: 0x6A, 118784.0: 0xFE, 2**-18: 0, np.inf: 0xFE, np.nan: 0xFF},
     "ml_dtypes-0.6/float8_e8m0fnu": {0.0: 0xFF, -3.0: 0xFF, np.inf: 0xFF, 3.0: 0x81, 0.75: 0x7F, 1.25 * 2**-127: 1},
+    "ml_dtypes-0.7/float8_e8m0fnu": {0.0: 0xFF, -3.0: 0xFF, 3.0: 0x81, 1.25 * 2**-127: 0, 1.5 * 2**-127: 1},
+    "ml_dtypes-0.7/float8_e5m3fnu": {-1e-9: 0xFF, -(2.0**-18): 0xFF, -0.0: 0, 2.0**-18: 0, 118784.0: 0xFE, 118792.0: 0xFF},
+    "ml_dtypes-0.7/int4": {7.9: 7, 8.0: 0, -8.9: 8, -9.0: 0, 100.0: 0, np.inf: 0, np.nan: 0, -1.5: 15},
+    "ml_dtypes-0.7/uint4": {15.9: 15, 16.0: 0, -0.9: 0, -1.0: 0, np.inf: 0},
     "torch-2.13/float8_e8m0fnu": {-1.0: 0x7F, 0.0: 0, np.inf: 0xFF, 2.0**-130: 0, 1.25 * 2**-127: 1},
     "vhdl-2008/float_pkg_e4m3_f32": {1e-40: 0x78, -0.0: 0, np.nan: 0x79},
     "vhdl-2008/to_ufixed_real_3_0": {0.5 + 2.0**-20: 0, 1.5 - 2.0**-20: 1, 0.5625: 0, 0.625: 1},
@@ -158,12 +163,15 @@ def test_what_was_seen(name: str) -> None:
 
 
 def test_scalars_of_ml_dtypes_round_once() -> None:
-    """The scalar constructor rounds a float64 once, where an array goes through float32."""
+    """The scalar constructor rounds a float64 once, where an array goes through float32 before 0.7."""
     x = np.array([17 + 2.0**-40, 17.0, -17 - 2.0**-40])
-    once = [ml_dtypes.float8_e4m3fn(value).view(np.uint8) for value in x.tolist()]
-    arrays = x.astype(ml_dtypes.float8_e4m3fn).view(np.uint8).tolist()
-    assert qsim.encode(x, "e4m3@ml_dtypes").tolist() == [int(code) for code in once] != arrays
-    assert model("ml_dtypes-0.6/float8_e4m3fn")(x, dtype="float64").tolist() == arrays
+    once = [int(ml_dtypes.float8_e4m3fn(value).view(np.uint8)) for value in x.tolist()]
+    arrays = {
+        version: model(f"ml_dtypes-{version}/float8_e4m3fn")(x, dtype="float64").tolist() for version in ("0.6", "0.7")
+    }
+    assert qsim.encode(x, "e4m3@ml_dtypes").tolist() == once == arrays["0.7"] != arrays["0.6"]
+    here = "0.7" if ML_DTYPES >= (0, 7) else "0.6"
+    assert x.astype(ml_dtypes.float8_e4m3fn).view(np.uint8).tolist() == arrays[here]
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "float32", "float64"])

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import NO_COMPILER, ORACLES, no_package
+from strategies import ML_DTYPES
 
 import qsim
 from qsim.golden import Converter, Operands, every, model, operands
@@ -166,6 +167,8 @@ def test_the_package_is_its_model(name: str) -> None:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         theirs = CONVERTERS[package](x.values, name.partition("/")[2])
+    if package == "onnx" and name.endswith(("cast_int4", "cast_uint4")) and ML_DTYPES >= (0, 7):
+        converter = model(f"ml_dtypes-0.7/{name.rpartition('_')[2]}")  # by which that evaluator casts
     ours = converter.convert(x)
     if theirs.dtype.kind == "f":
         values = qsim.decode(ours.astype(np.uint8), converter.format)
