@@ -209,7 +209,7 @@ def decode(
 ) -> NDArray[Any]:
     """Return the values of `codes` as `dtype` (float32 by default), float64 where `dtype` cannot hold the format.
 
-    `out` takes the values. Raise `InputError` for what is no code: codes are integers in 0 .. 2^bits - 1, and some formats
+    `out` takes the values. Raise `InputError` for other integers: codes are integers in 0 .. 2^bits - 1, and some formats
     leave some of them unused; and for an `out` that does not fit.
     """
     if not SUBNORMAL - SMALLER:
@@ -238,7 +238,7 @@ def quantize_draws(
     scale: NDArray[Any] | float | None = None,
     offset: int = 0,
 ) -> tuple[NDArray[Any], Counts]:
-    """Round `x`, whose first axis is that of draws, and count what broke a hypothesis.
+    """Round `x`, whose first axis is that of draws, and count the elements that broke a hypothesis.
 
     Draw k takes the words of (seed, streams[k]), its elements numbered from `offset`. A first axis of length 1 stands for all
     draws alike: a stochastic rounding then returns one row a stream, a deterministic one a single row. A re-derived
@@ -280,7 +280,7 @@ def _rows(x: NDArray[Any]) -> NDArray[Any]:
 def _quotient(
     x: NDArray[Any], q: Quantizer, scale: NDArray[Any] | float | None, bits: int
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Return what is rounded in place of `x`, and its scale: that of each draw, unless `scale` is given."""
+    """Return the array that is rounded in place of `x`, and its scale: that of each draw, unless `scale` is given."""
     flushed = flush_input(x, q)
     if scale is None:
         s = derive_scale(flushed, q, lead=1)
@@ -299,7 +299,7 @@ def inside_draws(
     *,
     rounded: bool = True,
 ) -> tuple[NDArray[np.bool_], Counts]:
-    """Return where what `quantize_draws` makes of `x`, with the same arguments, lies in the range, before it is clamped.
+    """Return where the result of `quantize_draws`, with the same arguments, lies in the range before it is clamped.
 
     The value that is compared is x / s rounded as if the range had no end, or with `rounded` false x / s itself. A table has
     no value beyond its ends, unless its entry says where the line goes on: there nothing rounds back to an end. A NaN is not
@@ -350,7 +350,7 @@ def _one_further(q: Quantizer) -> How | None:
 
 @functools.lru_cache(maxsize=1024)
 def _drawn_how(q: Quantizer) -> How:
-    """Return the rounding of a site, with what was made for it so far."""
+    """Return the rounding of a site, with the parts made for it so far."""
     return How(q, q.sr_bits, None, None)
 
 
@@ -477,7 +477,7 @@ def _one_or_several(given: Any, name: str) -> Any:
 
 
 def as_array(x: ArrayLike, name: str) -> NDArray[Any]:
-    """Return `x` as an array; refuse rows of different lengths, masks, which no rounding knows, and what NumPy cannot read."""
+    """Return `x` as an array; refuse ragged rows, masked arrays, and objects that NumPy cannot read."""
     try:
         array = np.asarray(x)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:  # of lists, and of other libraries' arrays
@@ -524,7 +524,7 @@ def _as(y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _plain(out: NDArray[Any], array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return `out` as an array of no subclass; refuse what cannot take an element of `dtype` for each of `array`."""
+    """Return `out` as an array of no subclass; refuse an array that cannot take an element of `dtype` for each of `array`."""
     plain = out
     if type(out) is not np.ndarray:
         if not isinstance(out, np.ndarray):
@@ -642,7 +642,7 @@ def _refuse_nan(x: NDArray[Any], q: Quantizer) -> None:
 
 
 def _eps(eps: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return eps as an array that broadcasts to the shape of x; refuse what is no threshold of 64 bits."""
+    """Return eps as an array that broadcasts to the shape of x; refuse numbers that are no thresholds of 64 bits."""
     array = np.asarray(eps)
     if not is_real(array.dtype):
         raise InputError(f"eps of {array.dtype} must be numbers with 0 <= eps < 1")
@@ -654,7 +654,7 @@ def _eps(eps: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def _words(rbits: ArrayLike, bits: int, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return `rbits` as an array that broadcasts to the shape of x; refuse what is no word of so many bits."""
+    """Return `rbits` as an array that broadcasts to the shape of x; refuse numbers that are no words of so many bits."""
     array = as_array(rbits, "rbits")
     if array.dtype.kind not in "iu":
         raise InputError(f"rbits are integers, not {array.dtype}")

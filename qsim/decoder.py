@@ -1,6 +1,6 @@
-"""How arrays of codes are decoded: by arithmetic, by a table of all values, or code by code; what is asked for is known here.
+"""How arrays of codes are decoded: by arithmetic, by a table of all values, or code by code.
 
-As `qsim.rounder` does, everything here trusts its arguments but for what only the codes themselves can tell.
+As `qsim.rounder` does, everything here trusts its arguments but for facts that only the codes themselves can tell.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend, and the hint that goes with it."""
+"""The one exception for faults that a user can mend, and the hint that goes with it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 __all__ = ["InputError", "close_names", "integer", "nearest", "shown"]
 
 LONG = re.compile(r"\d{61,}|'[^'\s]{201,}'|\"[^\"\s]{201,}\"|[^\s/\\:;,]{256,}")
-"""What no reader of a sentence reads: a number of hundreds of digits, a word of hundreds of letters that is no file's name."""
+"""Texts that are cut in a sentence: a number of hundreds of digits, a word of hundreds of letters that is no file's name."""
 
 WIDEST = 4096
 """Bits of an integer that is still taken for one: Python converts none of more than 4,300 digits to text."""
 
 
 class InputError(ValueError):
-    """Say in one sentence what was wrong, where, and what would be right; the command exits 2 with it.
+    """Name in one sentence the fault, its place and the remedy; the command exits 2 with it.
 
     Long numbers and long quoted words in the sentence are cut.
     """
@@ -65,7 +65,7 @@ _SHORT = _Short()
 
 
 def shown(value: Any) -> str:
-    """Return what a sentence shows of a value: its `repr`, on one line, cut where it is long."""
+    """Return the `repr` of a value for a sentence: on one line, and cut if long."""
     text = _SHORT.repr(value)
     return text if len(text) <= 120 else f"{text[:120]}..."
 

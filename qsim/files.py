@@ -37,7 +37,7 @@ LONGEST_KEY = 200
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return what the TOML file `path` holds; raise `InputError` naming it if it cannot be read or is none.
+    """Return the contents of the TOML file `path`; raise `InputError` naming it if it cannot be read or is no TOML.
 
     A byte order mark at its beginning is passed over.
     """
@@ -45,7 +45,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def read_toml_and_text(path: Path) -> tuple[dict[str, Any], str]:
-    """Return what `read_toml` does, and the text it was read from, for whoever needs to know on which line a thing stood."""
+    """Return the contents as `read_toml` does, and the text itself, in which lines can be found."""
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST_TOML + 1)
@@ -94,7 +94,7 @@ def read_npz(
     Only arrays of booleans, integers and floats are read, and with `texts` of texts, so no pickle is. Members that are not
     compressed are no larger than the file; others expand to at most 256 MiB, or 100 times the size of the file where that is
     more.
-    Raise `InputError` for a file that cannot be read, and with what was `expected` for one that is damaged or none; without
+    Raise `InputError` for a file that cannot be read, and with the `expected` type for one that is damaged or none; without
     `compressed` one with a compressed member is none.
     """
     problem = InputError(f"{path}: damaged, or another file; expected {expected}")
@@ -134,7 +134,7 @@ HEADER = re.compile(
     r"\{\s*'descr'\s*:\s*'([<>|][biufSU][0-9]{1,5})'\s*,\s*'fortran_order'\s*:\s*(True|False)\s*,"
     r"\s*'shape'\s*:\s*\(([0-9,\s]*)\)\s*,?\s*\}\s*"
 )
-"""What stands at the beginning of an array of numbers or texts: its type, the order of its axes, and their lengths."""
+"""The header of an array of numbers or texts: its type, the order of its axes, and their lengths."""
 
 
 def _read_array(content: Any, size: int) -> Any:
@@ -214,7 +214,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def _begin(folder: Path) -> tuple[Path, BinaryIO]:
-    """Return a new file, locked, in the folder of what it is to replace: a rename within a file system is atomic."""
+    """Return a new file, locked, in the folder of the file that it is to replace: a rename within a file system is atomic."""
     while True:
         part = folder / f".qsim-{_machine()}{os.urandom(8).hex()}.part"
         try:
@@ -288,7 +288,7 @@ def _machine() -> str:
 
 
 def _synchronize(folder: Path) -> None:
-    """Make what became of the names in a folder last; some file systems cannot, and then it is up to them."""
+    """Write the changes of names in a folder to the disk, on file systems that can."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -2,7 +2,7 @@
 
 A child has one thread, and every lock is as it was in its parent. A lock that another thread held there, of a module that it
 was importing or of a compiler, is released by nobody. So each such block is counted; a child that finds one of another thread
-refuses the next. What was imported and compiled before the fork goes on in it.
+refuses the next. Anything imported and compiled before the fork goes on in it.
 """
 
 from __future__ import annotations

@@ -40,9 +40,9 @@ def terminable() -> Iterator[None]:
 def kept_for_the_end() -> Iterator[list[int]]:
     """Collect the signals that a function of Python answers, and let it answer them once the block is done.
 
-    What such a function raises in the middle of a call from compiled code has nowhere to go: it is printed and forgotten. The
-    list that is yielded grows as signals come, for work that can end early. In another thread than the main one, which alone
-    runs such functions, nothing is collected.
+    An exception of such a function in the middle of a call from compiled code has nowhere to go: it is printed and forgotten.
+    The list that is yielded grows as signals come, for work that can end early. In another thread than the main one, which
+    alone runs such functions, nothing is collected.
     """
     seen: list[int] = []
     before = {number: signal.getsignal(number) for number in SIGNALS}

@@ -1,10 +1,10 @@
-"""Converters of hardware and software as data: which format, mode and saturation each has, how that was seen, what differs.
+"""Converters of hardware and software as data: format, mode and saturation, how each was seen, and what differs.
 
 Each file of `models/` is one package, device or standard in one version. An entry gives the words of a `Quantizer`, and the
 steps that a quantizer has no words for: formats that a number goes through `first`, the codes that inputs of a kind `become`,
-a `rule` of `qsim.golden`. Under `differs` stands the same in words, and what no step says. A layout is a way to put codes
-into bytes that `qsim.pack` has no word for, as a line of Python. Nothing here rounds: `qsim.golden.model` makes the converter
-of an entry, `qsim.Quantizer.preset` the quantizer that is nearest to it.
+a `rule` of `qsim.golden`. Under `differs` stands the same in words, and differences that no step covers. A layout is a way to
+put codes into bytes that `qsim.pack` has no word for, as a line of Python. Nothing here rounds: `qsim.golden.model` makes the
+converter of an entry, `qsim.Quantizer.preset` the quantizer that is nearest to it.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ KINDS = ("nan", "infinity", "zero", "subnormal")
 """
 
 OPERANDS = ("float16", "bfloat16", "float32", "float64", "int32")
-"""The types of what a converter takes."""
+"""The types of a converter's operands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """Describe one converter: what a `Quantizer` must be told to do the same, and where it does not."""
+    """Describe one converter: the arguments of the `Quantizer` nearest to it, and where that differs."""
 
     #: "PACKAGE-VERSION/NAME"
     name: str
@@ -156,7 +156,7 @@ def _check_status(where: str, status: str) -> None:
 
 
 def _steps(where: str, entry: dict[str, Any]) -> dict[str, Any]:
-    """Take from an entry what is no text, and return it checked."""
+    """Take the fields that are no texts from an entry, and return them checked."""
     found: dict[str, Any] = {"differs": _strings(f"{where}: differs", entry.pop("differs", {}), (), INPUTS)}
     for key in ("sr_bits", "word_bits"):
         value = entry.pop(key, 0)

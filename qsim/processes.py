@@ -1,4 +1,4 @@
-"""Processes: how many workers there may be, that none outlives who started it, and what memory one keeps."""
+"""Processes: how many workers there may be, how they end with their parent, and how much memory one keeps."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def begin(parent: int) -> None:
 def finished(
     jobs: int, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]]
 ) -> Generator[tuple[int, Future[T]], None, None]:
-    """Yield the number of each task, and what became of function(*task), as they end, computed by `jobs` processes.
+    """Yield the number of each task, and the outcome of function(*task), as they end, computed by `jobs` processes.
 
     The processes are ended when the last has ended, and at once where the generator is closed. A few tasks are handed over at a
     time: over others loky's thread stumbles, aloud, when it is told to end.
@@ -72,7 +72,7 @@ def finished(
 
 
 def submitted(pool: Any, function: Callable[..., T], task: tuple[Any, ...]) -> Future[T]:
-    """Hand a task to a pool; where a process of it has died, return what says so."""
+    """Hand a task to a pool; where a process of it has died, return a future that says so."""
     from concurrent.futures.process import BrokenProcessPool
 
     future: Future[T]

@@ -1,4 +1,4 @@
-"""The right way: what a rounding *is*, over exact rationals. This file defines bit-accurate.
+"""The definition of every rounding, over exact rationals: "bit-accurate" means equal to this file.
 
 A finite x is between two values of the format. `Format.split` finds its neighbour toward zero and the discarded fraction nu
 in [0, 1) of the way to the outward one; `away` decides between the two; only then is the result compared with the range.
@@ -96,7 +96,7 @@ def locate(
 
     For a rounding to nearest nu is 1/2 at the format's threshold, which need not be the middle; else it goes by distance.
     With `flush` = "after" a rounding has all bits of the precision below the smallest normal number N too. Next to N lies
-    `Grid.below_normal` then, from which nu counts; there is no need to tell apart what lies below that, for all of it is tiny.
+    `Grid.below_normal` then, from which nu counts; there is no need to tell apart numbers below that, for all are tiny.
     """
     ordinal, nu = fmt.split(x, nearest=mode.nearest)
     if flush == "after" and isinstance(fmt, Grid) and not fmt.even and abs(ordinal) == fmt.first_normal - 1:
@@ -131,12 +131,12 @@ def encode(
     """Return the code that `x` rounds to; x may be any rational, an infinity, a NaN or a signed zero.
 
     `rbits` is the random word, 0 <= rbits < 2^sr_bits, for the stochastic modes, `eps` the threshold of Threshold.
-    Rounding comes first, on a line that goes on above the largest value; range comes second. What the format cannot hold
-    follows its data: NaN by `nan_to`, 0 by `zero_to`, an infinity by `saturation`, a negative number and an unsigned format by
-    `saturation` and `negative_to`; -0 (and a negative value that rounds to zero) becomes +0 without -0. Where there is no
-    zero, what has a minus sign is negative, however small, -0 too, and what is positive is at least the smallest value.
-    `ftz_out` makes a zero of what is tiny, see `qsim.rounding.FLUSHES`; `nan` says which NaNs have the sign of the input, as in
-    `Quantizer`, if the format's NaNs have one.
+    Rounding comes first, on a line that goes on above the largest value; range comes second. A number that the format cannot
+    hold follows its data: NaN by `nan_to`, 0 by `zero_to`, an infinity by `saturation`, a negative number and an unsigned
+    format by `saturation` and `negative_to`; -0 (and a negative value that rounds to zero) becomes +0 without -0. Where there
+    is no zero, a number with a minus sign is negative, however small, -0 too, and a positive one is at least the smallest
+    value. `ftz_out` makes zeros of tiny results, see `qsim.rounding.FLUSHES`; `nan` says which NaNs have the sign of the
+    input, as in `Quantizer`, if the format's NaNs have one.
     """
     fmt = get_format(fmt)
     flush = parse_ftz_out(ftz_out)
@@ -180,7 +180,7 @@ def encode(
 
 
 def _beyond(fmt: Format, rule: Saturation, *, below: bool, negative_nan: bool) -> int:
-    """Return the code of what lies beyond the range, under a rule that does not clamp it."""
+    """Return the code of a number beyond the range, under a rule that does not clamp it."""
     if below and not fmt.signed and fmt.negative_to == "min":
         return fmt.code(-fmt.bottom)
     if rule in (Saturation.OvfNaN, Saturation.InfNaN) or (below and not fmt.signed):

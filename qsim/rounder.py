@@ -58,7 +58,7 @@ GATHERED = 1 << 17
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """Hold a rounding as it was asked for: the `Quantizer`, and what may be an array or depend on the input's type."""
+    """Hold a rounding as asked for: the `Quantizer`, and options that may be arrays or depend on the input's type."""
 
     q: Quantizer
     #: The number of random bits that was stated; `None`: as many as the input has.
@@ -76,7 +76,7 @@ class Plan:
     """Hold how the elements of one type of input are rounded.
 
     `loop` rounds patterns of the `carrier`, `drawn` draws their random words as well, `rows` those of each row, and `scaled`
-    takes a scale a row; `words` is what they must know. `codes`: codes come out. `simple`: nothing is to be done to the input
+    takes a scale a row; `words` are their parameters. `codes`: codes come out. `simple`: nothing is to be done to the input
     before, nor to the result after. `stands_in`: other patterns stand in for some that the loops do not know. `each_eps`: the
     loop takes a threshold for each element, beside `words`.
     """
@@ -148,7 +148,7 @@ def _codes(fmt: Format) -> tuple[NDArray[np.float64], NDArray[Any]]:
 
 
 def plan_of(how: How, dtype: np.dtype[Any], *, codes: bool = False, back: bool = True) -> Plan:
-    """Return how an array of `dtype` is rounded; raise `InputError` for what no array can be rounded to.
+    """Return how an array of `dtype` is rounded; raise `InputError` for a format that no array can be rounded to.
 
     `back`: values go back into an array of that type, which must hold them.
     """
@@ -187,7 +187,7 @@ def _plan(how: How, dtype: np.dtype[Any], *, codes: bool, back: bool) -> Plan:
 def _line_of(q: Quantizer) -> Format:
     """Return the format whose values a rounding chooses from: its own, or one that goes on below the smallest normal number.
 
-    With ftz_out = "after" what comes out below that number is flushed, and what reaches it was rounded once, as the reference
+    With ftz_out = "after" results below that number are flushed, and those that reach it were rounded once, as the reference
     has it.
     """
     fmt = q.format
@@ -195,9 +195,9 @@ def _line_of(q: Quantizer) -> Format:
 
 
 def _kind_of_flush(q: Quantizer) -> Flush | Literal[False]:
-    """Return when arrays decide what is tiny, if anything is.
+    """Return when arrays decide which results are tiny, if any are.
 
-    Of a precision of 53 bits, all numbers of float64 have it: where the exponent has no lower end they stay what they are.
+    Of a precision of 53 bits, all numbers of float64 have it: where the exponent has no lower end they stay as they are.
     """
     if q.format.kind != "float" or not isinstance(q.format, Grid):
         return False
@@ -240,7 +240,7 @@ def _table_loops(q: Quantizer, n: int) -> tuple[Any, ...]:
 
 
 def random_bits(q: Quantizer, n: int | None, width: int) -> int:
-    """Return the number of random bits, `n` or as many as the input has; refuse what the mode cannot take."""
+    """Return the number of random bits, `n` or as many as the input has; refuse a number that the mode cannot take."""
     n = width if n is None else n
     least = int(q.mode is Mode.SRE)
     most = width - (width == FLOAT64.width and q.mode in (Mode.SRB, Mode.SRC))
@@ -251,7 +251,7 @@ def random_bits(q: Quantizer, n: int | None, width: int) -> int:
 
 @functools.lru_cache(maxsize=1024)
 def _ends(q: Quantizer, carrier: Carrier) -> NDArray[Any]:
-    """Return the words that say where the range of the format ends, and what its zeros are."""
+    """Return the words that say where the range of the format ends, and its zeros."""
     rule = Saturation.saturate if q.saturation is Saturation.wrap else rule_of(q)
     line = _line_of(q)
     if carrier.holds(line):
@@ -324,7 +324,7 @@ def _patterns(y: NDArray[Any], plan: Plan) -> NDArray[Any]:
 
 
 def _entering(x: NDArray[Any], fmt: Format, plan: Plan) -> NDArray[Any]:
-    """Return what the loops take in place of these floats of the carrier: patterns."""
+    """Return the patterns that the loops take in place of these floats of the carrier."""
     patterns = _patterns(x, plan)
     return stand_in(patterns, fmt, plan.carrier.dtype) if plan.stands_in else patterns
 
@@ -490,14 +490,14 @@ def _eps_words(eps: NDArray[Any]) -> NDArray[np.uint64]:
 
 
 def _flushed_before(x: NDArray[Any], q: Quantizer) -> NDArray[Any]:
-    """Return `x` with zeros in place of what is tiny before it is rounded, if `q` flushes that."""
+    """Return `x` with zeros in place of numbers that are tiny before they are rounded, if `q` flushes that."""
     if _kind_of_flush(q) != "before":
         return x
     return np.where(np.abs(x) < q.format.smallest_normal, np.copysign(x.dtype.type(0), x), x)
 
 
 def _after(y: NDArray[Any], q: Quantizer, carrier: Carrier) -> None:
-    """Wrap, or flush to zero, what was rounded, in place."""
+    """Wrap, or flush to zero, rounded numbers, in place."""
     fmt = q.format
     if q.saturation is Saturation.wrap:
         number = carrier.dtype.type
@@ -563,7 +563,7 @@ def _round_draws(
 def round_and_count(
     rows: NDArray[Any], y: NDArray[Any], how: How, plan: Plan, seed: int, streams: NDArray[np.uint64], offset: int
 ) -> tuple[int, ...]:
-    """Do as `_round_draws`, and return what broke a hypothesis, as `qsim.kernels.cpu.count` does.
+    """Do as `_round_draws`, and count the elements that broke a hypothesis, as `qsim.kernels.cpu.count` does.
 
     A long draw is done in parts, each of which takes its words where it stands, and is counted while a cache holds it.
     """
@@ -588,7 +588,7 @@ def round_and_count(
 
 
 def _counted(u: NDArray[Any], v: NDArray[Any], ends: NDArray[Any]) -> tuple[int, ...]:
-    """Return what `qsim.kernels.cpu.count` finds."""
+    """Return the counts of `qsim.kernels.cpu.count`."""
     found = np.zeros(4, np.int64)
     cpu.count(u, v, ends, found)
     return tuple(found.tolist())

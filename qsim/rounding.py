@@ -1,6 +1,6 @@
 """The vocabulary of rounding: modes, saturation, random words and their keys, and `Quantizer`.
 
-Only words live here; `qsim.reference` says what they mean and `qsim.kernels` does it fast.
+Only words live here; `qsim.reference` defines their meaning and `qsim.kernels` does it fast.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ SPELLINGS: Mapping[str, Mode] = {
 
 
 class Saturation(enum.Enum):
-    """What happens, after rounding, to a value beyond the range (IEEE P3109; OCP OFP8).
+    """The treatment, after rounding, of a value beyond the range (IEEE P3109; OCP OFP8).
 
     Where it says "clamped", the result is the nearest finite value: 0 for a negative one and an unsigned format. The first
     three are those of P3109. Its revisions (`revision` of a format) differ in SatNone: `p3109-2026-07`, the working group's
@@ -186,7 +186,7 @@ def saturations(fmt: Format) -> tuple[Saturation, ...]:
 
 
 WITHOUT_INFINITY = {"SatNone": Saturation.OvfNaN, "SatPropagate": Saturation.SatFinite}
-"""What these rules stand for in a format that has a NaN and no infinity, unless it takes them itself."""
+"""The meaning of these rules in a format that has a NaN and no infinity, unless it takes them itself."""
 
 
 def parse_saturation(saturation: str | Saturation | None, fmt: Format) -> Saturation:
@@ -316,7 +316,7 @@ FLUSHES: Mapping[Flush, str] = {
     "before": "what lies below the smallest normal number before it is rounded; as Arm processors do",
     "result": "what rounds to a subnormal number of the format; no processor known does this",
 }
-"""What `ftz_out` makes a zero of: a number that is tiny after rounding, before it, or in the format (IEEE 754-2019, 7.5).
+"""The results that `ftz_out` flushes to zero: those tiny after rounding, before it, or in the format (IEEE 754-2019, 7.5).
 
 They differ next to the smallest normal number N only. With p significant bits, and rounding to nearest, numbers below N stay
 nonzero, and become N: from N (1 - 2^-(p+1)) on by "after", none by "before", from N (1 - 2^-p) on by "result". Sources: Intel
@@ -356,7 +356,7 @@ class Quantizer:
     subnormal number of the input's type for a zero. `ftz_out` flushes results of a float format to zero: "after", "before" or
     "result" say which, see `FLUSHES`; `True` is "after". A NaN result is "canonical", or "signed": it has the sign of the
     input; or "signed_overflow": a NaN that an overflow or an infinity becomes has it, and no other (CUDA's FP8 conversions from
-    float). What is not said, saturation and NaN, is as the format's entry has it.
+    float). Saturation and NaN are by default those of the format's entry.
     `Quantizer.parse("FORMAT:MODE")` is the short form, with N or eps in brackets: "e4m3:SRA(8)".
     """
 
@@ -475,7 +475,7 @@ class Quantizer:
 
 
 def number(value: Any) -> float:
-    """Return a real number as a float; NaN for what is none, or is beyond the range."""
+    """Return a real number as a float; NaN for anything else, and beyond the range."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return math.nan
     try:
@@ -485,7 +485,7 @@ def number(value: Any) -> float:
 
 
 def check_eps(eps: Any) -> float:
-    """Return a threshold as a float; refuse what is no multiple of 2^-64 in [0, 1): 64-bit fractions decide no other."""
+    """Return a threshold as a float; refuse one that is no multiple of 2^-64 in [0, 1): 64-bit fractions decide no other."""
     threshold = number(eps)
     if not 0 <= threshold < 1:
         raise InputError(

@@ -190,7 +190,7 @@ def _limits(fmt: Format, own: np.dtype[Any]) -> tuple[Any, ...]:
 def _pieces(
     x: NDArray[Any] | Pieces, axes: tuple[int, ...], within: Place | None = None, most: int = 0
 ) -> Iterator[tuple[Place, Place]]:
-    """Yield where pieces of `x` lie that a cache holds, halves of halves, and where what is found along `axes` belongs."""
+    """Yield where pieces of `x` lie that a cache holds, halves of halves, and where the results along `axes` belong."""
     everywhere = tuple(slice(0, size) for size in x.shape) if within is None else within
     waiting = [everywhere] if x.size else []
     while waiting:
@@ -252,7 +252,7 @@ def given_scale(
 ) -> NDArray[Any]:
     """Return a frozen scale in the type of quotients of `x`, with `lead` axes before its own; `zeros`: it may be 0.
 
-    Refuse what is not positive there.
+    Refuse scales that are not positive there.
     """
     array, own = np.asarray(scale), scale_type(x.dtype, order)
     if not is_real(array.dtype):

@@ -86,7 +86,7 @@ def per_sample_variance(errors: Floats, inputs: Floats, v_errors: Floats | float
 
 @gradual_underflow
 def sampling_variance(errors: Floats, inputs: Floats) -> float:
-    """Return sigma^2 = E |g_s - E g_s|^2 over the samples, g_s = delta_s x_s^T: what a batch of one has without rounding.
+    """Return sigma^2 = E |g_s - E g_s|^2 over the samples, g_s = delta_s x_s^T: the variance of one sample's gradient.
 
     A batch of b drawn with replacement has sigma^2 / b.
     """
@@ -112,7 +112,7 @@ def mean_of_shared_products(errors: Floats, mask: Floats, inputs: Floats) -> Flo
 
 @gradual_underflow
 def row_variance(errors: Floats, rows: Floats, v_errors: Floats | float, v_rows: Floats | float) -> Floats:
-    """Return what the roundings of both operands add to the variance of errors^T rows, summed over its entries, by draw (A-T1).
+    """Return the variance that roundings of both operands add to errors^T rows, summed over its entries, by draw (A-T1).
 
     `errors` (draws, samples, ..., m) meet `rows` (draws, samples, ..., n), whose elements may stand in several rows, as those
     of an image do in several patches: no entry of the product meets an element twice. Result: shape (draws,).
@@ -129,8 +129,8 @@ def error_sensitivities(
     """Return S with S[l][j][s, i] = |d G_j / d e_si|^2, e being the errors of layer l >= j, G_j the gradient sum of layer j.
 
     A chain of linear layers with ReLU between them: weights[l] is (m, n), inputs[l] (samples, n). With G_j = sum over s of
-    e_j x_j^T (of e_j alone with `biases`) and e_{l-1} = D_l W_l^T e_l, D_l = diag(x_l > 0), the squared length of what one
-    error leads to is a diagonal entry of A A^T, A = W_l D_l W_{l-1} ... D_{j+1}, times |x_j|^2 (or 1).
+    e_j x_j^T (of e_j alone with `biases`) and e_{l-1} = D_l W_l^T e_l, D_l = diag(x_l > 0), the squared length of the
+    derivative by one error leads to is a diagonal entry of A A^T, A = W_l D_l W_{l-1} ... D_{j+1}, times |x_j|^2 (or 1).
     """
     found: list[list[Floats]] = []
     for last in range(len(weights)):
@@ -154,7 +154,7 @@ def second_moment_bound(
 ) -> list[tuple[Floats, Floats]]:
     """Return upper bounds on E e^2 and E v(e) of each error, (samples, m), for every layer, without a draw.
 
-    `error` (samples, m) is what comes to the last layer. A rounding is (c, a): v(e) <= c e^2 + a, as a float format has
+    `error` (samples, m) is the error of the last layer. A rounding is (c, a): v(e) <= c e^2 + a, as a float format has
     c = u^2 / (1 + 2 u) and a = (smallest step)^2 / 4, and a fixed step (0, step^2 / 4); `None` is no rounding. Second moments
     of rounded errors are those before, plus the variances on the diagonal; then e_{l-1} = D_l W_l^T e_l.
     Source: `proofs/sr_relative_error.py`.

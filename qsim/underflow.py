@@ -41,7 +41,7 @@ CANNOT = (
 
 
 class C(NamedTuple):
-    """Hold two functions of C, what makes room for an environment, and the address of the one that programs begin with."""
+    """Hold two functions of C, the type of an environment, and the address of the one that programs begin with."""
 
     get: Callable[[Any], int]
     put: Callable[[Any], int]
@@ -94,7 +94,7 @@ def clear() -> None:
 
 @contextmanager
 def cleared() -> Iterator[None]:
-    """Put the default environment in force inside the block, and what was there before after it."""
+    """Put the default environment in force inside the block, and restore the previous one after it."""
     functions = c()
     if functions is None:
         raise InputError(CANNOT)

@@ -1,4 +1,4 @@
-"""What a check can say: held, refuted, not decided, or not testable here, with what it covered."""
+"""The outcomes of a check: held, refuted, not decided, or not testable here, with the inputs covered."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class Outcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """State the outcome of a check, what it covered, and the counterexample if there is one."""
+    """State the outcome of a check, the inputs covered, and the counterexample if there is one."""
 
     outcome: Outcome
     covered: str
-    """What was looked at, in words a reader can check: "all 2^32 float32 inputs"."""
+    """The inputs covered, in words a reader can check: "all 2^32 float32 inputs"."""
     counterexample: str = ""
     """The first failure, empty unless refuted."""
     reason: str = ""
-    """Why nothing was decided, and what to do about it; empty where the outcome says it."""
+    """Why nothing was decided, and a remedy; empty where the outcome says it."""
 
     def __str__(self) -> str:
-        """Say all in a line where it fits, else what was found first, and what was covered in a paragraph of its own."""
+        """Say all in a line where it fits, else the finding first, and the inputs covered in a paragraph of their own."""
         found = self.counterexample or self.reason
         tail = f": {found}" if found else ""
         line = f"{self.outcome} ({self.covered}){tail}"
@@ -49,5 +49,5 @@ class Verdict:
 
     @property
     def notes(self) -> list[str]:
-        """Paragraphs that stand between what was found and what was covered."""
+        """Paragraphs that stand between the finding and the inputs covered."""
         return []

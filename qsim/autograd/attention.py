@@ -127,8 +127,8 @@ def _without(x: Array, places: Any) -> Array:
 def _seen(p: Array, x: Array, *, calm: bool, back: bool = False) -> Array:
     """Return p x, or with `back` p^T x, where the zeros above the diagonal of p, which the mask made, meet nothing.
 
-    p: (heads, T, T), x: (heads, T, n). `calm`: all of x is finite. Otherwise what is not is left out of the product, and added
-    where it is seen: the rest has the bits that it has without it.
+    p: (heads, T, T), x: (heads, T, n). `calm`: all of x is finite. Otherwise infinities and NaNs are left out of the product,
+    and added where it is seen: the rest has the bits that it has without it.
     """
     rows = p.swapaxes(1, 2) if back else p
     if calm:

@@ -1,4 +1,4 @@
-"""The numerics context: which sites round and how, which words they take, what they remember, and what they counted."""
+"""The numerics context: which sites round and how, which words they take, their memory and their counts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CHOICES = {
 
 @dataclass(slots=True)
 class Numerics:
-    """Say which sites round, and how; enter it with `with` to put it in force. `numerics` makes one, and says what each means.
+    """Say which sites round, and how; enter it with `with` to put it in force. `numerics` makes one, and explains each field.
 
     The words of draw k at a site come from (seed, stream(site number, step, draw, rank)), so they do not depend on which other
     sites round, nor on how many draws are taken at a time: draws are numbered from `first_draw`.
@@ -136,7 +136,7 @@ class Numerics:
     def passes(self, layer: str, point: str, x: Array) -> Array | None:
         """Return where the derivative of a rounding of `x` is 1: everywhere (`None`), or as `clamp` says.
 
-        "stop": where what x rounds to lies in the range of the format, rounded as if that had no end, by the words of the
+        "stop": where the rounded x lies in the range of the format, rounded as if that had no end, by the words of the
         rounding itself. "stop_unrounded": where x does, divided by its scale. The ends belong to the range; a NaN does not.
         """
         rounding = self.rounding(layer, point)
@@ -156,7 +156,7 @@ class Numerics:
         *,
         second: bool = False,
     ) -> tuple[Array, Counts]:
-        """Return what `how`, a function like `quantize_draws`, makes of `x` at a site, by the words of the site `words`."""
+        """Round `x` at a site by `how`, a function like `quantize_draws`, with the words of the site `words`."""
         scale: Array | float | None = None
         if isinstance(rounding, Quantizer):
             q = rounding
@@ -181,14 +181,14 @@ class Numerics:
         return words != (0, 0, None, 0, SHARED_RANK) or any(q is not None for q in self.policy.values())
 
     def some_draws(self, first: int, count: int) -> Numerics:
-        """Return this context for `count` of its draws, from number `first` on; what it counts is counted here."""
+        """Return this context for `count` of its draws, from number `first` on; its counts are added to this one's."""
         part = copy.copy(self)
         part.seen, part.observed = (None if self.seen is None else {}), {}
         part.draws, part.first_draw = count, self.first_draw + first
         return part
 
     def take(self, part: Numerics, count: int) -> None:
-        """Add what was seen and observed in `count` more draws to that of those before."""
+        """Add the tensors seen and observed in `count` more draws to the earlier ones."""
         self.drew |= part.drew
         kinds: tuple[tuple[Any, Any], ...] = ((self.seen, part.seen), (self.observed, part.observed))
         for mine, theirs in kinds:
@@ -323,9 +323,9 @@ def numerics(
     """Return a numerics context that rounds at the points (of all layers), layers and sites ("layer0.bwd_act") named.
 
     A rounding is a `Quantizer`, "FORMAT:MODE", `Delayed` or `Frozen`; `None` leaves a site unrounded. A site's own rounding
-    goes before its layer's, and that before its point's. A backward point that nothing names takes what the forward pass
+    goes before its layer's, and that before its point's. A backward point without an entry takes what the forward pass
     used: the rounded weight, say, if `fwd_weight` rounds. One that is named rounds the unrounded tensor.
-    What is another estimator is a choice:
+    Each choice below makes another estimator:
 
     `weight_draws`: one draw serves `fwd_weight` and `bwd_weight` ("shared"), as in Liu et al. 2025, where a weight is rounded
     once a step: the words are those of `fwd_weight`, whether it rounds or not. Or each takes words of its own ("separate").
@@ -344,7 +344,7 @@ def numerics(
     `draws`: how many Monte-Carlo draws; gradients then have a leading axis of that length. `None`: one, and no axis.
     `first_draw`: the number of the first draw. The micro-batches of one step are draws of it: number them, or they share words.
     `rank`: the data-parallel worker whose words are taken; without it, words shared by all.
-    `memory`: what `Delayed` and `Frozen` saw so far; the same dict is given at every step. They take one draw at a time.
+    `memory`: the state of `Delayed` and `Frozen`; the same dict is given at every step. They take one draw at a time.
 
     `value_and_grad` warns (`qsim.autograd.SameWords`) where two passes of one context take the same words for losses that
     differ, and where two passes do so with an update of `qsim.optim` between them. It does not warn of a pass that is

@@ -18,7 +18,7 @@ __all__ = ["conv2d"]
 Array = NDArray[Any]
 
 TOGETHER = 1 << 18
-"""Bytes of patches that are made and multiplied at a time: what a second-level cache holds, beside the result."""
+"""Bytes of patches that are made and multiplied at a time: they fit a second-level cache, beside the result."""
 
 
 @op(alone=(1, 4))
@@ -117,7 +117,7 @@ class Patches:
         return y.reshape(draws, self.samples, *self.size, outputs)
 
     def to_images(self, e: Array, w: Array) -> Array:
-        """Return what errors e send back to the images through kernels w."""
+        """Return the gradient with respect to the images, given errors e and kernels w."""
         draws, outputs = max(len(e), len(w)), w.shape[1]
         e = np.ascontiguousarray(e)
         flat = w.reshape(len(w), outputs, -1)
@@ -135,7 +135,7 @@ class Patches:
         return to_x
 
     def to_kernels(self, e: Array, x: Array) -> Array:
-        """Return what errors e send back to the kernels, whose inputs were x: the sums of all chunks, in their order."""
+        """Return the gradient with respect to the kernels, given errors e and inputs x: the chunks' sums, in order."""
         draws, outputs = max(len(e), len(x)), e.shape[-1]
         e, x = np.ascontiguousarray(e), np.ascontiguousarray(x)
         parts = np.empty((draws, self.chunks, outputs, self.columns), self.dtype)
@@ -149,6 +149,6 @@ class Patches:
 
 
 def _at(array: Array, draw: int) -> Array:
-    """Return one draw of what may be the same for all."""
+    """Return the first draw of an array that may be the same for all draws."""
     one: Array = array[min(draw, len(array) - 1)]
     return one

@@ -1,4 +1,4 @@
-"""Losses: means over the samples, and what each sends back."""
+"""Losses: means over the samples, and their gradients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 
 def _share(g: Array, samples: int) -> Array:
-    """Return what each sample gets of the cotangent g of a mean: all of it where the 1/b is owed to the tape, or its part.
+    """Return each sample's share of the cotangent g of a mean: all of it where the tape divides by b later, or g / b.
 
     Where the context rounds errors per sample they are those of the samples, and the gradients are divided by b at the end.
     """

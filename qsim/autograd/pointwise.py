@@ -135,7 +135,7 @@ def dropout(x: Array, *, rate: float, name: str) -> tuple[Array, Any]:
     scale = kept / x.dtype.type(1 - rate)
 
     def masked(array: Array) -> Array:
-        """Return what stays, scaled; what is dropped is 0, of an infinity too."""
+        """Scale the elements that stay, and zero the others, infinities included."""
         rest: Array = np.where(kept, array * scale, array.dtype.type(0))
         return rest
 

@@ -16,8 +16,8 @@ from qsim.underflow import gradual_underflow
 __all__ = ["Delayed", "Frozen", "Memory"]
 
 Memory = dict[str, NDArray[np.float64]]
-"""What sites remember, by name: arrays, so that a checkpoint can hold it. `Delayed` leaves (step, scales ...), as many places
-for scales as its window and one more, oldest first, 0 where there is none yet; `Frozen` leaves one scale."""
+"""The memory of each site, by name: arrays, so that a checkpoint can hold it. `Delayed` leaves (step, scales ...), as many
+places for scales as its window and one more, oldest first, 0 where there is none yet; `Frozen` leaves one scale."""
 
 
 def _check(q: str | Quantizer) -> Quantizer:

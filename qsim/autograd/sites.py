@@ -1,6 +1,6 @@
 """Sites: where a training step rounds, by name and by number.
 
-A site is "<layer>.<point>" for the five quantization points of a layer, "<parameter>.<role>" for what an optimizer rounds.
+A site is "<layer>.<point>" for the five quantization points of a layer, "<parameter>.<role>" for the roundings of an optimizer.
 Its number is a field of the stream that its random words come from (`qsim.rounding.stream`), so numbers never collide:
 
     0 ..              the first 1,024 points of the layers, in order of first use, whether they round or not
@@ -25,7 +25,7 @@ POINTS = ("fwd_act", "fwd_weight", "bwd_act", "bwd_weight", "bwd_grad")
 gradient, weights of the data gradient, and the error both of these take."""
 
 PARAMETER_ROLES = ("update", "moment", "moment2", "grad_acc", "comm")
-"""What is rounded of a parameter outside a layer: its write-back, the two moments of an optimizer, gradients that add up
+"""The roundings of a parameter outside a layer: its write-back, the two moments of an optimizer, gradients that add up
 over micro-batches, and those that add up over ranks."""
 
 ROLES = POINTS + PARAMETER_ROLES
@@ -76,7 +76,7 @@ def sites(model: Any, params: Any = None) -> dict[str, int]:
     """Return the sites of `model` and their numbers: the five points of each of its layers, and the roles of `params`.
 
     `model.layers` names its linear and convolution layers in the order in which they are used. Without `params` only the
-    layers' sites are listed. Raise `InputError` for a model that does not say what its layers are.
+    layers' sites are listed. Raise `InputError` for a model without `layers`.
     """
     layers = getattr(model, "layers", None)
     if layers is None or isinstance(layers, str):

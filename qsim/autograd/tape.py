@@ -1,6 +1,6 @@
 """A tape of coarse operations: each returns its value and how to send a cotangent back.
 
-Inside, every array has a leading axis of draws. It has length 1 until a stochastic site touches it, so what no site has
+Inside, every array has a leading axis of draws. It has length 1 until a stochastic site touches it, so whatever no site has
 touched is computed once. Outside, arrays have no such axis: `value_and_grad` and `value` put it on and take it off again, and
 so does an operation that is called by itself.
 
@@ -48,7 +48,7 @@ ACTIVATIONS = 4
 
 @dataclass(slots=True, eq=False)
 class Var:
-    """Hold a value on the tape: what it was made from, and how to send its cotangent back."""
+    """Hold a value on the tape: its operands, and the function that sends its cotangent back to them."""
 
     value: Array
     inputs: tuple[Any, ...] = ()
@@ -68,7 +68,7 @@ class Var:
 
 @dataclass(slots=True)
 class Tape:
-    """Hold the operations of one loss in order, what the cotangents sent back now owe, and the layers that were met."""
+    """Hold the operations of one loss in order, the divisor still due to the cotangents sent back now, and the layers seen."""
 
     nodes: list[Var] = field(default_factory=list)
     owed: float = 1.0
@@ -85,7 +85,7 @@ _TAPE: contextvars.ContextVar[Tape] = contextvars.ContextVar("tape")
 
 
 def owe(samples: int) -> None:
-    """Say, in a vjp, that the cotangents it returns are still to be divided by `samples`, besides what theirs owed."""
+    """Note in a vjp that the cotangents it returns are still to be divided by `samples`, beside earlier divisors."""
     tape().owed *= samples
 
 
@@ -120,7 +120,7 @@ def op(
     that is not a `Var` is a constant, and its cotangent need not be computed. Of constants alone the result is one.
     `alone`: which array tells, where an operation is called outside a tape, that its arrays lack the axis of draws, and how
     many axes it then has at most; or a function of the first one that says so. The axis is put on, and taken off the result.
-    Without `alone` arrays are taken as they are. Raise `InputError` for what is no array of real numbers.
+    Without `alone` arrays are taken as they are. Raise `InputError` for anything else than an array of real numbers.
     """
     if function is None:
         return functools.partial(op, alone=alone)
@@ -186,7 +186,7 @@ def _is_plain(given: Any) -> bool:
 
 
 def _array(given: Any, what: str) -> Array:
-    """Return `given` as an array, numbers of 16 bits as float32, which holds them; refuse what NumPy cannot read."""
+    """Return `given` as an array, numbers of 16 bits as float32, which holds them; refuse objects that NumPy cannot read."""
     if _is_plain(given):
         return given  # type: ignore[no-any-return]
     array = as_array(given, what)
@@ -217,7 +217,7 @@ def add(x: Array, y: Array) -> tuple[Array, Any]:
 
 
 class SameWords(UserWarning):
-    """Warn that two passes, one after the other, took the same random words for what is not the same."""
+    """Warn that two passes, one after the other, took the same random words for different losses or parameters."""
 
 
 def value_and_grad(
@@ -281,7 +281,7 @@ def value(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function of (params, data, ...) that gives the value of `function`: a loss, scores, any chain of operations.
 
     Arrays of `params` and `data` have no axis of draws, nor has the result; under `numerics(draws=K)` it has one of length K.
-    What follows them is handed on as it is. The forward points round as the numerics in force say. Errors are those of
+    Further arguments are handed on unchanged. The forward points round as the numerics in force say. Errors are those of
     `value_and_grad`.
     """
 
@@ -374,7 +374,7 @@ def _repeated(array: Array, draws: int) -> Array:
 
 
 def _gradient(leaf: Var, loss_scale: float) -> Array:
-    """Return a cotangent less the loss scale, a power of two, and what the tape owes.
+    """Divide a cotangent by the loss scale, a power of two, and by the tape's pending divisor.
 
     One after the other: their product may be beyond the range, and the first division is exact short of underflow.
     """
@@ -431,7 +431,7 @@ def _cotangent(leaf: Var) -> Array:
 
 
 def _backward(written: Tape, out: Var, loss_scale: float) -> None:
-    """Send cotangents from `out` back along the tape, which is in topological order as written; what is done with is let go."""
+    """Send cotangents from `out` back along the tape, which is in topological order as written; finished nodes are released."""
     out.cotangent = np.full_like(out.value, loss_scale)
     while written.nodes:
         node = written.nodes.pop()
@@ -446,7 +446,7 @@ def _backward(written: Tape, out: Var, loss_scale: float) -> None:
 
 
 def _receive(arg: Var, g: Array, owed: float) -> None:
-    """Add a cotangent to what came before: if they owe different amounts, both as owing the larger one."""
+    """Add a cotangent to the sum so far; where their pending divisors differ, both take the larger one."""
     if arg.cotangent is None:
         arg.cotangent, arg.owed = g, owed
         return
@@ -461,7 +461,7 @@ def _receive(arg: Var, g: Array, owed: float) -> None:
 _UPDATED = 0
 """How many updates of parameters there have been."""
 _LATEST: tuple[Any, ...] | None = None
-"""What the latest pass that took random words took them for, and how many updates of parameters there had been."""
+"""The purpose of the random words of the latest pass, and the number of parameter updates before it."""
 
 
 def note_update() -> None:
@@ -526,7 +526,7 @@ def leaves_of(tree: Any) -> list[Any]:
 
 
 def _parameters(params: Any) -> Any:
-    """Return parameters as arrays of float32 or float64; refuse what are none, by name."""
+    """Return parameters as arrays of float32 or float64; refuse other objects, by name."""
 
     def checked(leaf: Any) -> Array:
         if type(leaf) is np.ndarray and leaf.dtype.char in "fd" and leaf.dtype.isnative:
@@ -566,7 +566,7 @@ class _Named(dict[str, Any]):
 
 
 def _named(lift: Callable[[Array], Any], tree: Any, prefix: str = "") -> Any:
-    """Return `tree_map` of a function of arrays, in whose dicts each knows what it holds."""
+    """Return `tree_map` of a function of arrays, whose dicts are typed by their contents."""
     if isinstance(tree, dict):
         named = _Named({name: _named(lift, branch, f"{prefix}{name}.") for name, branch in tree.items()})
         named.prefix = prefix

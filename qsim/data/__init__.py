@@ -1,4 +1,4 @@
-"""Loaders of real data, with checksums: a study says by SHA-256 what it used."""
+"""Loaders of real data, with checksums: a study records the SHA-256 of its data."""
 
 from qsim.data.augment import augment, shuffled, standardize
 from qsim.data.cifar import cifar10

@@ -1,7 +1,7 @@
 """Order and augmentation of images by a counter-based generator: the same for a seed and a step, whoever asks and when.
 
 Words are raw 64-bit words of NumPy's Philox4x64-10 with key (seed, step), whose stream is fixed, unlike that of
-`numpy.random.Generator`'s methods. The last word of the counter says what they are for: 0 augmentation, 1 order; so both may
+`numpy.random.Generator`'s methods. The last word of the counter names their purpose: 0 augmentation, 1 order; so both may
 have one seed and one step.
 """
 

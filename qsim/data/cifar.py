@@ -44,7 +44,7 @@ def cifar10(path: str | Path | None = None, *, complete: bool = True, fetch: boo
     and y_test. Without one, whichever of these stands in the folder `QSIM_DATA` by its usual name; with `fetch` and neither,
     the binary archive from its home, kept in the user's cache (needs the extra `data`). `complete` refuses an archive or folder
     whose six files do not hold 10,000 images each; an `.npz` may be a part. Pickles of the python version are read without
-    running what they say: only arrays, strings, numbers, lists and dicts are made.
+    running code: only arrays, strings, numbers, lists and dicts are made.
     Raise `InputError` for a file that is missing, damaged, or something else.
     """
     where = locate("CIFAR-10", path, NAMES)
@@ -143,7 +143,7 @@ def _of_pickle(name: str, data: bytes) -> Part:
 
 
 def _checked(name: str, rows: NDArray[np.uint8], labels: NDArray[Any]) -> Part:
-    """Return images as height, width, channels, and their labels; refuse what does not go together."""
+    """Return images as height, width, channels, and their labels; refuse files that do not go together."""
     if len(rows) != len(labels) or not len(rows):
         raise InputError(f"{name}: {len(rows)} images and {len(labels)} labels; there is one for each")
     if labels.min() < 0 or labels.max() >= len(CLASSES):
@@ -162,10 +162,10 @@ def _latin1(text: str, encoding: str) -> bytes:
 
 
 class PlainUnpickler(pickle.Unpickler):
-    """Unpickle arrays, and what Python's literals can write; refuse to look up anything else, let alone call it."""
+    """Unpickle arrays and values of Python's literals; refuse to look up anything else, let alone call it."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what makes arrays, wherever NumPy of that time had it."""
+        """Return the function that makes arrays, wherever NumPy of that time had it."""
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
             return getattr(np, name)
         if (module, name) in (("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")):

@@ -1,4 +1,4 @@
-"""What a loader returns: arrays, and the SHA-256 of what they hold."""
+"""The result of a loader: arrays, and the SHA-256 of their contents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Dataset", "Images", "Text", "images"]
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Hold labelled samples: x (samples, features) float64, y (samples,) int64, and what they are."""
+    """Hold labelled samples: x (samples, features) float64, y (samples,) int64, and their description."""
 
     name: str
     x: NDArray[np.float64]

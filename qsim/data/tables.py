@@ -31,7 +31,8 @@ def labelled(path: str | Path, label: str) -> Dataset:
     A CSV file has a header; `label` names the column of the classes, and all others hold numbers. An `.npz` has an array
     `label`, (samples,), and one other, or one called "x". Classes are numbered in the order of their values. The SHA-256 is
     that of the file.
-    Raise `InputError` naming file, line and column for what is no number, a label that is not there, or less than two classes.
+    Raise `InputError` naming file, line and column for an entry that is no number, a label that is not there, or less than
+    two classes.
     """
     where = Path(path)
     readers = {".csv": _of_csv, ".npz": _of_npz}

@@ -1,4 +1,4 @@
-"""One conversion as a picture: bits, neighbours, threshold, the rule that decided; and what a wrong answer comes from.
+"""One conversion as a picture: bits, neighbours, threshold, the rule that decided; and the causes of a wrong answer.
 
     print(qsim.explain(np.float32(0.3), "float8_e4m3fn", "SRA", sr_bits=8, rbits=103))
     print(qsim.explain("0x3e99999a", "e4m3"))  # the bits of a float32
@@ -6,7 +6,7 @@
     qsim.explain.causes(x, codes, "e4m3", "SRA", sr_bits=8, rbits=r)  # those that give all lines of a device's file
 
 `case` holds one conversion, `picture` draws it; `lines` holds many, `oracle` has the reference's answers for them, `faults`
-lists what quantizers are known to do wrong, `search` finds the faults that give the answers at hand. All of it asks
+lists known faults of quantizers, `search` finds the faults that give the answers at hand. All of it asks
 `qsim.reference`, and nothing else. The module itself can be called: it is `qsim.explain.explain` then.
 """
 

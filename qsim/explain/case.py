@@ -1,4 +1,4 @@
-"""One conversion: what went in, how it should be rounded, what came out; and what the reference makes of it, in parts."""
+"""One conversion: its input, the rounding asked for, the answer, and the reference's result, in parts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 Answer = int | float | Fraction
-"""What a quantizer returned: an `int` is a code, anything else a value."""
+"""The answer of a quantizer: an `int` is a code, anything else a value."""
 
 Nan = Literal["canonical", "signed", "signed_overflow", "any"]
 """Which NaN is right: the one without sign, the one with the sign of the input, that for overflows alone, or any."""
@@ -33,7 +33,7 @@ NUMBERS = ("float16", "bfloat16", "float32", "float64")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """Hold one conversion. `make_case` builds one from what a user types."""
+    """Hold one conversion. `make_case` builds one from a user's arguments."""
 
     x: float | Fraction
     format: Format
@@ -117,7 +117,7 @@ def make_case(
     dtype: Any = None,
     got: Any = None,
 ) -> Case:
-    """Return the case that the arguments of `explain` spell; raise `InputError` for what contradicts itself."""
+    """Return the case that the arguments of `explain` spell; raise `InputError` for arguments that contradict each other."""
     fmt = get_format(fmt)
     mode = parse_mode(mode, fmt)
     rbits, got = _word("rbits", rbits), _word("got", got)
@@ -195,7 +195,7 @@ def _of_bits(text: str, dtype: Any) -> tuple[float, Grid, int]:
 
 
 def _answer(fmt: Format, got: Any) -> Answer:
-    """Return a code as an `int`, a value as a `float` or `Fraction`; refuse what is neither."""
+    """Return a code as an `int`, a value as a `float` or `Fraction`; refuse anything else."""
     if isinstance(got, int | np.integer) and not isinstance(got, bool):
         if not 0 <= got < 1 << fmt.bits:
             raise InputError(
@@ -308,7 +308,7 @@ def point(fmt: Format, ordinal: int) -> Fraction:
 
 
 def landing(fmt: Format, ordinal: int, *, negative: bool) -> float | Fraction:
-    """Return a number that becomes what is rounded to `ordinal` from a side of zero: the point of the line, or a zero.
+    """Return a number that stands for those rounded to `ordinal` from one side of zero: the point of the line, or a zero.
 
     In a grid without zero that is a number near to it, which becomes the same in every mode.
     """

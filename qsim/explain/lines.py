@@ -1,6 +1,6 @@
-"""Many conversions of one kind as arrays: what went in, what came out, and the parts of the reference's answers.
+"""Many conversions of one kind as arrays: inputs, answers, and the parts of the reference's answers.
 
-An **answer** is what a quantizer returned, or a faulty one would: an array of codes where codes were returned, and of values
+An **answer** is the result of a quantizer, or of a faulty one: an array of codes where codes were returned, and of values
 where values were. A code that no value has is -1.
 """
 
@@ -117,7 +117,7 @@ class Lines:
 
     @cached_property
     def expected(self) -> Expected:
-        """What the numbers may become."""
+        """The right answers."""
         kind = self.kind
         return self._expected or expect(
             kind.format, kind.mode, kind.saturation, self.entering, place(kind.format, self.entering), n=kind.sr_bits,
@@ -163,7 +163,7 @@ class Lines:
 
     @cached_property
     def finite(self) -> Flags:
-        """Whether a number is rounded: all but NaN, infinities, 0 where the format has none, and what is flushed anyhow."""
+        """Whether a number is rounded: all but NaN, infinities, 0 where the format has none, and flushed numbers."""
         held = np.isfinite(self.floats) & (self.fmt.has_zero | ~self.zero)
         return np.asarray(held & ~tiny(self.fmt, self.entering, self.kind.ftz_out))
 
@@ -285,11 +285,11 @@ class Lines:
         return encode_values(self.fmt, values) if self.coded else values
 
     def go(self, goes: Flags) -> Answers:
-        """Return what comes of going away from zero where `goes`, and of staying elsewhere; special numbers as they should."""
+        """Return the answers of going away from zero where `goes`, and of staying elsewhere; special numbers as they should."""
         return self.of_codes(np.where(goes, self.expected.outer, self.expected.inner))
 
     def land(self, ordinal: NDArray[np.int64]) -> Answers:
-        """Return what the points of the line become that `ordinal` numbers; of special numbers anything."""
+        """Return the answers at the points of the line numbered `ordinal`; for special numbers anything."""
         if self.kind.saturation is Saturation.wrap:  # the codes are the low bits of the ordinals, of any size
             return self.of_codes(ordinal & ((1 << self.fmt.bits) - 1))
         # All points beyond an end become the same.
@@ -304,7 +304,7 @@ class Lines:
         self, x: NDArray[Any], *, fmt: Format | None = None, mode: Mode | None = None,
         saturation: Saturation | None = None, ftz_out: Flush | Literal[False] | None = None, nan: Nan | None = None,
     ) -> Answers:  # fmt: skip
-        """Return what the numbers `x` become in place of the lines' own; by the same rounding, or one that is changed."""
+        """Return the answers for numbers `x` in place of the lines' own, by the same rounding or a changed one."""
         codes = self.encode(x, fmt=fmt, mode=mode, saturation=saturation, ftz_out=ftz_out, nan=nan)
         return codes if self.coded else decode(fmt or self.fmt, codes)
 
@@ -341,7 +341,7 @@ class Lines:
         return np.asarray(self.got_values != self.got_values).astype(bool)
 
     def matches(self, answers: Answers) -> Flags:
-        """Return where `answers` are what was got."""
+        """Return where `answers` equal the answers at hand."""
         if not self.coded:
             return same(answers, self.got)
         equal = np.asarray(answers == self.got)

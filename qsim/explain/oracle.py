@@ -3,7 +3,7 @@
 For each number the neighbour toward zero and the discarded fraction are found once. A deterministic mode then asks only where
 the fraction lies among its breakpoints, and `reference.away` answers for each such place; a stochastic one goes away from zero
 from one word on, which is an integer. The codes of points inside the range follow from their ordinals; those of zeros, of
-flushed values and of what lies beyond the range are the reference's.
+flushed values and of numbers beyond the range are the reference's.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Hold what each of many numbers may become: one of two codes, and which."""
+    """Hold the possible answers for each of many numbers: one or two codes, and the words of each."""
 
     #: The codes if the number stays at its neighbour toward zero, and if it goes away from zero.
     inner: Codes
@@ -100,7 +100,7 @@ class Expected:
     placed: Places
 
     def __getitem__(self, chosen: Any) -> Expected:
-        """Return what some of the numbers may become."""
+        """Return the possible answers for some of the numbers."""
         return Expected(
             self.inner[chosen], self.outer[chosen], self.first_word[chosen], self.places[chosen], self.placed[chosen]
         )
@@ -305,7 +305,7 @@ def tiny(fmt: Format, x: NDArray[Any], flush: Flush | Literal[False]) -> Flags:
 def decided(fmt: Format, x: NDArray[Any], at: Places, mode: Mode, flush: Flush | Literal[False]) -> Places:
     """Return the places of numbers as the mode has them: `reference.locate` for arrays. `at` is where they lie by distance.
 
-    Rounded to nearest, a table may turn elsewhere than in the middle; and what is flushed after it is rounded has all its bits
+    Rounded to nearest, a table may turn elsewhere than in the middle; and a number flushed after it is rounded has all its bits
     next to the smallest normal number.
     """
     if isinstance(fmt, Table) and fmt.thresholds and mode.nearest:
@@ -454,7 +454,7 @@ def expect(
     ftz_out: Flush | Literal[False] = False,
     nan: Nan = "canonical",
 ) -> Expected:
-    """Return what the numbers `x`, which lie `at`, become by the mode; `n` is the number of random bits.
+    """Return the possible answers for numbers `x`, which lie `at`, by the mode; `n` is the number of random bits.
 
     `nan` "any" gives the canonical one. A NaN that the format refuses gives the code -1.
     """

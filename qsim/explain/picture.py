@@ -1,4 +1,4 @@
-"""One conversion, drawn: what went in, its neighbours, where the turn is, which rule decided, what the range made of it."""
+"""One conversion, drawn: input, neighbours, threshold, the rule that decided, and the effect of the range."""
 
 from __future__ import annotations
 
@@ -98,12 +98,12 @@ def explain(
     dtype: Any = None,
     got: Any = None,
 ) -> Explanation:
-    """Return how the number `x` is rounded to `fmt`, and, if `got` is another answer than the right one, what gives it.
+    """Return how the number `x` is rounded to `fmt`, and, if `got` is a wrong answer, the faults that give it.
 
     `x` is a Python float (a float64), a NumPy or ml_dtypes scalar, whose bits are shown, or any rational; an integer is a
     number, not bits. The bits of a float are given as a string: "0x3e99999a" is a float32, and 16 digits are a float64; the
     digits of another type need `dtype`: "float16" or "bfloat16". `rbits` is the random word of `sr_bits` bits, an integer or
-    "0x..."; without it the explanation says which words go which way. `got` is what another quantizer returned: a code if it
+    "0x..."; without it the explanation says which words go which way. `got` is the answer of another quantizer: a code if it
     is an integer or "0x...", a value if it is a float. `ftz_in` takes a subnormal number of the input's type for
     a zero; `nan` says which NaN is right, "any" takes them all. The other arguments are those of `qsim.reference.encode`.
     Raise `InputError` for arguments that contradict each other.
@@ -225,7 +225,7 @@ def _rule(v: View) -> str:
 
 
 def _inequality(v: View, *, away: bool | None, known: bool) -> str:
-    """Return what was compared, with the numbers of this case; where the word is not `known`, which words go which way."""
+    """Return the comparison with the numbers of this case; where the word is not `known`, which words go which way."""
     case, mode = v.case, v.case.mode
     goes = "away from zero" if away else "toward zero"
     if mode.stochastic:
@@ -254,7 +254,7 @@ def _inequality(v: View, *, away: bool | None, known: bool) -> str:
 
 
 def _sum(v: View, *, away: bool) -> str:
-    """Return what a stochastic mode adds up, and what it compares the sum with."""
+    """Return the two sides of a stochastic mode's comparison."""
     n, r, whole = v.case.sr_bits, v.rbits, 1 << v.case.sr_bits
     if v.case.mode is Mode.SRE:
         return f"nu = {fraction(v.nu)}, and the top bit of R = {r} is {int(2 * r >= whole)}"
@@ -268,7 +268,7 @@ def _sum(v: View, *, away: bool) -> str:
 
 
 def _range(v: View) -> str:
-    """Say what became of the rounded number, or of a special one."""
+    """Describe the effect of the range on the rounded number, or the result of a special one."""
     fmt, case, rule = v.fmt, v.case, v.case.saturation
     result = _decoded(fmt, v.right)
     becomes = f"becomes {'the value of its code' if result is None else number(result)}"
@@ -420,7 +420,7 @@ def _ruler(e: Explanation) -> list[str]:
 
 
 def _turn(e: Explanation) -> tuple[Fraction, str] | None:
-    """Return the fraction at which the rounding turns to the outer neighbour, and what to say of it."""
+    """Return the fraction at which the rounding turns to the outer neighbour, and a sentence about it."""
     case = e.case
     if e.threshold is not None and e.inner and e.outer:
         share = (e.threshold - e.inner.value) / (e.outer.value - e.inner.value)
@@ -471,7 +471,7 @@ def _decimal(nu: Fraction) -> str:
 
 
 def number(value: float | Fraction) -> str:
-    """Return a number as the shortest decimal that a float64 reads as it; what no float64 holds as a quotient."""
+    """Return a number as the shortest decimal that a float64 reads as it; a number that no float64 holds as a quotient."""
     try:
         held = float(value)
     except OverflowError:

@@ -95,8 +95,8 @@ def gives(rule: Rule, ways: Sequence[Lines]) -> Flags:
 def diagnose(runs: Sequence[Run]) -> Diagnosis:
     """Return the faults that give the answers of `runs`, all of them: wrong ones, and right ones.
 
-    A few answers say which faults may be one, and the rest of the right ones which of these are none. What is left is held
-    against the wrong answers.
+    A few answers say which faults may be one, and the rest of the right ones which of these are none. The remaining faults
+    are held against the wrong answers.
     """
     wrong, right = (
         [np.flatnonzero(flags) for flags in kind] for kind in zip(*[(r.wrong, r.right) for r in runs], strict=True)
@@ -153,7 +153,7 @@ def _parts(
     """Return the faults that give all wrong answers together, or most of them, and how many these leave.
 
     `sorts` are the sorts of all wrong answers, `witnesses` those of the answers in the table. Where some answers are left, a
-    fault counts for the sorts of which it gives all, or if it gives most of what is wrong: else it would give some by chance.
+    fault counts for the sorts of which it gives all, or if it gives most of the wrong ones: else it would give some by chance.
     """
     kinds, counts = np.unique(sorts, return_counts=True)
     looked = np.array([(witnesses == kind).sum() for kind in kinds])
@@ -175,7 +175,7 @@ def _parts(
 
 
 def _together(table: Mapping[str, Flags], weights: NDArray[np.float64]) -> list[str]:
-    """Return few faults that give together what any gives, those first that give most of what is left."""
+    """Return few faults that together give all that any gives, greedily: most of the remaining answers first."""
     names = sorted(table, key=lambda name: name in ANYTHING)  # whatever else gives an answer comes first
     found: list[str] = []
     left = weights.copy()
@@ -246,7 +246,7 @@ def plainest(names: Iterable[str]) -> list[str]:
 def common_causes(cases: Iterable[Case]) -> list[str]:
     """Return the faults that give the answers of all `cases`, of which at least one must be wrong.
 
-    Cases whose answer is right narrow the choice as well: what would have broken them is not the fault.
+    Cases whose answer is right narrow the choice as well: a fault that would have broken them is excluded.
     """
     runs = [Judged(lines) for lines in lines_of(cases)]
     return diagnose(runs).whole if runs else []
@@ -254,7 +254,7 @@ def common_causes(cases: Iterable[Case]) -> list[str]:
 
 @gradual_underflow
 def wrong(case: Case) -> bool:
-    """Return whether what was got is not the reference's answer, with any word where the word is unknown."""
+    """Return whether the answer differs from the reference's, with any word where the word is unknown."""
     (lines,) = lines_of([case])
     return bool(Judged(lines).wrong[0])
 

@@ -1,4 +1,4 @@
-"""What a number format is, how it is built from a few fields, and where it gets its name.
+"""Number formats: their properties, how they are built from a few fields, and how they are named.
 
 `format` has the two kinds of format, `build` makes them from their fields, `catalogue` finds them by name: the entries of
 `formats/*.toml`, spellings such as e4m2fn or Q3.4, and files of the user's own.

@@ -207,7 +207,7 @@ def table_format(
     """Return the format of any finite list of float64 values; value i has code i, or `codes[i]`; a NaN marks the NaN's code.
 
     `bits` is by default as many as the largest code needs. `above` and `below` say where the line would go on beyond the
-    ends, for the rounding of what lies between; by default everything beyond an end is out of range. `thresholds` say where a
+    ends, for the rounding of numbers between; by default everything beyond an end is out of range. `thresholds` say where a
     rounding to nearest turns between each two values, in ascending order; by default in the middle. `nan_to`, `negative_to`,
     `zero_to` and `saturation` are as in `Format`; `zero_to` must be given where 0 lies between two values and is none.
     """
@@ -278,7 +278,7 @@ def posit_format(name: str, bits: int, source: str, aliases: tuple[str, ...] = (
 def _posit(code: int, bits: int) -> float:
     """Return the value of a signed code: sign, a run of equal bits (the regime), its end, 2 exponent bits, a fraction.
 
-    A run of k ones stands for the factor 16^(k - 1), a run of k zeros for 16^-k; what the code has no room for is 0.
+    A run of k ones stands for the factor 16^(k - 1), a run of k zeros for 16^-k; bits beyond the end of the code are 0.
     """
     if code <= 0:
         return -_posit(-code, bits) if code else 0.0
@@ -290,7 +290,7 @@ def _posit(code: int, bits: int) -> float:
 
 
 def variant_format(base: Format, name: str, source: str, **changes: Any) -> Format:
-    """Return the format of `base`'s values and codes that differs from it in what becomes of what it cannot hold.
+    """Return the format with the values and codes of `base`, and other rules for numbers that it cannot hold.
 
     `changes` are fields of `Format`: `nan_to`, `negative_to`, `zero_to`, `ties`, `nan`, `nan_code`, `saturation` and
     `revision`. Raise `InputError` for one that the format cannot have; whether it takes the saturation, `qsim.Quantizer` says.
@@ -341,7 +341,7 @@ def _cannot_hold(
     neg_zero: bool,
     default: str,
 ) -> dict[str, Any]:
-    """Return the fields that say what becomes of what the format cannot hold: `given`, and defaults."""
+    """Return the rules for numbers that the format cannot hold: `given`, and defaults."""
     held = {"nan": nan, "zero": zero, "neg_zero": neg_zero, "opposite_zero": neg_zero}
     allowed = {
         "nan_to": tuple(word for word in get_args(NanTo) if held.get(word, True)),

@@ -1,7 +1,7 @@
 """Where formats come from: the files of `formats/*.toml`, a user's own file, and spellings that say their fields.
 
-A file has two kinds of entries: [[format]], a format or a family of them, and [[variant]], what somebody makes of numbers that
-formats of other entries cannot hold: FORMAT@VARIANT.
+A file has two kinds of entries: [[format]], a format or a family of them, and [[variant]], a converter's treatment of numbers
+that formats of other entries cannot hold: FORMAT@VARIANT.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ HEXADECIMAL = re.compile(r"[+-]?0x[0-9a-f]*\.?[0-9a-f]*(p[+-]?\d{1,5})?", re.IGN
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Hold an entry that says what somebody makes of numbers that some formats cannot hold.
+    """Hold an entry for a converter's treatment of numbers that some formats cannot hold.
 
     `of` are names of formats or of families, `changes` the fields of `Format` that differ.
     """

@@ -1,4 +1,4 @@
-"""What a number format is: a finite set of values with codes. Nothing here knows how to round.
+"""A number format: a finite set of values with codes. Nothing here knows how to round.
 
 The values are numbered along the line by **ordinals**, ..., -1, 0, 1, ..., from `-bottom` to `top`. There are two kinds
 of line:
@@ -50,7 +50,7 @@ WIDEST_TABLE = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format(abc.ABC):
-    """Describe a number format: its values, their codes, and what becomes of what it cannot hold.
+    """Describe a number format: its values, their codes, and the rules for numbers that it cannot hold.
 
     Two formats are equal when all their fields are.
     """
@@ -139,7 +139,7 @@ class Format(abc.ABC):
 
     @gradual_underflow
     def landmarks(self) -> Mapping[str, Fraction | None]:
-        """Return the properties that mark the range, by name, exactly; `None` for what there is not."""
+        """Return the properties that mark the range, by name, exactly; `None` for those that do not exist."""
         return _landmarks(self)
 
     @gradual_underflow
@@ -248,12 +248,12 @@ class Format(abc.ABC):
         return _values(self)
 
     def _float(self, ordinal: int) -> float:
-        """Return the value of `ordinal` as a float; refuse what a float64 does not hold."""
+        """Return the value of `ordinal` as a float; refuse a value that float64 does not hold."""
         return self._in_float64(self.value(ordinal))
 
     @gradual_underflow
     def _in_float64(self, exact: Fraction) -> float:
-        """Return `exact` as a float; refuse what a float64 does not hold."""
+        """Return `exact` as a float; refuse a value that float64 does not hold."""
         try:
             rounded = float(exact)
         except OverflowError:
@@ -321,7 +321,7 @@ class Grid(Format):
 
     @property
     def bias(self) -> int:
-        """Exponent bias: the exponent field of 1 (or what it would be)."""
+        """Exponent bias: the exponent field of 1, in the range or not."""
         return 1 - self.emin - (not self.has_zero) - bool(self.gap)
 
     @property

@@ -133,7 +133,7 @@ def _freedom(share: Floats, estimates: Sequence[Estimate]) -> float:
 
 @gradual_underflow
 def floor_fit(batches: Sequence[float], estimates: Sequence[Estimate]) -> tuple[Estimate, Estimate]:
-    """Return (F, C) of y = F + C / b by weighted least squares: the floor, and what averages away."""
+    """Return (F, C) of y = F + C / b by weighted least squares: the floor, and the part that averages away."""
     design = np.column_stack([np.ones(len(batches)), 1 / np.asarray(batches, np.float64)])
     y = np.array([e.value for e in estimates])
     weight = 1 / np.array([e.error for e in estimates]) ** 2
@@ -170,7 +170,7 @@ class GroupedBias:
 
     The norm of a mean is biased upwards by its noise, E |mean|^2 = |E d|^2 + sum(var) / K, so the products of *different*
     groups are averaged instead: with group means m_1 .. m_G, the estimate is the mean of m_a . m_b over a != b, which
-    equals |mean|^2 - sum(var) / K over the groups. Its error is the jackknife's over groups less what that counts twice
+    equals |mean|^2 - sum(var) / K over the groups. Its error is the jackknife's over groups less the part counted twice
     where there is no bias (Efron and Stein 1981): the variance of one product, times 2 / (G (G - 1)).
     """
 

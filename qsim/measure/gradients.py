@@ -1,4 +1,4 @@
-"""What roundings do to a gradient: bias, variance and direction by parameter and by site, beside what theory says of them."""
+"""The effect of roundings on a gradient: bias, variance and direction by parameter and site, beside theory."""
 
 from __future__ import annotations
 
@@ -115,13 +115,13 @@ def gradient_statistics(
     on alone, on the same words. `rate` is that at which any interval of all may miss, together (Bonferroni; Student's t over
     draws). No gradient is kept: a few draws at a time go into running sums, whatever their number.
 
-    What theory says (`Prediction`) is exact for a point switched on alone: `bwd_act` and `bwd_grad` at their own layer, in a
-    model that uses each parameter once and has no dropout, and in an `MLP` also below it. For `bwd_act` and `bwd_grad` of an
-    `MLP` all together it is the martingale identity: the backward pass is linear in the error, so the variance is the sum over
-    layers of E sum_i v(e_i) |J_i|^2, J_i what error i leads to, plus the parts of rounded inputs. Everywhere else there is
-    none. An interval has no ends where a few of the draws make up all of the variance that was seen, and where a draw holds
-    an infinity or NaN; it is a point where every element was on the grid, so that nothing was rounded.
-    Raise `InputError` for a number of draws that makes no groups.
+    The prediction of theory (`Prediction`) is exact for a point switched on alone: `bwd_act` and `bwd_grad` at their own
+    layer, in a model that uses each parameter once and has no dropout, and in an `MLP` also below it. For `bwd_act` and
+    `bwd_grad` of an `MLP` all together it is the martingale identity: the backward pass is linear in the error, so the
+    variance is the sum over layers of E sum_i v(e_i) |J_i|^2, J_i the gradient's derivative by error i, plus the parts of
+    rounded inputs. Everywhere else there is none. An interval has no ends where a few of the draws make up all of the
+    variance that was seen, and where a draw holds an infinity or NaN; it is a point where every element was on the grid, so
+    that nothing was rounded. Raise `InputError` for a number of draws that makes no groups.
     """
     draws = seeds if isinstance(seeds, range) else range(integer("seeds", seeds))
     if draws.step != 1 or len(draws) % 2 or len(draws) < 2 * GROUPS:
@@ -204,7 +204,7 @@ class Sums:
     def statistics(
         self, family: Family, predictions: Mapping[str, Prediction], *, stochastic: bool
     ) -> dict[str, ParameterStatistics]:
-        """Return what the sums say, for every parameter and for all together.
+        """Return the statistics from the sums, for every parameter and for all together.
 
         The variance is the mean over pairs of draws of |g_k - g_l|^2 / 2, independent numbers whatever the bias. Where a few of
         them make up the sum, as where a rounding rarely goes the other way, no interval is known: it is infinite.

@@ -1,4 +1,4 @@
-"""What theory says of a gradient under roundings: exact variances of parameters, and bounds, where a theorem covers them."""
+"""Predictions of theory for a gradient under roundings: exact variances of parameters, and bounds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALL = "all"
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Hold the variance that theory gives a parameter's gradient, and by what.
+    """Hold the variance that theory gives a parameter's gradient, and by which theorem.
 
     `by`: "A-T1" or "A-T2", exact, evaluated on the unrounded tensors; "martingale", exact as an expectation over rounded
     errors, hence itself an estimate; "untouched", 0. `bound`: an upper bound that needs no draw; infinite where the scale is
@@ -45,7 +45,7 @@ class Prediction:
 
 @dataclass(slots=True)
 class Known:
-    """Find what theory says of the gradient under a policy, from the unrounded tensors, and from errors as they are drawn."""
+    """Predict the gradient's variance under a policy from the unrounded tensors, and from errors as they are drawn."""
 
     model: Any
     params: Any
@@ -97,7 +97,7 @@ class Known:
             self.samples.setdefault(name, []).append(values)
 
     def predictions(self) -> dict[str, Prediction]:
-        """Return what theory says, by parameter; nothing where it has no exact answer."""
+        """Return the predictions by parameter, of those for which theory has an exact answer."""
         if not self.covered:
             return {}
         if self.martingale:
@@ -115,7 +115,7 @@ class Known:
         return {name: p for name, p in found.items() if (uses[name] == 1 if name != ALL else set(uses.values()) == {1})}
 
     def _alone(self, site: str, q: Quantizer) -> dict[str, Prediction]:
-        """Return what is exact when one site rounds alone."""
+        """Return the exact predictions for one site that rounds alone."""
         layer, _, point = site.rpartition(".")
         names = paths(self.params)
         if point.startswith("fwd_") or f"{layer}.w" not in names or f"{layer}.bwd_act" not in self.seen:
@@ -170,7 +170,7 @@ def variance_of(x: NDArray[Any], q: Quantizer) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Hold a chain of linear layers with ReLU between them, unrounded, and what errors of each lead to."""
+    """Hold a chain of linear layers with ReLU between them, unrounded, and the sensitivities to the errors of each."""
 
     layers: tuple[str, ...]
     weights: list[Floats]

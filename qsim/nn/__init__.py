@@ -1,4 +1,4 @@
-"""Models: how layers follow one another, and what their parameters are; all arithmetic is `qsim.autograd`'s.
+"""Models: the order of their layers, and their parameters; all arithmetic is `qsim.autograd`'s.
 
 A model has `init(rng) -> params`, nested dicts of arrays; `loss(params, batch) -> scalar`; and `layers`, the names of its
 linear and convolution layers in the order in which they are used. A layer has the name of its place in the parameters.

@@ -21,7 +21,7 @@ Statistics = Mapping[str, tuple[Array, Array]]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Describe one residual block: where it stands, and what goes in and comes out."""
+    """Describe one residual block: its place, and its numbers of channels."""
 
     stage: str
     name: str
@@ -133,7 +133,7 @@ class WideResNet:
         return cross_entropy(self.logits(params, x), labels)
 
     def _norm(self, x: Any, part: Any, name: str, statistics: Statistics | None) -> Any:
-        """Normalize, and take what is positive."""
+        """Normalize, and apply ReLU."""
         if self.norm == "group":
             return group_norm(x, part["gain"], part["shift"], groups=self.groups, relu=True)
         known = None if statistics is None else statistics[name]

@@ -20,7 +20,7 @@ __all__ = ["Accumulator"]
 class Accumulator:
     """Sum gradients and give their mean s / n; on an edge device four times the batch is four of these.
 
-    `rounds` says what: the running "sum", s' = Q(s + g), or each "gradient" before it is added, s' = s + Q(g).
+    `rounds` names the rounded number: the running "sum", s' = Q(s + g), or each "gradient" before it is added, s' = s + Q(g).
 
     The state is {"sum", "count", "weight", "step"}. Micro-batch k (from 0) of a step takes the words of draw k.
     """

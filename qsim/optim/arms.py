@@ -1,4 +1,4 @@
-"""The arms of a comparison of BF16 training: which parameters are stored, how they are updated, what the model computes in.
+"""The arms of a comparison of BF16 training: parameters as stored, their update, and the model's type.
 
 Values of bfloat16 are held in float32 arrays, which hold them exactly.
 """

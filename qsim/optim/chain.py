@@ -56,7 +56,7 @@ class Transform:
 
 @gradual_underflow
 def apply_updates(params: Any, updates: Any) -> Any:
-    """Return the new parameters: p + u rounded to the type of p, or what a link has written.
+    """Return the new parameters: p + u rounded to the type of p, or the value that a link has written.
 
     For p of 16 bits the sum is one of float32.
     Raise `InputError` for updates of other names or shapes than the parameters'.
@@ -82,7 +82,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
 
 
 def _named(x: Any) -> str:
-    """Return what an `InputError` calls a branch or a leaf."""
+    """Return the name of a branch or a leaf in an `InputError`."""
     if isinstance(x, dict):
         return f"the names {sorted(map(str, x))}"
     return f"an array of shape {x.shape}" if isinstance(x, ARRAYS) else type(x).__name__

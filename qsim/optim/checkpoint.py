@@ -21,7 +21,7 @@ __all__ = ["load", "save"]
 
 
 def save(path: str | Path, tree: dict[str, Any]) -> None:
-    """Write a tree of arrays and integers to `path`, in place of what was there; uncompressed.
+    """Write a tree of arrays and integers to `path`, replacing any file there; uncompressed.
 
     Arrays are of booleans, integers, floats or a type of ml_dtypes; `load` returns them with the same type, shape and bits.
     Raise `InputError` for keys that an archive cannot hold (no strings, empty, with "/", "#" or a null character, too long),

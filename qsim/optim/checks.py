@@ -1,4 +1,4 @@
-"""What the borders of optimizers refuse: numbers that are no rates, and states of something else."""
+"""Checks of the arguments of optimizers: rates must be numbers in range, states must be of this optimizer."""
 
 from __future__ import annotations
 

@@ -66,8 +66,8 @@ class DQT:
     in the official code: then a range cannot grow, and codes leave the grid when the largest one falls. A "signed_max" is
     refused where no weight is positive (in the official code it gives infinity and NaN).
     `mode`: the rounding of the write-back, by name: "SR", "RNE", "SRA(8)", ... `select(path, w)` chooses the parameters.
-    `storage`: what the codes are read back as. "codes" is exact; "float32", "float16" or "bfloat16" stores code x step rounded
-    to that, as the official code does, and changes codes without an update.
+    `storage`: the type in which the codes are read back. "codes" is exact; "float32", "float16" or "bfloat16" stores code x
+    step rounded to that, as the official code does, and changes codes without an update.
     """
 
     format: str | Format = "ternary"
@@ -157,7 +157,7 @@ class DQT:
     # --- The update ---
 
     def optimizer(self, inner: Transform) -> Transform:
-        """Return the transform that updates stored weights with what `inner` makes of the gradients; it is the outermost.
+        """Return the transform that updates stored weights by the updates of `inner`; it is the outermost.
 
         `inner` sees the dequantized weights. Words are those of the sites `update`, two of 32 bits an element. The state
         counts, for each stored weight, how many codes the last step `changed`, how many it was `expected` to change by the
@@ -300,5 +300,5 @@ def is_coded(branch: Any) -> bool:
 
 
 def stored_bytes(stored: Any) -> int:
-    """Return the bytes of all arrays of a tree: what is kept between steps."""
+    """Return the bytes of all arrays of a tree: the memory kept between steps."""
     return sum(leaf.nbytes for _, leaf in parameters(stored))

@@ -58,7 +58,7 @@ class LossScale:
         return {"scale": self.first, "good": 0}
 
     def factor(self, state: dict[str, int]) -> float:
-        """Return what the loss is multiplied by."""
+        """Return the factor of the loss."""
         return math.ldexp(1.0, self._parts(state)[0])
 
     def unscale(self, grads: Any, state: dict[str, int]) -> tuple[Any, dict[str, int]]:

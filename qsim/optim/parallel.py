@@ -39,7 +39,7 @@ def all_reduce(
     "ring": of W nearly equal chunks of the flattened parameter, chunk c starts at rank c and goes around: the next rank adds
     its own, ((g_c + g_(c+1)) + g_(c+2)) + ..., each partial sum rounded as it is sent. "tree": in round l = 0, 1, ... rank
     r, a multiple of 2^(l+1), receives from rank r + 2^l, where there is one, and adds. At the end the total is divided by W
-    and sent, hence rounded once more, and the sender keeps what it sent, so that all ranks hold the same bits. `divide`
+    and sent, hence rounded once more, and the sender keeps the message it sent, so that all ranks hold the same bits. `divide`
     "before": each rank divides by W first. Sums are in the type of the gradients, or in
     float32 for gradients of 16 bits.
     The words of a message are those of its hop (the draw) and of its sender, or with "shared" draws those that all ranks share.
@@ -166,7 +166,7 @@ def sharded(inner: Transform, ranks: int) -> Transform:
 
 
 def _join(parts: Sequence[Any]) -> Any:
-    """Return the shards of one update together; what was written stays written."""
+    """Return the shards of one update together; values already written stay."""
     if isinstance(parts[0], Written):
         return Written(np.concatenate([part.value for part in parts]))
     return np.concatenate(parts)

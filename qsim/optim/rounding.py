@@ -63,7 +63,7 @@ class Roundings:
 
         A mapping may name other kinds, which are other links' business, and layers and their points, which are the context's
         (`qsim.numerics`), whatever they say.
-        Raise `InputError` for a point that does not exist, for what is nearly the name of a kind, and for a remembered scale.
+        Raise `InputError` for a point that does not exist, for a misspelled kind, and for a remembered scale.
         """
         Key(seed)  # refuses what is no seed
         if not isinstance(spelling, Mapping):
@@ -108,7 +108,7 @@ class Roundings:
         return all(q is None or q.scale == "none" or not isinstance(q.scale, str) for q in self.policy.values())
 
     def check(self, params: Any) -> None:
-        """Refuse what are no parameters, and names of sites that no parameter has."""
+        """Refuse parameters that are no arrays, and sites that no parameter has."""
         check_params(params)
         known = {f"{path}.{role}" for path in paths(params) for role in PARAMETER_ROLES}
         for name in self.policy:
@@ -128,7 +128,7 @@ class Roundings:
     ) -> NDArray[Any]:
         """Return `x` rounded as its site says, with the words of this step, draw and rank; `x` itself if it says nothing.
 
-        A numerics context in force counts what broke a hypothesis of the rounding, under the name of the site.
+        A numerics context in force counts the elements that broke a hypothesis of the rounding, under the name of the site.
         """
         q = self.at(parameter.path, kind)
         if q is None:
@@ -159,7 +159,7 @@ class Roundings:
 
 
 def note(site: str, x: NDArray[Any], y: NDArray[Any], q: Quantizer) -> None:
-    """Add what `Counts` counts of `y`, the rounding of `x`, to the numerics context in force, if there is one."""
+    """Add the `Counts` of `y`, the rounding of `x`, to the numerics context in force, if there is one."""
     context = in_force()
     if context is None:
         return

@@ -20,7 +20,7 @@ __all__ = [
 
 
 ARRAYS = (np.ndarray, np.generic)
-"""Arrays, and what NumPy makes of those without axes."""
+"""Arrays, and NumPy's scalars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def unzip(tree: Any, count: int) -> tuple[Any, ...]:
 
 
 def check_params(params: Any) -> None:
-    """Refuse what is no nested dict of float16, bfloat16, float32 or float64 arrays."""
+    """Refuse anything else than a nested dict of float16, bfloat16, float32 or float64 arrays."""
     if not isinstance(params, dict):
         raise InputError(f"params are nested dicts of arrays, not {type(params).__name__}")
     for parameter, leaf in parameters(params):

@@ -21,7 +21,7 @@ LAST_DRAW = (1 << STREAM_FIELDS["draw"]) - 1
 
 
 def round_gradients(rounding: Spelling, *, seed: int = 0) -> Transform:
-    """Return the link that rounds what comes in at the sites `grad_acc`: gradients that are held in a narrow format.
+    """Return the link that rounds incoming gradients at the sites `grad_acc`: those that are held in a narrow format.
 
     It takes the words of the last draw; the first ones are those of an `Accumulator`'s micro-batches.
     """
@@ -85,7 +85,7 @@ def write_back(rounding: Spelling, *, kahan: bool = False, seed: int = 0) -> Tra
 
 
 def master_weights(inner: Transform, rounding: str | Quantizer = "bfloat16:RNE") -> Transform:
-    """Return `inner` working on a master copy of the parameters, in their full type; what is written is the copy, rounded.
+    """Return `inner` working on a master copy of the parameters, in their full type; the parameters are the copy, rounded.
 
     This is mixed precision as Megatron's O2: the model sees narrow parameters, master and moments are float32. An element of
     the parameters that is not the rounding of its master was replaced since the last step, by loading or pruning, say: the
@@ -123,7 +123,7 @@ def master_weights(inner: Transform, rounding: str | Quantizer = "bfloat16:RNE")
 def skip_nonfinite(inner: Transform) -> Transform:
     """Return `inner`, but for gradients with an infinity or NaN: then parameters and state stay as they are, and it counts.
 
-    What a dynamic loss scale asks for (Micikevicius et al. 2018, section 3.2).
+    A dynamic loss scale needs it (Micikevicius et al. 2018, section 3.2).
     """
 
     def update(updates: Any, state: Any, params: Any, place: Place = WHOLE) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""Walk every float32 past the kernel, and hold what it returns against `qsim.prove.sweep`.
+"""Walk every float32 past the kernel, and compare its results with `qsim.prove.sweep`.
 
 Within a tile one value and one code are right, so the loop compares with constants and vectorizes. It calls the functions of
 the core that the library's loops call; `directed_difference` calls these loops themselves, on patterns that are more likely to
@@ -64,7 +64,7 @@ def as_they_are(q: Any, p: Any) -> Any:  # noqa: ARG001 - instead of `on_grid`
 
 
 def grids(both: Pair) -> Loop:
-    """Return what a loop does with a pair's parameters for codes."""
+    """Return the code that a loop makes with a pair's parameters."""
     return on_grid if both.value[GRID] == both.code[GRID] else as_they_are
 
 
@@ -72,8 +72,8 @@ def grids(both: Pair) -> Loop:
 def rounding_loop(core: ModuleType, to_value: Shortcut, to_code: Shortcut, of_grid: Loop) -> Loop:
     """Return the loop over tiles, compiled for these shortcuts.
 
-    It takes the first and the last patterns of tiles, their results, what is added in each to a fraction, and the words of the
-    parameters, and returns the first wrong pattern; -1 for none.
+    It takes the first and the last patterns of tiles, their results, the number added in each to a fraction, and the words of
+    the parameters, and returns the first wrong pattern; -1 for none.
     """
     last_to_zero = core.last_to_zero
     finish_value, finish_code = getattr(core, to_value), getattr(core, to_code)
@@ -261,7 +261,7 @@ def widened(patterns: NDArray[Any]) -> Words:
 
 
 def rounded_wide(patterns: NDArray[Any], driver: Driver) -> Words:
-    """Return what `driver` makes of float32 patterns, widened."""
+    """Return the results of `driver` for float32 patterns, widened."""
     x = widened(patterns)
     driver(x, y := np.empty_like(x))
     return y
@@ -358,7 +358,7 @@ class Meter:
             self.bar.stop()
 
     def begin(self, name: str) -> None:
-        """Say what comes next."""
+        """Print the next step."""
         self.name = name
         if self.bar:
             self.bar.update(self.task, description=name)

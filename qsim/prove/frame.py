@@ -1,4 +1,4 @@
-"""What a theorem file says, and the ledger: find the files, load them, run them, compare with what they expect.
+"""Theorem files and the ledger: find the files, load them, run them, compare with the expected verdicts.
 
 A file of `proofs/` is one theorem. Its docstring's first line is the title; `THEOREM` is the header (statement,
 hypotheses, idea, method, reference, expected verdict); `prove()` is the machine check and returns a `Verdict`. Where it
@@ -30,7 +30,7 @@ from qsim.verdicts import Outcome, Verdict
 __all__ = ["Entry", "Method", "Proof", "Theorem", "all_held", "find", "run", "settle"]
 
 INSTALL = "pip install 'qsim-numerics[prove]'"
-"""Brings what theorems may need beyond the library."""
+"""Installs the packages that theorems may need beyond the library."""
 
 
 class Method(enum.StrEnum):
@@ -50,7 +50,7 @@ class Method(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Theorem:
-    """State a theorem: what is claimed, when, why, how it is checked, and what should come out."""
+    """State a theorem: the claim, its hypotheses, the idea, the method of its check, and the expected verdict."""
 
     statement: str
     #: What must be true of inputs and words; empty where the statement holds for all.
@@ -109,7 +109,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """Hold one line of the ledger: what came out, or the traceback of a check that broke."""
+    """Hold one line of the ledger: the verdict, or the traceback of a check that broke."""
 
     proof: Proof
     verdict: Verdict | None
@@ -202,7 +202,7 @@ def run(proofs: Sequence[Proof], *, quick: bool = False, jobs: int = 1) -> Gener
 
 
 def entry(proof: Proof, finding: Finding) -> Entry:
-    """Return the line of the ledger for what was found about a theorem."""
+    """Return the line of the ledger for the result of a theorem."""
     verdict, error, seconds = finding
     return Entry(proof=proof, verdict=verdict, error=error, seconds=seconds)
 
@@ -214,7 +214,7 @@ def check_file(path: Path, *, quick: bool) -> Finding:
 
 @gradual_underflow
 def check(proof: Proof, *, quick: bool) -> Finding:
-    """Check a theorem, and return what came out or broke."""
+    """Check a theorem, and return the verdict or the traceback."""
     start = time.perf_counter()
     verdict, error = None, ""
     try:
@@ -225,7 +225,7 @@ def check(proof: Proof, *, quick: bool) -> Finding:
 
 
 def settle(failures: Iterable[str], covered: str) -> Verdict:
-    """Return "held" where there are no failures, else "refuted" by the first; `covered` says what was looked at."""
+    """Return "held" where there are no failures, else "refuted" by the first; `covered` describes the inputs tried."""
     for failure in failures:
         return Verdict(outcome=Outcome.REFUTED, covered=covered, counterexample=failure)
     return Verdict(outcome=Outcome.HELD, covered=covered)

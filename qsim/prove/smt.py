@@ -76,14 +76,14 @@ class UnreadableError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """Stand for the type of an unsigned word: what `type(a)` and `uint64` are to the reader."""
+    """Stand for the type of an unsigned word: the reader's counterpart of `type(a)` and `uint64`."""
 
     width: int
 
 
 @dataclass(frozen=True, slots=True)
 class Obligation:
-    """Hold what must be true, beside a claim, for a term to be what Numba computes."""
+    """Hold the conditions, beside a claim, under which a term is Numba's result."""
 
     place: str
     condition: Any
@@ -104,14 +104,15 @@ def constants(parameters: Any) -> Any:
 
 @dataclass(slots=True)
 class Reader:
-    """Turn calls of portable functions into terms, and collect what these terms take for granted."""
+    """Turn calls of portable functions into terms, and collect the assumptions of these terms."""
 
     obligations: list[Obligation] = field(default_factory=list)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return the term of `function(*arguments)`: a bit-vector, a truth value, or a tuple of them.
 
-        Arguments are bit-vectors, or named tuples of them. Raise `UnreadableError` for what the reader does not know.
+        Arguments are bit-vectors, or named tuples of them. Raise `UnreadableError` for constructs that the reader does not
+        know.
         """
         assert isinstance(function, FunctionType)
         definition, file = _definition(function)
@@ -135,7 +136,7 @@ def _definition(function: FunctionType) -> tuple[ast.FunctionDef, str]:
 
 @dataclass(slots=True)
 class _Call:
-    """Read one call of one function: `scope` holds what its names stand for so far."""
+    """Read one call of one function: `scope` maps its names to terms so far."""
 
     reader: Reader
     file: str
@@ -244,7 +245,7 @@ class _Call:
         return term
 
     def look_up(self, node: ast.expr, name: str) -> Any:
-        """Return what `name` stands for: a term, a word type, a function."""
+        """Look up `name`: a term, a word type, a function."""
         if name in self.scope:
             return self.scope[name]
         known = self.module.get(name, BUILTINS.get(name))

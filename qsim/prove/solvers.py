@@ -1,7 +1,8 @@
 """Ask a solver whether a term can be true: z3, or Bitwuzla, which reads z3's terms as SMT-LIB.
 
 The terms are bit-vectors and truth values alone, so that any solver of these reads the same question. Where the amounts of
-shifts are unknown, Bitwuzla answers in seconds what z3 does not in five minutes. A model that Bitwuzla finds is z3's to check.
+shifts are unknown, Bitwuzla answers in seconds where z3 takes more than five minutes. A model that Bitwuzla finds is z3's to
+check.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def by_z3(question: Any, timeout: float) -> Any:
 
 
 def by_bitwuzla(question: Any, timeout: float) -> Any:
-    """Return what `by_z3` does, found by Bitwuzla."""
+    """Ask Bitwuzla, and answer as `by_z3` does."""
     import bitwuzla
 
     options = bitwuzla.Options()

@@ -1,4 +1,4 @@
-"""What a kernel must return for a float32 or float64, from `qsim.reference`: for one number, and as a term of a solver.
+"""The right result of a kernel for a float32 or float64, from `qsim.reference`: for one number, and as a term of a solver.
 
 `rounded` is any rounding as a term over bit-vectors: |x| is an exact integer X, in units of the carrier's smallest subnormal,
 as are the values V_0 < V_1 < ... of the format, and the reference's fraction nu is (X - V_n) / (V_(n+1) - V_n).
@@ -33,7 +33,7 @@ FLOAT32, FLOAT64 = CARRIERS[np.dtype(np.float32)], CARRIERS[np.dtype(np.float64)
 
 
 class Pair(NamedTuple):
-    """Hold what the core must know to round to values, and to codes."""
+    """Hold the core's parameters for rounding to values, and to codes."""
 
     value: Parameters
     code: Parameters
@@ -47,7 +47,7 @@ def pair(
 
 
 class Result(NamedTuple):
-    """Hold what a kernel returns: the bit pattern of the value, and its code."""
+    """Hold a kernel's result: the bit pattern of the value, and its code."""
 
     value: int
     code: int
@@ -107,7 +107,7 @@ def evaluate(core: ModuleType, u: int, even: int, odd: int, both: Pair, sticky: 
 
 
 def read(reader: Any, core: ModuleType, u: Any, even: Any, odd: Any, both: Any, sticky: Any = None) -> tuple[Any, Any]:
-    """Return the terms of what `evaluate` returns, read by `qsim.prove.smt.Reader`; `both` holds constants or variables."""
+    """Return the result of `evaluate` as terms, read by `qsim.prove.smt.Reader`; `both` holds constants or variables."""
     if sticky is None:
         small = (reader.call(core.last_to_zero, even, p) for p in both)
         found = (reader.call(core.round_bits, u, even, odd, limit, p) for limit, p in zip(small, both, strict=True))
@@ -120,7 +120,7 @@ def read(reader: Any, core: ModuleType, u: Any, even: Any, odd: Any, both: Any, 
 def contrast(
     u: int, got: Result, fmt: Format, mode: Mode, saturation: Saturation, carrier: Carrier = FLOAT32, **drawn: Any
 ) -> str:
-    """Say what a kernel made of the pattern `u`, and what the reference makes of it; `drawn` has sr_bits and rbits, or eps."""
+    """Compare the results of kernel and reference for the pattern `u`, in words; `drawn` has sr_bits and rbits, or eps."""
     x = value(u, carrier)
     code = reference.encode(x, fmt, mode, saturation=saturation, **drawn)
     given = "".join(
@@ -148,7 +148,7 @@ def nearest_even(rest: Any, k: Any, odd: Any, negative: Any) -> Any:
 
 
 def deterministic(mode: Mode) -> Away:
-    """Return the rule of a deterministic mode: what decides at nu = 1/2, or at 0 < nu."""
+    """Return the rule of a deterministic mode: the decision at nu = 1/2, or at 0 < nu."""
     import z3
 
     def away(rest: Any, k: Any, odd: Any, negative: Any) -> Any:
@@ -288,7 +288,7 @@ def added(
 
 
 def unknown(z3: Any, carrier: Carrier, *, even: bool) -> tuple[Pair, list[Any], Any, Any, Any]:
-    """Return parameters that are variables, what is known of them, and man_bits, the position of emin, and has_zero.
+    """Return parameters that are variables, the constraints on them, and man_bits, the position of emin, and has_zero.
 
     Position counts exponents as fields of the carrier do. `even` is for integers and fixed point.
     """

@@ -1,4 +1,4 @@
-"""What a rounding makes of every bit pattern of a float, in exact integers: runs of one result, and where words carry.
+"""The result of a rounding for every bit pattern of a float, in exact integers: runs of one result, and where words carry.
 
 Within a sign a rounding is a step function of the pattern, with one step a code. Here it is around 1, to nearest even,
 where E4M3 steps by 1/8 and the codes go ... 0x38, 0x39, 0x3a:
@@ -14,7 +14,7 @@ results, and `intervals` says how far each pattern is on its way from one to the
 words that go outward.
 
 Nothing here is shared with `qsim.kernels`, and nothing here need be believed: `disagreement` and `carry_disagreement` ask
-the reference at both ends of each run. As it is monotone, what is right at both ends of a run of one result is right
+the reference at both ends of each run. As it is monotone, a result that is right at both ends of a run is right
 between them. `searched` finds the same runs by that alone, one number at a time; a list of values has no other way.
 """
 
@@ -135,7 +135,7 @@ def floats(patterns: Any, carrier: Carrier) -> list[float]:
 def asked(
     x: float | Fraction, fmt: Format, mode: Mode, saturation: Saturation, carrier: Carrier, **given: Any
 ) -> tuple[int, int]:
-    """Return pattern and code of what the reference makes of `x`, without random bits; NaNs get a sign if one is `given`."""
+    """Return pattern and code of the reference's result for `x`, without random bits; NaNs get a sign if one is `given`."""
     code = reference.encode(x, fmt, mode, saturation=saturation, sr_bits=0, **given)
     decoded = fmt.decode(code)
     if not math.isnan(decoded):
@@ -147,9 +147,9 @@ def asked(
 def results(
     fmt: Format, mode: Mode, saturation: Saturation, carrier: Carrier, *, negative: bool, **given: Any
 ) -> tuple[Words, Words]:
-    """Return patterns and codes of what can come of the numbers of one sign.
+    """Return patterns and codes of all possible results for the numbers of one sign.
 
-    That is the zero, the values 1, 2, ... of the range, what becomes of an overflow, of the infinity, and of a NaN.
+    That is the zero, the values 1, 2, ... of the range, and the results of an overflow, an infinity and a NaN.
     """
     m, k, _, codes = line(fmt)
     sign, limit = (-1 if negative else 1), range_end(fmt, negative=negative)
@@ -236,10 +236,10 @@ def starts(fmt: Format, mode: Mode, carrier: Carrier, eps: float, *, negative: b
 def tiles(
     fmt: Format, mode: Mode, saturation: Saturation, carrier: Carrier = FLOAT32, *, eps: float = 0.0, **given: Any
 ) -> Tiles:
-    """Return what a deterministic mode makes of every pattern of `carrier`, which holds the values of the grid `fmt`.
+    """Return the results of a deterministic mode for every pattern of `carrier`, which holds the values of the grid `fmt`.
 
     `eps`, that of Threshold, has at most 24 fraction bits; `given` may be `nan`. Under `wrap` all that is beyond the range
-    has the result of the first ordinal there, which is not what becomes of it.
+    has the result of the first ordinal there, which is not its result.
     """
     parts = [
         (

@@ -3,7 +3,7 @@
     audit_rbits(words, bits=32)  # words[t, i] is the word of lane i in call t
     audit_rbits(lambda lanes: my_generator(lanes), bits=16)
 
-What is claimed is that all bits are fair and independent coins. Sums modulo 2 of such coins, of which none follows from the
+The claim is that all bits are fair and independent coins. Sums modulo 2 of such coins, of which none follows from the
 others, are again fair and independent coins; so each number that is looked at, of ones or of agreements, is binomial with
 p = 1/2, and `qsim.testing.bounds` holds for it. The other tests have exact probabilities.
 """
@@ -66,7 +66,7 @@ TESTS = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Say what is wrong, and how likely so much is by chance: a bound on ln P."""
+    """State the fault, and how likely so much is by chance: a bound on ln P."""
 
     chance: float
     says: str
@@ -83,12 +83,12 @@ def audit_rbits(
     lanes: int = 64,
     calls: int = 1024,
 ) -> Verdict:
-    """Hold random words of `bits` bits to what they should be, and say what they are not.
+    """Test that random words of `bits` bits are fair and independent, and name the faults found.
 
-    `rbits` are words of shape (calls, lanes): a row is what the elements of one array take at the same time; words of one
-    dimension are those of a single lane. Or it is a function that returns the next words of so many lanes, and is asked for
-    `lanes` of them `calls` times. `alpha` bounds the false-alarm rate of all tests together. Up to a million words are
-    looked at. Raise `InputError` for what are no words of so many bits.
+    `rbits` are words of shape (calls, lanes): a row holds the words that the elements of one array take at the same time;
+    words of one dimension are those of a single lane. Or it is a function that returns the next words of so many lanes, and
+    is asked for `lanes` of them `calls` times. `alpha` bounds the false-alarm rate of all tests together. Up to a million
+    words are looked at. Raise `InputError` for anything else than words of so many bits.
     """
     if type(bits) is not int or not 1 <= bits <= 64:
         raise InputError(f"bits = {bits!r}: a random word has 1 to 64")
@@ -125,7 +125,7 @@ def audit_rbits(
 
 
 def _as_if(words: Words, bits: int) -> list[str]:
-    """Return what the words are, where they are as simple as that."""
+    """Name the words where they follow a simple rule."""
     if (words == words[0, 0]).all():
         return [f"as if: every word is {int(words[0, 0]):#x}"]
     steps = np.diff(words.reshape(-1)) & np.uint64((1 << bits) - 1)
@@ -141,7 +141,7 @@ def _power(log: float) -> str:
 
 
 def _drawn(source: Callable[[int], Any], lanes: int, calls: int) -> NDArray[Any]:
-    """Return what a source gives, one row a call."""
+    """Return the words of a source, one row a call."""
     for name, count in (("lanes", lanes), ("calls", calls)):
         if type(count) is not int or count < 1:
             raise InputError(f"{name} = {count!r} must be an integer of at least 1")
@@ -167,7 +167,7 @@ def _words(given: NDArray[Any], bits: int) -> Words:
 
 
 def _tests(words: Words, bits: int, rate: float) -> Iterator[tuple[str, list[Finding]]]:
-    """Yield each test with what it found; `rate` is ln of the false-alarm rate of each."""
+    """Yield each test with its findings; `rate` is ln of the false-alarm rate of each."""
     calls = len(words)
     signs = _signs(words, bits)
     flat = signs.reshape(-1, bits)

@@ -80,7 +80,7 @@ def hoeffding_limit(squares: Any, rate: float) -> Any:
 
 
 def by_chance(log: float) -> str:
-    """Say, in brackets, how likely something is by chance, from the logarithm of a bound; nothing for what cannot be."""
+    """Say, in brackets, how likely something is by chance, from the logarithm of a bound; nothing for impossible events."""
     if math.isinf(log):
         return ""
     ten = log / math.log(10)

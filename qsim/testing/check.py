@@ -34,7 +34,7 @@ UNTRIED = (
     "not tried: other inputs than these, arrays of other shapes, orders and lengths, calls at the same time, and what only "
     "shows after many calls"
 )
-"""What no check of a quantizer has tried, said of one that held."""
+"""The limits of a check, stated for a quantizer that held."""
 
 WIDEST = 32
 """Formats of more bits than this are not checked."""
@@ -129,7 +129,7 @@ def check_quantizer(
 
 
 def _reason(task: Task) -> str:
-    """Say why a quantizer of unknown words is not decided, and what to do."""
+    """Say why a quantizer of unknown words is not decided, and how to decide it."""
     return (
         f"unbiasedness was not tested, since {task.name} draws its own random words: give it an argument rbits, or use "
         "check_stochastic_device"
@@ -140,7 +140,7 @@ def assert_quantizer(fn: Callable[..., Any], fmt: str | Format, mode: str | Mode
     """Raise `AssertionError` with the explained failure unless `check_quantizer`, with the same arguments, says "held".
 
     So it raises for a stochastic quantizer that draws its own random words, too, of which nothing more can be decided;
-    `laws=qsim.testing.WITHOUT_WORDS` asserts what holds for every word.
+    `laws=qsim.testing.WITHOUT_WORDS` asserts the laws that hold for every word.
     """
     __tracebackhide__ = True  # pytest then shows the caller's line
     verdict = check_quantizer(fn, fmt, mode, **options)

@@ -1,10 +1,10 @@
 """A stochastic quantizer whose random words nobody knows: a kernel, a chip, a library with a generator of its own.
 
     plan = plan_device_check("e4m3", "SR", bias=1 / 32)
-    print(plan)  # how much is drawn, what is found with which power, and what cannot be seen
+    print(plan)  # how much is drawn, which errors are found with which power, and which cannot be seen
     verdict = check_stochastic_device(my_device, plan)
 
-What is claimed is that each conversion takes a fresh, independent, uniform word. Then every result is one of the two
+The claim is that each conversion takes a fresh, independent, uniform word. Then every result is one of the two
 neighbours, an element goes away from zero with a probability that the mode names, and all elements of all calls are
 independent. Each of the three is tested by a bound that holds for every number of draws (`qsim.testing.bounds`); no limit
 theorem is used, and the false-alarm rate of all tests together is at most the one that was asked for.
@@ -46,7 +46,7 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Say what is wrong, and how likely so much is by chance: a bound on ln P, -inf for what cannot be."""
+    """State the fault, and how likely so much is by chance: a bound on ln P, -inf for impossible events."""
 
     test: str
     chance: float
@@ -70,8 +70,8 @@ def check_stochastic_device(sample_fn: Callable[[NDArray[Any]], Any], plan: Devi
     """Ask a device as `plan` says, and refute it where so much would come by chance less often than the plan allows.
 
     `sample_fn(x)` returns one rounding of each element of the array x, values or codes as the plan says, with new random
-    words in each call. The sign of a zero, NaNs, infinities and what is beyond the range are left to `check_quantizer`.
-    "Held" means that no test found anything: what the plan says cannot be seen may still be.
+    words in each call. The sign of a zero, NaNs, infinities and numbers beyond the range are left to `check_quantizer`.
+    "Held" means that no test found anything: errors that the plan calls invisible may still exist.
     """
     if not isinstance(plan, DevicePlan):
         raise InputError(
@@ -99,7 +99,7 @@ def check_stochastic_device(sample_fn: Callable[[NDArray[Any]], Any], plan: Devi
 
 
 def _report(base: Base, plan: DevicePlan, away: Flags, findings: list[Finding]) -> list[str]:
-    """Return what it looks like, then the findings, those of the least likely test first: the others may follow from them."""
+    """Return the likely cause, then the findings, those of the least likely test first: the others may follow from them."""
     lines: list[str] = []
     frequencies = [found for found in findings if found.test == "frequency"]
     if frequencies:
@@ -128,7 +128,7 @@ def _report(base: Base, plan: DevicePlan, away: Flags, findings: list[Finding]) 
 
 
 def _certain(plan: DevicePlan, findings: list[Finding]) -> list[Finding]:
-    """Leave out what may follow from the least likely finding: every bound supposes that all else is independent.
+    """Leave out findings that may follow from the least likely finding: every bound supposes that all else is independent.
 
     Where elements of a call depend on each other, two calls agree more often by chance than the bound says, and where calls
     do, elements. If one kind has a finding whose bound holds all the same, the other kind needs one, too: for a test of calls

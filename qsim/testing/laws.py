@@ -1,4 +1,4 @@
-"""The laws of rounding, each a question to what a quantizer made of many numbers."""
+"""The laws of rounding, each a question about a quantizer's answers for many numbers."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ MOST_CELLS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Say how often a law is broken, and hold wrong conversions that show it, or say what does."""
+    """Say how often a law is broken, and hold wrong conversions that show it, or a sentence."""
 
     law: str
     count: int
@@ -129,7 +129,7 @@ class Trial:
         self.moments: Moments | None = None
 
     def broken(self, law: str) -> Iterator[Broken]:
-        """Yield what breaks a law; nothing has a count of 0."""
+        """Yield the violations of a law, each with a count above 0."""
         base, edge = self.base, self.inputs.edge[: len(self.base)] & self.base.within
         domains = {
             "neighbours": base.within,
@@ -225,7 +225,7 @@ class Trial:
         return [self._ask(every, filled(task.n, len(every), word)) for word in words]
 
     def _again(self) -> Iterator[Seen]:
-        """Yield what becomes of results, as far as they are values of the format and numbers of the input's type."""
+        """Round the results again, as far as they are values of the format and numbers of the input's type."""
         task = self.task
         values = np.unique(np.concatenate([np.unique(seen.value) for seen in self.main]))
         values = values[np.isfinite(values)]
@@ -240,7 +240,7 @@ class Trial:
             yield self._ask(fixed, filled(task.n, len(fixed), word), base)
 
     def _short(self) -> Iterator[tuple[Seen, Flags]]:
-        """Yield what becomes of ordinary numbers in short arrays, and where it is not what the long one made of them.
+        """Round ordinary numbers in short arrays, and yield where the answers differ from those in the long one.
 
         Only wrong answers count: with unknown words two right ones may differ, and the long array's have laws of their own.
         """
@@ -341,7 +341,7 @@ class Trial:
 
     @functools.cached_property
     def outcomes(self) -> Outcomes:
-        """What became, in each call, of the numbers with two outcomes."""
+        """The answers of each call for the numbers with two outcomes."""
         base, whole = self.base, 1 << self.task.n
         p = np.asarray((whole - base.expected.first_word) / whole, np.float64)
         free = np.flatnonzero((p > 0) & (p < 1) & base.within & (base.inner != base.outer))
@@ -443,7 +443,7 @@ def _further(task: Task, fractions: tuple[Fraction, ...]) -> tuple[float, ...]:
 def _broken(
     law: str, seen: Seen, failed: Flags, here: Flags | None = None, *, count: int | None = None, of: int | None = None
 ) -> Iterator[Broken]:
-    """Yield what is broken where `failed`, of what was looked at, by default all; nothing where nothing failed."""
+    """Yield a violation where `failed`, of the elements looked at, by default all; none if nothing failed."""
     if failed.any():
         total = len(seen) if here is None else int(here.sum())
         yield Broken(law, int(failed.sum()) if count is None else count, total if of is None else of, seen.pick(failed),
@@ -464,7 +464,7 @@ def _falls(seen: Seen) -> Flags:
 
 
 def _asymmetric(seen: Seen) -> Flags:
-    """Return the numbers x of which -x did not become minus what x became, though it should."""
+    """Return the numbers x for which the answer to -x should be the negative of that to x, and is not."""
     count = int((~np.isnan(seen.base.exact[seen.at])).sum())  # NaNs come last
     value, want, found = seen.value[:count], seen.want[:count], np.zeros(len(seen), bool)
     found[:count] = (want == -want[::-1]) & (value != -value[::-1])

@@ -1,4 +1,4 @@
-"""What somebody's quantizer makes of numbers, held against the right answers."""
+"""The answers of a user's quantizer, compared with the right ones."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Task:
 
     @property
     def kind(self) -> Case:
-        """What all its conversions have in common."""
+        """The options that all its conversions share."""
         known = None if self.unknown or not self.mode.stochastic else 0
         return self.case(self.dtype.type(0), known, None)
 
@@ -97,7 +97,7 @@ def takes_words(fn: Callable[..., Any]) -> bool:
 
 
 class Base:
-    """Hold numbers, where they lie, and what they may become."""
+    """Hold numbers, where they lie, and their right answers."""
 
     def __init__(self, task: Task, x: NDArray[Any], exact: NDArray[np.float64] | None = None) -> None:
         fmt = task.fmt
@@ -147,7 +147,7 @@ def turning_words(n: int, first: NDArray[Any], *, ends: bool = True) -> list[NDA
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Hold what a quantizer made of some of the numbers of a base, each with a word."""
+    """Hold a quantizer's answers for some of the numbers of a base, each with a word."""
 
     base: Base
     #: Which numbers, as indices into the base.
@@ -205,7 +205,7 @@ class Seen:
 
 
 def ask(base: Base, at: Indices, words: NDArray[Any] | None) -> Seen:
-    """Call the quantizer, and hold what it returns against what it should."""
+    """Call the quantizer, and compare its answers with the right ones."""
     task = base.task
     if not len(at):  # many a function does not expect an empty array
         return judge(base, at, words, np.empty(0, np.int64 if task.codes else np.float64))
@@ -215,7 +215,7 @@ def ask(base: Base, at: Indices, words: NDArray[Any] | None) -> Seen:
 
 
 def judge(base: Base, at: Indices, words: NDArray[Any] | None, got: NDArray[Any]) -> Seen:
-    """Hold what a quantizer returned against what it should."""
+    """Compare a quantizer's answers with the right ones."""
     task, fmt, expected = base.task, base.task.fmt, base.expected
     code, valid, value = None, np.ones(len(at), bool), got
     if task.codes:
@@ -261,7 +261,7 @@ def _same_nan(
 
 
 def call(task: Task, x: NDArray[Any], words: NDArray[Any] | None) -> NDArray[Any]:
-    """Return what the quantizer makes of an array: codes as they are, values as float64; refuse anything else."""
+    """Return the quantizer's answers for an array: codes as they are, values as float64; refuse anything else."""
     drawn = {} if not task.words or words is None else {"rbits": words.astype(task.word_type)}
     given = {"x": x.copy(), **{name: array.copy() for name, array in drawn.items()}}
     with np.errstate(all="ignore"):  # infinities and NaNs go in on purpose
@@ -299,7 +299,7 @@ def call(task: Task, x: NDArray[Any], words: NDArray[Any] | None) -> NDArray[Any
 
 
 class Watch:
-    """Note what a quantizer does to arrays: to those it is given, and to those it has returned."""
+    """Detect changes that a quantizer makes to arrays: to its inputs, and to results it has returned."""
 
     def __init__(self) -> None:
         #: What it did first, in words: to an array it was given, and to one it had returned; empty if it did not.
@@ -310,7 +310,7 @@ class Watch:
     def look(
         self, name: str, given: dict[str, NDArray[Any]], before: dict[str, NDArray[Any]], got: NDArray[Any]
     ) -> None:  # fmt: skip
-        """Compare the arrays `given` with what they held `before`, and the last result with what it was; keep this one."""
+        """Compare the arrays `given` with their contents `before`, and the last result with its copy; keep this one."""
         for argument, array in given.items() if not self.overwrites else ():
             self.overwrites = _overwritten(name, argument, array, before[argument])
             if self.overwrites:
@@ -354,7 +354,7 @@ def _same_bits(a: NDArray[Any], b: NDArray[Any]) -> Flags:
 
 
 def _hint(error: Exception) -> str:
-    """Say what to do about an error that many a function raises which expects something else than an array."""
+    """Suggest a remedy for errors of functions that expect something else than an array."""
     says = str(error)
     if "numpy.ndarray" in says or "ndarray" in type(error).__name__:
         return "x is a NumPy array; a function of torch tensors is given as lambda x: fn(torch.from_numpy(x)).numpy()"
@@ -403,7 +403,7 @@ def _array(task: Task, answer: Any) -> NDArray[Any]:
 
 
 def _instead(answer: Any) -> str:
-    """Say what to return in place of a tensor whose type NumPy does not have."""
+    """Suggest a result in place of a tensor whose type NumPy does not have."""
     kind = str(getattr(answer, "dtype", "")).lower()
     if "float8" in kind or "float4" in kind:
         return "; return its codes, tensor.view(torch.uint8).numpy(), and say codes=True"

@@ -1,4 +1,4 @@
-"""How much of a stochastic device is drawn, what is found in that with which power, and what cannot be seen."""
+"""Plans for testing a stochastic device: the draws, the errors found with which power, and those that cannot be seen."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ WITHIN = ("lanes", "lag of lanes")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevicePlan:
-    """Hold what a device will be asked, and what follows from the answers; `str` says it. `plan_device_check` makes one."""
+    """Hold the questions to a device, and the conclusions from the answers; `str` prints it. `plan_device_check` makes one."""
 
     #: The rounding; its function is nobody's yet.
     task: Task
@@ -201,7 +201,7 @@ class DevicePlan:
 
     @property
     def blind(self) -> str:
-        """What the plan cannot see, in one sentence."""
+        """The errors that the plan cannot see, in one sentence."""
         return (
             f"a smaller bias or rarer error than these; what happens at other inputs ({self._asked}), or after "
             f"{self.calls:,} calls; "
@@ -245,13 +245,13 @@ def plan_device_check(
     seed: int = 0,
     most_draws: int = 1 << 27,
 ) -> DevicePlan:
-    """Return a plan: what a device that rounds stochastically is asked, and how often, to find an error of `bias`.
+    """Plan the inputs and draws by which an error of `bias` is found in a device that rounds stochastically.
 
     `fmt`, `mode`, `sr_bits`, `saturation`, `codes` and `dtype` are those of `check_quantizer`. `bias` is the least error of the
     probability of one input, in units of the interval, that must be found; a device with fewer than `bits` random bits must
     be, too. `inputs` inputs lie all over the range, and others always next to zero, from the smallest normal value on, and at
-    the ends of the range. `alpha` bounds the false-alarm rate of all tests together; what the plan says is found has the
-    probability `power`. The device is called `calls` times with the same array, in which every input stands as often as its
+    the ends of the range. `alpha` bounds the false-alarm rate of all tests together; errors that the plan lists as found have
+    the probability `power`. The device is called `calls` times with the same array, in which every input stands as often as its
     test needs, in an order that `seed` determines. Raise `InputError` where that takes more than `most_draws` draws.
     """
     mode = parse_mode(mode)
@@ -344,7 +344,7 @@ def _probabilities(base: Base) -> Floats:
 
 
 def _draws(plan: DevicePlan) -> NDArray[np.int64]:
-    """Return how many draws each cell needs, so that an error of what is to be `found` is, on either side."""
+    """Return how many draws each cell needs, to find an error of size `found`, on either side."""
     p, off = plan.p, plan.found
     needed = np.full(len(p), 1, np.int64)
     for q in (p - off, p + off):

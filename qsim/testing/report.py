@@ -1,4 +1,4 @@
-"""What a refuted quantizer did wrong: the first failure made simple, and the faults that give all the answers seen."""
+"""The report on a refuted quantizer: the first failure made simple, and the faults that give all answers seen."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _became(seen: Seen) -> str:
 
 
 def _owed(task: Task, e: Explanation) -> str:
-    """Return what should have come out, as the quantizer would have said it."""
+    """Return the right answer in the quantizer's own form, code or value."""
     if e.code is None:
         return enumerate_names(number(end.value) for end in (e.inner, e.outer) if end)
     value = "beyond float64" if e.value is None else number(e.value)
@@ -129,7 +129,7 @@ def _simplest(failures: Sequence[Seen]) -> list[Seen]:
 
 
 def _alone(law: str, seen: Seen) -> Seen | None:
-    """Return what becomes of the one number of `seen` in an array of its own; `None` where it is right there."""
+    """Convert the one number of `seen` in an array of its own; `None` where it is right there."""
     again = ask(Base(seen.base.task, seen.base.x[seen.at]), np.arange(1), seen.words)
     return again if _breaks(law, again).any() else None
 
@@ -250,7 +250,7 @@ def _lanes(pool: Sequence[Seen]) -> list[str]:
 
 
 def _alike(where: Sequence[Indices]) -> str:
-    """Return what the indices of all wrong elements have in common: their rest modulo the greatest power of two."""
+    """Return the pattern of the indices of all wrong elements: their rest modulo the greatest power of two."""
     every = np.concatenate([np.empty(0, np.intp), *where])
     for modulus in (64, 32, 16, 8, 4, 2):
         rests = np.unique(every % modulus)
@@ -294,7 +294,7 @@ def _with_words(seen: Seen, word_of: Callable[[Indices], Indices]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Hold what was seen in one go as a run of answers; without `signs` those of zeros do not matter."""
+    """Hold the answers of one call as a run; without `signs` the signs of zeros do not matter."""
 
     seen: Seen
     signs: bool

@@ -52,7 +52,7 @@ def formats(max_bits: int = 8, *, kinds: Collection[str] = KINDS, dtype: Any = N
     """Return formats of at most `max_bits` bits, 16 at most: the catalogue, and every spelling eXmY, Qm.n and UQm.n.
 
     `kinds` are some of "float", "integer", "fixed" and "table". With `dtype` only formats all of whose values are numbers of
-    that type, which is what `qsim.quantize` asks of its input. Examples shrink to formats of few bits.
+    that type, as `qsim.quantize` asks of its input. Examples shrink to formats of few bits.
     """
     for kind in kinds or ("",):
         if kind not in KINDS:

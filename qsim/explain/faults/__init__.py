@@ -1,4 +1,4 @@
-"""The faults that quantizers are known for: each a sentence, and a rule that says what such a quantizer makes of lines.
+"""The faults that quantizers are known for: each a sentence, and a rule that gives its answers for many lines.
 
 A module holds one family: `directions` (ties and other modes), `fractions` (of the interval), `words`, `grids` (carries and
 subnormals), `ranges`, `specials` (zeros, NaNs, negative numbers), `formats` (detours, other layouts, patterns); `rules` has

@@ -86,7 +86,7 @@ def of_parts(fmt: Format, mode: Mode) -> Named:
 def floored(added: Fraction | None, *, signed: bool) -> Rule:
     """Return the rule of floor(t + u), the sum rounded to the input's own type; t is x, or |x|, in units of its interval.
 
-    u is what is `added`, or R / 2^N where nothing is named.
+    u is the number `added`, R / 2^N by default.
     """
 
     def rule(v: Lines) -> Answers:

@@ -41,7 +41,7 @@ def _through(through: Format, mode: Mode) -> Rule:
 
 
 def of_variants(fmt: Format) -> Named:
-    """Yield the variants of the format, and that of which it is one: what others make of numbers that it cannot hold."""
+    """Yield the variants of the format and its base: other treatments of numbers that it cannot hold."""
     base = catalogue().get(fmt.variant_of, fmt)
     for other in (base, *variants_of(base)):
         if dataclasses.replace(other, name=fmt.name) != fmt:
@@ -65,7 +65,7 @@ def of_patterns(fmt: Format, mode: Mode, n: int, *, known: bool) -> Named:
 
 
 def _masked(n: int, *, low: bool, converts: bool = False) -> Rule:
-    """Return the rule of a quantizer that adds a word of `n` bits to a pattern, and clears what the format does not keep.
+    """Return the rule of a quantizer that adds a word of `n` bits to a pattern, and clears the discarded bits.
 
     The word is cut to, or filled up to, as many bits as are cleared: at its end, or at its start where the `low` bits count.
     """

@@ -18,7 +18,7 @@ __all__ = ["full_precision", "of_grids", "of_subnormals"]
 
 
 def of_grids(fmt: Format, mode: Mode) -> Named:
-    """Yield what goes wrong with carries, and with numbers below the smallest normal value."""
+    """Yield faults of carries, and of numbers below the smallest normal value."""
     if not isinstance(fmt, Grid) or fmt.even or not fmt.man_bits or fmt.gap:
         return
     whole = 1 << fmt.man_bits
@@ -87,7 +87,7 @@ def _shifted(exponent: int, step: int) -> Rule:
 
 
 def _without_sticky(v: Lines) -> Answers:
-    """Return what comes of shifting the input's significand down to that of a subnormal, and rounding what is left of it."""
+    """Return the result of shifting the significand down to a subnormal's, and rounding the bits left."""
     if v.kind.number is None:
         return v.right
     assert isinstance(v.fmt, Grid)  # by the family

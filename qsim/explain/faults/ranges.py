@@ -40,7 +40,7 @@ def _last(v: Lines) -> Answers:
 
 
 def of_range(fmt: Format) -> Named:
-    """Yield what goes wrong at the ends of the range."""
+    """Yield faults at the ends of the range."""
     mask = (1 << fmt.bits) - 1
 
     def outside(v: Lines) -> Flags:
@@ -120,7 +120,7 @@ def _going_on(fmt: Grid) -> Rule:
 
 
 def _of_top_binade(fmt: Grid) -> Named:
-    """Yield what becomes of the numbers of the top binade if it is thought to hold special values only."""
+    """Yield the fault of taking the top binade for special values only."""
     last = (fmt.top >> fmt.man_bits << fmt.man_bits) - 1
     becoming: list[tuple[str, Rule]] = [
         ("becomes the largest value below", lambda v: v.of_codes(code_of(fmt, last * v.outward))),

@@ -1,4 +1,4 @@
-"""How a fault is said: a sentence, and a rule that gives what such a quantizer makes of many lines at once."""
+"""A fault: a sentence, and a rule that gives the quantizer's answers for many lines at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = [
 ]  # fmt: skip
 
 Rule = Callable[[Lines], Answers]
-"""What a faulty quantizer makes of lines; the reference's answer where the fault does not show."""
+"""The answers of a faulty quantizer; the reference's answer where the fault does not show."""
 
 Named = Iterator[tuple[str, Rule]]
 """Faults by name, the plainest first."""

@@ -16,7 +16,7 @@ ANYTHING = ("a NaN is taken for a number: its pattern is rounded", "a NaN has an
 
 
 def of_zeros(fmt: Format) -> Named:
-    """Yield what goes wrong with the sign of zero."""
+    """Yield faults of the sign of zero."""
 
     def zero(v: Lines) -> Flags:
         return np.asarray(np.isfinite(v.floats) & (v.right_values == 0))
@@ -44,7 +44,7 @@ def of_zeros(fmt: Format) -> Named:
 
 
 def of_unheld(fmt: Format) -> Named:
-    """Yield what becomes of 0 in a format without it, and of negative numbers in one without these."""
+    """Yield faults of 0 in a format without it, and of negative numbers in an unsigned one."""
     becoming: list[tuple[str, Rule]] = [
         ("NaN", always(np.nan)),
         ("the smallest value", lambda v: v.of_codes(np.full(len(v), np.int64(fmt.code(-fmt.bottom))))),
@@ -64,7 +64,7 @@ def of_unheld(fmt: Format) -> Named:
 
 
 def of_nans() -> Named:
-    """Yield what goes wrong with a NaN."""
+    """Yield faults of NaNs."""
 
     def at_end(v: Lines) -> Answers:
         return v.of_codes(code_of(v.fmt, v.end))

@@ -139,7 +139,7 @@ def _step(mode: Mode) -> int:
 
 
 def _margin(v: Lines) -> Words:
-    """Return what a stochastic mode adds up, less what it must reach for x to go away from zero."""
+    """Return a stochastic mode's sum, less the sum at which x goes away from zero."""
     n, whole = v.n, 1 << v.n
     match v.mode:
         case Mode.SRB:
