@@ -1,4 +1,4 @@
-"""Converters of hardware and software as data: format, mode and saturation, how each was seen, and what differs.
+"""Converters of hardware and software as data: format, mode and saturation, how each was seen, and differences.
 
 Each file of `models/` is one package, device or standard in one version. An entry gives the words of a `Quantizer`, and the
 steps that a quantizer has no words for: formats that a number goes through `first`, the codes that inputs of a kind `become`,

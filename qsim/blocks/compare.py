@@ -63,7 +63,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Hold what two recipes do differently."""
+    """Hold the differences of two recipes."""
 
     a: Recipe
     b: Recipe

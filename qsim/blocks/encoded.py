@@ -1,4 +1,4 @@
-"""What encoding by blocks gives: codes and scales as one value, which decodes, packs, and is saved."""
+"""The result of encoding by blocks: codes and scales as one value, which decodes, packs, and is saved."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Encoded:
         order: str = "little",
         recipe: str | Recipe | None = None,
     ) -> Self:
-        """Return what `pack` made these bytes of; `count` is the number of codes along the last axis."""
+        """Undo `pack`; `count` is the number of codes along the last axis."""
         fmt = get_block_format(fmt)
         count = integer("count", count)
         placed = parse_axes(axes, codes.ndim, fmt)
@@ -141,7 +141,7 @@ class Encoded:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a file that `save` wrote; raise `InputError` naming what is wrong with another."""
+        """Read a file that `save` wrote; raise `InputError` naming the fault of another."""
         parts, _ = read_npz(Path(path), "block-scaled codes of qsim.blocks", texts=True)
         try:
             about = json.loads(str(parts["about"]))

@@ -1,4 +1,4 @@
-"""What a recipe does to Gaussian blocks: bias, variance and clipping, summed over all bfloat16 numbers, not sampled.
+"""The effect of a recipe on Gaussian blocks: bias, variance and clipping, summed over all bfloat16 numbers, not sampled.
 
 The elements of a block are independent, normal (or of Laplace's distribution, whose tails are heavier), rounded to bfloat16.
 With p(k) the probability of the magnitude k, F its sum up to k, and n elements, the expectation of a sum over the block of
@@ -38,7 +38,7 @@ LEAST = 2.0**-14
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Hold what a recipe does to Gaussian blocks, relative to the mean square of the elements."""
+    """Hold the effect of a recipe on Gaussian blocks, relative to the mean square of the elements."""
 
     recipe: Recipe
     mode: Mode
@@ -60,7 +60,7 @@ class Judgement:
         return self.bias + self.variance
 
     def after(self, steps: int) -> float:
-        """Return what averaging independent roundings leaves: the bias, and the variance over their number."""
+        """Return the error that averaging independent roundings leaves: the bias, and the variance over their number."""
         return self.bias + self.variance / steps
 
 

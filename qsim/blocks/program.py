@@ -53,7 +53,7 @@ COMPARISONS = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "lt", ast.LtE: "le", ast.G
 
 
 class Arithmetic(Protocol):
-    """What an interpreter of programs does: constants, operations, choices and functions."""
+    """An interpreter of programs: constants, operations, choices and functions."""
 
     def constant(self, value: float) -> Any:
         """Return a number of a line."""
@@ -103,7 +103,7 @@ class Program:
 
 @functools.lru_cache(maxsize=512)
 def parse(lines: tuple[str, ...], where: str, more: frozenset[str] = frozenset()) -> Program:
-    """Return the program of these lines; raise `InputError` naming the line and what is wrong in it."""
+    """Return the program of these lines; raise `InputError` naming the line and its fault."""
     steps: list[tuple[str, ast.expr]] = []
     known = set(GIVEN | more)
     of_element, of_block = {"x", "q"}, {"m", "top", "s"} if "q" in more else {"m", "top"}
@@ -136,7 +136,7 @@ def parse(lines: tuple[str, ...], where: str, more: frozenset[str] = frozenset()
 
 
 def _check(node: ast.expr, where: str, known: set[str]) -> set[str]:
-    """Return the names that an expression uses; refuse what it must not hold."""
+    """Return the names that an expression uses; refuse other syntax."""
     match node:
         case ast.Constant(value=int() | float()):
             return set()

@@ -93,7 +93,7 @@ NEEDED = ("name", "format", "steps")
 def load_recipes(path: Path) -> list[Recipe]:
     """Read the [[recipe]] entries of a TOML file; raise `InputError` naming the file, the entry and the key that is wrong.
 
-    What stands above the entries, `source`, `status` and `revision`, is that of each.
+    `source`, `status` and `revision` above the entries hold for each.
     """
     data = read_toml(path)
     entries = data.pop("recipe", None)

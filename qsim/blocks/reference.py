@@ -23,7 +23,7 @@ __all__ = ["Block", "encode_block"]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Hold one block: the codes of its elements, the code of its scale, the scale of the tensor, and what was rounded."""
+    """Hold one block: the codes of its elements, the code of its scale, the scale of the tensor, and the rounded numbers."""
 
     codes: tuple[int, ...]
     scale: int

@@ -78,7 +78,7 @@ def scales_by(recipe: Recipe, m: NDArray[Any], A: Any, top: float | None = None)
 
 
 def with_zeros(y: NDArray[Any], v: NDArray[Any], recipe: Recipe, *, codes: bool) -> NDArray[Any]:
-    """Return what the numbers `v` were rounded to, values or codes, with the zeros that a recipe gives."""
+    """Return the values or codes of the rounded numbers `v`, with the zeros that a recipe gives."""
     element, zero = recipe.format.element, recipe.zero
     if zero == "signed" or not element.has_neg_zero:
         return y
@@ -105,7 +105,7 @@ def _floats(x: ArrayLike) -> NDArray[Any]:
 
 
 class Rounding:
-    """Hold what rounds one array by one recipe."""
+    """Hold the parts that round one array by one recipe."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class Rounding:
         return v
 
     def divided(self, known: dict[str, Any], *, codes: bool) -> NDArray[Any] | None:
-        """Return codes, or the values s q, of blocks that are rows, in one pass; `None` where that is not what is asked."""
+        """Return codes, or the values s q, of blocks that are rows, in one pass; `None` where something else is asked."""
         s, length = known["s"], self.format.size[0]
         if self.recipe.steps[-1] != "v = x / s" or self.recipe.zero != "signed" or parse_mode(self.mode).stochastic:
             return None
@@ -277,7 +277,7 @@ def encode(
     `fmt` names a block format, whose scales follow `scale_rule` or its own recipe, or a recipe. Blocks lie along `axis`, the
     last one by default (two of them for two-dimensional blocks); the last block of an axis may be shorter. `mode` rounds the
     elements, in place of the recipe's own; `key`, or `sr_bits` and `rbits`, are its random words, numbered as in
-    `qsim.quantize`. Raise `InputError` for what does not go together.
+    `qsim.quantize`. Raise `InputError` for arguments that do not go together.
     """
     r = Rounding(x, fmt, mode, scale_rule, axis, options)
     known, elements = r.chosen()

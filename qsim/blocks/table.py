@@ -1,4 +1,4 @@
-"""The page of recipes, `docs/block-recipes.md`: what each computes in which order, and what it does to Gaussian blocks."""
+"""The page of recipes, `docs/block-recipes.md`: the order of operations of each, and its effect on Gaussian blocks."""
 
 from __future__ import annotations
 

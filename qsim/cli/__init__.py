@@ -1,6 +1,6 @@
 """The `qsim` command: one argparse tree, one file a command.
 
-The file of a command has `add(parser)`, which says what it takes, and `run(args)`, which returns the exit code.
+The file of a command has `add(parser)`, which adds its arguments, and `run(args)`, which returns the exit code.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def _without_help(argv: Sequence[str]) -> Sequence[str]:
 
 
 def _elsewhere(word: str) -> str:
-    """Return what a word that is no command may have been meant for."""
+    """Suggest commands for a word that is none."""
     near = close_names(word, COMMANDS)
     if word.casefold() in OTHERS and word.casefold() not in near:
         return OTHERS[word.casefold()]
@@ -203,7 +203,7 @@ def _prepare_output() -> None:
 
 
 def _occupy(number: int) -> None:
-    """See that no file which is opened gets the number of a closed standard stream, where processes write what goes wrong."""
+    """See that no file which is opened gets the number of a closed standard stream, where processes write their errors."""
     try:
         os.fstat(number)
     except OSError:

@@ -14,7 +14,7 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     parser.description = (
         "Hold the answers of a device to a converter: mismatches by class of input, the first explained, what was "
         "covered, and which model or fault gives the answers. Exit 1 if one is wrong, 2 if the file is malformed."

@@ -44,7 +44,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     parser.description = (
         'Print a script that completes commands, options, formats and modes: eval "$(qsim completion bash)".'
     )

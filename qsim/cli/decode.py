@@ -23,7 +23,7 @@ __all__ = ["add", "run"]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     parser.description = (
         "Decode the codes of a file: with --pack unpack them first, and with --scales multiply their values by the scales, so "
         "that the result is that of `qsim quantize` without --codes. Files are named as for `qsim quantize`."

@@ -12,7 +12,7 @@ __all__ = ["add", "run"]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     parser.description = (
         "Write a golden model in C99 for a simulator: NAME.c, NAME.h and NAME.sv, a package with the imports of DPI-C. A "
         "shortreal is a double there, so the number itself goes in as a real, and bits as an unsigned integer."

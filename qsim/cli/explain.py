@@ -1,4 +1,4 @@
-"""`qsim explain X -f FORMAT -r MODE`: one conversion, step by step, and what a wrong answer comes from."""
+"""`qsim explain X -f FORMAT -r MODE`: one conversion, step by step, and the causes of a wrong answer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEPT = ("--sr-bits", "--eps", "--saturation", "--ftz-in", "--ftz-out", "--nan")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     parser.description = (
         "Show how one number is rounded: bits, neighbours, the rule that decided. With --got, say whether an answer is right "
         "(exit 1 if not) and which known faults give it."
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def number(text: str, dtype: str | None) -> Any:
-    """Return the number that a text spells, as a scalar of `dtype`; raise `InputError` for what is none."""
+    """Return the number that a text spells, as a scalar of `dtype`; raise `InputError` for another text."""
     if match := re.fullmatch(r"0x([\da-f_]+)", text, re.IGNORECASE):
         digits = match[1].replace("_", "")
         own = DIGITS.get(len(digits))

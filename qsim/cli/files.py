@@ -114,7 +114,7 @@ class Stored(Pieces):
     def _block(self, shape: tuple[int, ...], spans: tuple[slice, ...], first: int) -> NDArray[Any]:
         """Return the elements at `spans` of an array of a shape, in C order, whose first element is number `first`.
 
-        They are read with what lies between them where that is little, else a slice of the first axis at a time.
+        They are read with the elements between them where these are few, else a slice of the first axis at a time.
         """
         sizes = tuple(len(range(part.start, part.stop)) for part in spans)
         if not math.prod(sizes):
@@ -201,7 +201,7 @@ def read_patterns(path: str, dtype: str | None = None, skip: int = 0) -> NDArray
     """Return the numbers of `dtype` whose bit patterns are the hexadecimal words of a text, or the integers of a .npy.
 
     Without `dtype` words that have 8 or 16 digits, all of them, are those of float32 or float64. A .npy of floats is read as it
-    is. The first `skip` lines of a text are left out. Raise `InputError` for what cannot be read.
+    is. The first `skip` lines of a text are left out. Raise `InputError` for a file that cannot be read.
     """
     if not _is_text(path, skip):
         array = Stored(path)
@@ -237,7 +237,7 @@ def _pattern(token: str, digits: set[int]) -> int:
 
 
 def _without_comments(lines: Iterable[str], name: str) -> Iterator[str]:
-    """Yield the lines of a memory file without comments and with as many; an address may only say what follows anyway."""
+    """Yield the lines of a memory file without comments and with as many; an address must be that of the next word anyway."""
     inside, count = False, 0
     for at, line in enumerate(lines, 1):
         kept, rest = "", line
@@ -268,7 +268,7 @@ def read_floats(
     Text is read as `dtype` ("float64" if it is `None`), each number rounded once, to nearest even: shape (rows,) where
     every line has one number, (rows, columns) otherwise. The places of those that are not 0 and were rounded to it are
     added to `lost`. The first `skip` lines are left out. A `.npy` is read a piece at a time, and `dtype` may widen it. Raise
-    `InputError` for what cannot be read, with the line of a text.
+    `InputError` for a file that cannot be read, with the line of a text.
     """
     if _is_text(path, skip):
         parse, kind = (_float32, np.float32) if dtype == "float32" else (_float64, np.float64)
@@ -479,7 +479,7 @@ LARGE = 1 << 24
 
 @contextlib.contextmanager
 def writing(path: str, shape: tuple[int, ...], dtype: np.dtype[Any], bits: int = 0) -> Iterator[Any]:
-    """Hold what takes an array, which is written to `path`, whole or not at all: out[place] = ..., pieces in C order.
+    """Write an array to `path`, whole or not at all: out[place] = ..., pieces in C order.
 
     "-" is text on standard output. Text has a line a row, or a line a number for fewer than two axes, in decimals that read
     back exactly; with `bits` as words of so many bits, in hexadecimal. Raise `InputError` for an array of more axes, and for a

@@ -37,7 +37,7 @@ Other formats are spelled
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     parser.description = "List the number formats."
     parser.add_argument("--all", action="store_true", help="list every member of the families too")
     parser.add_argument("--json", action="store_true", help="print a JSON list of objects, one for every format")
@@ -106,7 +106,7 @@ def families(known: Iterable[Format]) -> str:
 
 
 def variant_names(known: Iterable[Variant]) -> str:
-    """Return a line for each variant of a format or of several, with what differs."""
+    """Return a line for each variant of a format or of several, with the differences."""
     rows = []
     for variant in known:
         says = [
@@ -130,7 +130,7 @@ def count(fmt: Format) -> int:
 
 
 def describe(fmt: Format) -> dict[str, Any]:
-    """Return what defines `fmt` and what follows from it, as plain data; `None` where it has no such thing.
+    """Return the definition of `fmt` and its properties, as plain data; `None` where it has no such thing.
 
     A landmark of the range is also `None` where a float64 does not hold it; "exact" has it as a product with a power of two.
     """

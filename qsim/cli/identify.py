@@ -16,7 +16,7 @@ WIDTHS = {4: "float16", 8: "float32", 16: "float64"}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     parser.description = (
         "Say which converter of the registry, or which known fault, or two of them, gives the answers of a file: lines of x "
         "[rbits] code. Exit 1 if none does. With --dots, which accumulators and matrix instructions give measured dot products."
@@ -33,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was found; return 1 where nothing fits."""
+    """Print the finding; return 1 where nothing fits."""
     from qsim.golden.identify import identify_answers
     from qsim.golden.vectors import read_unknown
 

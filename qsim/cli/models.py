@@ -1,4 +1,4 @@
-"""`qsim models`: what converters of hardware and software do, in the words of this one, and how they pack codes."""
+"""`qsim models`: converters of hardware and software, in qsim's terms, and how they pack codes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FIRST: Mapping[str, str] = {
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     parser.description = (
         "List converters of hardware and software, which qsim.golden.model(NAME) and the commands vectors, check and identify "
         "take: the format, mode and saturation of each, and how it was verified; and layouts of packed codes. "
@@ -73,7 +73,7 @@ def listed(converters: Sequence[Model], packings: Sequence[Layout]) -> str:
 
 
 def legend() -> str:
-    """Return what the words of the table mean."""
+    """Return the meanings of the words of the table."""
     return entries([*((SHORT[status], f"{status}: {words}") for status, words in STATUSES.items()), ("more", MORE)])
 
 
@@ -95,7 +95,7 @@ def details(one: Model | Layout) -> str:
 
 
 def rules_of(one: Model) -> list[tuple[str, str]]:
-    """Return what a model does, in the order in which it is done."""
+    """Return the steps of a model, in order."""
     rows = [("vendor", one.vendor), ("takes", one.input or "any float type")]
     if one.word_bits:
         part = f", of which it takes the {one.word_part} {one.sr_bits}" if one.sr_bits not in (0, one.word_bits) else ""

@@ -29,7 +29,7 @@ MOST_ROWS = 32
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     parser.description = (
         "Draw the values of formats on a number line, each format a row of one axis. Ticks of normal and "
         "subnormal numbers differ; each row's text counts the values and names the special ones."
@@ -111,7 +111,7 @@ def checked(given: list[float] | None, scale: Scale) -> tuple[float, float] | No
 
 
 def drawable(window: tuple[float, float], scale: Scale) -> tuple[float, float]:
-    """Return `window` if the floats of an axis, and of what draws it, can tell its two ends apart."""
+    """Return `window` if the floats of an axis, and of the drawing, can tell its two ends apart."""
     low, high = window
     if high - low <= 1e-9 * max(abs(low), abs(high)):
         raise InputError(f"--range {number(low)} {number(high)}: this is too narrow to draw; move the ends apart")
@@ -128,7 +128,7 @@ def described(scale: Scale, window: tuple[float, float] | None) -> str:
 
 
 def row_of(fmt: Format) -> Row:
-    """Return what is drawn of `fmt`, read off its table of values."""
+    """Return the data of the plot of `fmt`, read off its table of values."""
     from qsim.report.numberline import Row
 
     if any(value is not None and as_float(value) is None for value in fmt.landmarks().values()):

@@ -56,7 +56,7 @@ class Tally(Watch):
             self.cost_done += step.cost
 
     def pace(self) -> str:
-        """Return how far it is: cells, rate, and the time left if what is left costs as much time as what was computed."""
+        """Return the progress: cells, rate, and the time left at the rate so far, by cost."""
         seconds = time.monotonic() - self.since
         computed = self.computed + self.failed
         words = f"{self.done:,} of {self.cells:,} cells"
@@ -97,7 +97,7 @@ class Lines(Tally):
             self.say(self.pace())
 
     def stop(self) -> None:
-        """Say what it came to."""
+        """Print the final counts."""
         parts = [f"{self.kept:,} kept from before", f"{self.computed:,} computed now", f"{self.failed:,} failed"]
         told = ", ".join(part for part in parts if not part.startswith("0 "))
         self.say(f"{self.done:,} of {self.cells:,} cells" + (f": {told}" if told else ""))
@@ -108,7 +108,7 @@ class Lines(Tally):
 
 
 class JsonLines(Tally):
-    """Write a JSON object a cell to what was standard output at the start, as it ends."""
+    """Write a JSON object a cell to the standard output of the start, as it ends."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class Bars(Tally):
         self.draw()
 
     def step(self, step: Step) -> None:
-        """Draw what came of a cell."""
+        """Draw the state of a cell."""
         super().step(step)
         if step.state == "failed":
             self.live.console.print(f"failed: {step.label}: {step.error}", style="red", markup=False, highlight=False)

@@ -20,7 +20,7 @@ __all__ = ["add", "run"]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     parser.description = (
         "Check theorems about rounding: every input, every outcome, or a solver's word for it. "
         "Without a name, all of them. Exit 1 if a verdict is not the one that the theorem's file expects."
@@ -65,7 +65,7 @@ def listing(proofs: Sequence[Proof]) -> str:
 
 
 def report(entry: Entry) -> str:
-    """Return one theorem's line, what was covered below it, and the counterexample or traceback if there is one."""
+    """Return one theorem's line, the inputs covered below it, and the counterexample or traceback if there is one."""
     outcome = "broken" if entry.verdict is None else str(entry.verdict.outcome)
     remark = "" if entry.as_expected else f"  [expected: {entry.proof.theorem.expected}]"
     lines = [f"{outcome:8}  {entry.proof.name}  {entry.seconds:.1f} s{remark}"]

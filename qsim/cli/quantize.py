@@ -1,4 +1,4 @@
-"""`qsim quantize IN -f FORMAT -r MODE -o OUT`: round the numbers of a file, and count what the rounding did to them."""
+"""`qsim quantize IN -f FORMAT -r MODE -o OUT`: round the numbers of a file, and count clipped, underflowed and exact ones."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ OPTIONS: tuple[tuple[str, str, Mapping[str, Any], str], ...] = (
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     parser.description = (
         "Round the numbers of a file, and count what saturated, underflowed or was NaN. Files are .npy (float16, "
         "float32 or float64), or text: .txt, .csv, or - for standard input and output, a row a line, in decimals or "
@@ -374,7 +374,7 @@ def decoding(args: argparse.Namespace, q: Quantizer, sizes: Sequence[int], *, sc
 
 
 def summary(facts: Mapping[str, Any], q: Quantizer, s: NDArray[Any] | None) -> str:
-    """Return what was in force, and what came of it, for reading."""
+    """Return the options in force, and the counts, for reading."""
     lines = [("read", f"{facts['input']}: {facts['elements']} elements ({shape(facts['shape'])}), {facts['dtype']}")]
     if facts.get("read_as_zero"):
         lines.append(("read as zero", f"{facts['read_as_zero']} that are smaller than the numbers of {facts['dtype']}"))

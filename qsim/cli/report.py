@@ -1,4 +1,4 @@
-"""`qsim report [STUDY]`: run a study, render what it found, and print a short summary; list and compare reports."""
+"""`qsim report [STUDY]`: run a study, render its result, and print a short summary; list and compare reports."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MOST = 1024
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     parser.description = (
         "Run a study and write its report: report.html, report.md, figures, result.json, cells.csv and provenance.json. "
         "Finished cells are kept in cells.sqlite beside them, and the same command goes on from there. "
@@ -157,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_all(studies: Sequence[Study], jobs: int, args: argparse.Namespace, began: float) -> list[Result]:
-    """Run studies one after another, once all of them can be planned, and return what each found."""
+    """Run studies one after another, once all of them can be planned, and return their results."""
     from qsim.studies import Dask, check, needs
 
     size: Size = "quick" if args.quick else "full"
@@ -271,7 +271,7 @@ def place_of(study: Study, folder: Path) -> str:
 
 @contextlib.contextmanager
 def executor(dask: str | None, jobs: int, memory: int, *, quiet: bool) -> Iterator[Executor]:
-    """Hold what computes the cells: a cluster, or as many processes as are wanted and as there is memory for."""
+    """Open the executor of the cells: a cluster, or as many processes as are wanted and as there is memory for."""
     from qsim.studies import Dask, Here, Processes
     from qsim.studies.machine import memory as available
 
@@ -319,7 +319,7 @@ def report(study: Study, folder: Path, executor: Executor, args: argparse.Namesp
 
 
 def watcher(name: str, args: argparse.Namespace) -> Tally:
-    """Return what tells how the run goes on."""
+    """Return the progress display of the run."""
     from qsim.cli.progress import Bars, JsonLines, Lines, Tally
 
     if args.json:
@@ -332,7 +332,7 @@ def watcher(name: str, args: argparse.Namespace) -> Tally:
 def beside(
     study: Study, folder: Path, finished: Finished, began: float, argv: Sequence[str]
 ) -> Callable[[], Mapping[str, str]]:
-    """Return what makes the files beside a report that are of this run alone: where it came from, and what failed."""
+    """Return a function that makes the files of this run alone: its provenance, and tracebacks."""
     from qsim.studies.machine import provenance
 
     def files() -> Mapping[str, str]:
@@ -344,7 +344,7 @@ def beside(
 
 
 def tell(study: Study, finished: Finished, folder: Path, page: Path, args: argparse.Namespace) -> None:
-    """Print what was found."""
+    """Print the result."""
     result = finished.result
     if args.json:
         verdicts = {claim.id: {"expected": claim.expected, "outcome": claim.outcome} for claim in result.claims}
@@ -403,7 +403,7 @@ def explained(folder: Path) -> Iterator[None]:
 
 
 def compare(a: Path, b: Path, *, as_json: bool) -> int:
-    """Print what differs between two results of one study; return 1 if a verdict does."""
+    """Print the differences between two results of one study; return 1 if a verdict does."""
     import qsim.report
 
     found = qsim.report.difference(loaded(a), loaded(b))

@@ -12,7 +12,7 @@ __all__ = ["add", "run"]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     parser.description = (
         "Write a converter as a table of the inputs at which its code changes: a combinational module of Verilog-2005 (.v), to "
         "which yosys can prove a block equal, or C99 (.c). With yosys pass -enable_undef to sat: without it, undefined bits "

@@ -29,7 +29,7 @@ WIDEST_LISTED = 8
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     parser.description = (
         "Show one format: its range, its special values, what becomes of what it cannot hold, and up to 8 bits "
         "all its values. Of several formats, show what and how far they are side by side. Of a model that `qsim models` "
@@ -97,7 +97,7 @@ def _column(fmt: Format) -> dict[str, str]:
 
 
 def data(fmt: Format, asked: str) -> dict[str, Any]:
-    """Return `fmt` as plain data: what `qsim formats` has, the codes of special values, what becomes of what, the values.
+    """Return `fmt` as plain data: the fields of `qsim formats`, special codes, the rules for other numbers, the values.
 
     In "values" stands, for each code, a number, or a string where JSON or a float64 has none, or `None` for an unused code.
     """
@@ -115,7 +115,7 @@ def data(fmt: Format, asked: str) -> dict[str, Any]:
 
 
 def plain(value: Fraction | float | None) -> float | str | None:
-    """Return a value as what JSON has for it: a float, or the product that is exact where no float64 is."""
+    """Return a value for JSON: a float, or the product that is exact where no float64 is."""
     if not isinstance(value, Fraction):
         return value
     held = as_float(value)
@@ -145,7 +145,7 @@ def entries(pairs: list[tuple[str, str]]) -> str:
 
 
 def facts(fmt: Format, asked: str) -> list[tuple[str, str]]:
-    """Return what `fmt` is."""
+    """Return the kind and parameters of `fmt`."""
     lines = [("format", fmt.name + (f", which {asked} stands for" if asked != fmt.name else ""))]
     if fmt.aliases:
         lines.append(("also called", ", ".join(fmt.aliases)))
@@ -193,7 +193,7 @@ def _turns(fmt: Table) -> str:
 
 
 def layout(fmt: Format) -> str:
-    """Return the width of `fmt` and what its bits are."""
+    """Return the width of `fmt` and the fields of its bits."""
     if isinstance(fmt, Table):
         return f"{fmt.bits}, a code for each of a list of values"
     assert isinstance(fmt, Grid)
@@ -206,7 +206,7 @@ def layout(fmt: Format) -> str:
 
 
 def field_0(fmt: Grid) -> str:
-    """Return what exponent field 0 means."""
+    """Return the meaning of exponent field 0."""
     if not fmt.has_zero:
         return f"2^{fmt.emin}, the smallest value, for there is no zero"
     if not fmt.man_bits:
@@ -275,7 +275,7 @@ def unused_codes(fmt: Format) -> list[tuple[int, int]]:
 
 
 def decoded(fmt: Format) -> list[Fraction | float | None]:
-    """Return what every code stands for: a number, exactly; -0.0, an infinity or a NaN as a float; `None` for nothing."""
+    """Return the meaning of every code: a number, exactly; -0.0, an infinity or a NaN as a float; `None` for nothing."""
     table: list[Fraction | float | None] = [None] * (1 << fmt.bits)
     for first, last in nan_codes(fmt):
         table[first : last + 1] = [math.nan] * (last - first + 1)
@@ -325,7 +325,7 @@ def specials(fmt: Format) -> list[tuple[str, str]]:
 
 
 def conversions(fmt: Format) -> str:
-    """Return what becomes of what the format may not hold, a column a saturation, and whose word it is."""
+    """Return the results for numbers that the format may not hold, a column a saturation, with the sources."""
     found = becomes(fmt)
     rules = [f"{rule} (default)" if not at else rule for at, rule in enumerate(found)]
     rows = [
@@ -350,9 +350,9 @@ def conversions(fmt: Format) -> str:
 
 
 def becomes(fmt: Format) -> dict[str, dict[str, str]]:
-    """Return, for each saturation, the default first, and each input what `qsim.reference` makes of it, in words.
+    """Return, for each saturation, the default first, and each input, the result of `qsim.reference`, in words.
 
-    The words are "NaN", "infinity", "0", "max", "min", their like with "-", "magnitude" (what |x| becomes), "refused" and
+    The words are "NaN", "infinity", "0", "max", "min", their like with "-", "magnitude" (the result for |x|), "refused" and
     "wrapped".
     """
     span = fmt.value(fmt.top) - fmt.value(-fmt.bottom)
@@ -389,7 +389,7 @@ def becomes(fmt: Format) -> dict[str, dict[str, str]]:
 
 
 def outcome(fmt: Format, x: float | Fraction, mode: Mode, rule: Saturation) -> str:
-    """Return in a word what `x` becomes."""
+    """Return the result for `x` in a word."""
     if fmt.negative_to == "magnitude" and x < 0 and math.isfinite(x):
         return "magnitude"
     if rule is Saturation.wrap and isinstance(x, Fraction):

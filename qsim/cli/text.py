@@ -17,7 +17,7 @@ WIDTH = 100
 def number(value: float | Fraction) -> str:
     """Return the shortest decimal that reads back as `value`; whole numbers without their ".0".
 
-    What a float64 does not hold is only near the number that stands there, which then starts with "~".
+    A value that float64 does not hold is printed as a near decimal that starts with "~".
     """
     if isinstance(value, float | int):
         return repr(value).removesuffix(".0")

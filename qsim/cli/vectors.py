@@ -12,7 +12,7 @@ __all__ = ["add", "run"]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to its parser."""
     parser.description = (
         "Write test vectors: by default those that show faults, at and next to every input at which the code changes, values, "
         "ends of the ranges, zeros, subnormals, infinities and NaNs, and for a random word the last at which a number stays "

@@ -41,7 +41,7 @@ class Accumulator:
     with partial sums promoted to float32. `output` is one more rounding, of the result.
 
     `block` is the number of products of a block fused multiply-add, as tensor cores have them. Every block takes its products
-    exactly and the sum so far as terms, aligns all to 2^(m - align), where m is the largest exponent, cuts what lies below by
+    exactly and the sum so far as terms, aligns all to 2^(m - align), where m is the largest exponent, cuts bits below by
     `align_mode`, adds exactly, and rounds once by `format`; `align = None` cuts nothing. An exponent of a product is the sum of
     those of its operands, unless `normalize`: then it is that of the product's leading bit. m is at least `least_exponent`.
     `start` says where the sum so far, s, enters: as a "term" of the block; "after", where t, the sum of the cut products, and s

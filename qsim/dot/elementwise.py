@@ -148,7 +148,7 @@ def add(x: ArrayLike, y: ArrayLike, fmt: str | Quantizer, *, key: Key | None = N
     Operands are numbers in any format: floats of any type of NumPy or ml_dtypes, or integers, as float64 holds them. The result
     is float32, or float64 where that does not hold the format. A stochastic mode takes at most 32 random bits an element, the
     top ones of the 32-bit words that `key` names: of element i, word i + offset (SR: all 32). With `flags` a pair (result,
-    `Flags`) is returned. Raise `InputError` for what is no number and for a rounding with a scale.
+    `Flags`) is returned. Raise `InputError` for operands that are no numbers and for a rounding with a scale.
     """
     return _operate("add", (x, y), fmt, key, flags)
 
@@ -164,7 +164,7 @@ def mul(x: ArrayLike, y: ArrayLike, fmt: str | Quantizer, *, key: Key | None = N
 
 
 def div(x: ArrayLike, y: ArrayLike, fmt: str | Quantizer, *, key: Key | None = None, flags: bool = False) -> Any:
-    """Return x / y, rounded once; see `add`. x / 0 is an infinity, 0 / 0 a NaN, before `fmt` says what it makes of them."""
+    """Return x / y, rounded once; see `add`. x / 0 is an infinity, 0 / 0 a NaN, before they are rounded to `fmt`."""
     return _operate("div", (x, y), fmt, key, flags)
 
 

@@ -26,7 +26,7 @@ __all__ = ["Extent", "blas_dtype", "extent_of", "never_rounds"]
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Hold what bounds every partial sum: multiples of 2^`unit`, of magnitude `most` at most."""
+    """Hold the bounds of every partial sum: multiples of 2^`unit`, of magnitude `most` at most."""
 
     unit: int
     most: Fraction

@@ -1,4 +1,4 @@
-"""Which accumulator made these dot products: all that explain them, what is left open, and the rows that would decide it."""
+"""Which accumulator made these dot products: all that explain them, the open questions, and the rows that would decide it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Identification:
-    """Hold what `identify_accumulator` found; printed, it is the answer in a few lines."""
+    """Hold the finding of `identify_accumulator`; printed, it is the answer in a few lines."""
 
     inputs: Format
     #: The accumulators that explain the most rows, best first; those that explain all come before all others.
@@ -68,7 +68,7 @@ class Identification:
     next_groups: int
 
     def describe(self) -> dict[str, Any]:
-        """Return what was found as plain data, for a report."""
+        """Return the finding as plain data, for a report."""
         rows = zip(self.next_rows.a.tolist(), self.next_rows.b.tolist(), self.next_rows.c.tolist(), strict=True)
         return {
             "inputs": self.inputs.name,
@@ -238,7 +238,7 @@ class Tried:
         self.kernels: dict[Any, bool] = {}
 
     def results(self, acc: Accumulator) -> Floats:
-        """Return what an accumulator makes of the rows; c is rounded to float16 where sums are, else to float32."""
+        """Return the dot products of the rows by an accumulator; c is rounded to float16 where sums are, else to float32."""
         name = acc.format.format.name
         if name not in self.starts:
             self.starts[name] = quantize(self.rows.c, "float16" if name == "float16" else "float32")
@@ -267,7 +267,7 @@ class Tried:
 
 
 def _simplicity(acc: Accumulator) -> tuple[Any, ...]:
-    """Return what ranks accumulators that explain as many rows: those of hardware that is known first."""
+    """Return the sort key of accumulators that explain equally many rows: known hardware first."""
     return (
         bool(acc.block) is False, acc.lanes != "ascending", acc.start != "term", acc.align_mode != "RTZ", acc.normalize,
         MODES.index(acc.format.mode.name), acc.align or 99, acc.block,

@@ -1,4 +1,4 @@
-"""Matrix instructions of tensor cores and matrix cores as data: which accumulator each has, how that is known, and what is not.
+"""Matrix instructions of tensor cores and matrix cores as data: the accumulator of each, and how it is known.
 
 Each file of `models/dot/` is one vendor. An entry is an instruction, not a device: on one H100 `mma.sync` and `wgmma` give
 different sums of the same FP8 products. `status` is one of `STATUSES`; `undecided` names the questions that no measured row

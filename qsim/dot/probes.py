@@ -54,7 +54,7 @@ class Rows:
 def directed_rows(fmt: Format, terms: int, count: int, seed: int = 0) -> Rows:
     """Return `count` rows of `terms` products of numbers of `fmt`, at which accumulators differ.
 
-    Each holds a large number, as c or as a product, often what cancels it, and products a random number of bits below, some of
+    Each holds a large number, as c or as a product, often its negative, and products a random number of bits below, some of
     which are at least 2 before they are normalized; products lie at random places, so that blocks and their order show. All are
     numbers of `fmt`, c is one of float16, and no sum is beyond it. Where `fmt` reaches so far, some sums are subnormal.
     """
@@ -150,7 +150,7 @@ def neighbours(acc: Accumulator) -> list[Accumulator]:
 
 
 def write_probes(folder: Path) -> list[Path]:
-    """Write the probe, `probe.txt`, and what measures it, `probe.cu` and `probe_torch.py`, into a folder; return the paths."""
+    """Write `probe.txt`, and the programs that measure it, `probe.cu` and `probe_torch.py`, into a folder; return the paths."""
     templates = Path(__file__).parent / "templates"
     lines = ["# FORMAT K c a_1 .. a_K b_1 .. b_K; bit patterns of binary32"]
     for name in TERMS:

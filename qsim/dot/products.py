@@ -298,7 +298,7 @@ def _by_reference(
 
 @functools.lru_cache(maxsize=256)
 def _parameters(q: Quantizer, dtype: np.dtype[Any]) -> Parameters:
-    """Return what the core must know of a rounding."""
+    """Return the core's parameters of a rounding."""
     assert q.saturation is not None
     return parameters(q.format, q.saturation, dtype, q.mode, nan=q.nan)
 
@@ -442,7 +442,7 @@ class Sums:
     def carrier(self, extent: Extent | None) -> np.dtype[Any]:
         """Return the type in which products are exact, and sums known to as many as the roundings look at.
 
-        That of float32 needs sums in its range, and no subnormal numbers: what is added are multiples of a number that is none.
+        That of float32 needs sums in its range, and no subnormal numbers: the terms are multiples of a normal number.
         """
         acc = self.acc
         if extent is None or extent.unit < -126 or not extent.short:

@@ -230,7 +230,7 @@ def blocks_of(terms: Sequence[int], acc: Accumulator) -> Iterator[list[int]]:
 
 
 def block_sum(found: Sequence[tuple[Number, int]], c: Number, acc: Accumulator) -> Number:
-    """Return the exact sum of what a block keeps of its terms, before it is rounded."""
+    """Return the exact sum of the kept bits of a block's terms, before it is rounded."""
     values = [value for value, _ in found]
     if any(isinstance(x, float) and x for x in [*values, c]):  # infinities and NaN
         return add([*values, c])

@@ -1,10 +1,10 @@
-"""Golden models of converters by name: what hardware and software make of every number, bit for bit.
+"""Golden models of converters by name: the answers of hardware and software to every number, bit for bit.
 
     cvt = qsim.golden.model("cuda-13.5/float_e4m3_nosat")
     codes = cvt(x)                                   # floats, or their bits as unsigned integers
     codes = qsim.golden.model("x86-avx10.2/vcvtbiasph2bf8@raw")(halves, rbits=words)
 
-`qsim models` lists them. An entry of `models/*.toml` is data; `converter` makes of it what converts, of qsim's rounding and
+`qsim models` lists them. An entry of `models/*.toml` is data; `converter` makes a function of it, from qsim's rounding and
 steps before and after it; `rules` has the conversions that are no rounding.
 """
 

@@ -1,4 +1,4 @@
-"""A device's answers against a converter: mismatches by class, one explained, what was covered, where wrong ones come from."""
+"""A device's answers against a converter: mismatches by class, one explained, coverage, and the causes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TURNS = 1 << 13
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Say what was right and wrong."""
+    """Report the right and wrong answers."""
 
     converter: Converter
     answers: Answers

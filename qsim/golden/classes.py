@@ -19,7 +19,7 @@ CLASSES = (
 
 
 def classes_of(converter: Converter, x: Operands) -> NDArray[np.str_]:
-    """Return the class of each input, by where it lies in the format of the converter, without what is done before."""
+    """Return the class of each input, by where it lies in the format of the converter, before any earlier step."""
     if x.kind == "int32":
         return np.full(len(x), "integer")
     fmt, size = converter.format, np.abs(x.exact)

@@ -38,7 +38,7 @@ STEPS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
 
 
 def step(words: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """Return what a step of an entry does; raise `InputError` for one that is none."""
+    """Return the function of an entry's step; raise `InputError` for one that is none."""
     if words in STEPS:
         return STEPS[words]
     if words.startswith("times "):
@@ -82,7 +82,7 @@ class Converter:
 
     @functools.cached_property
     def quantizer(self) -> Quantizer:
-        """The rounding, without what comes before and after it."""
+        """The rounding, without the steps before and after it."""
         entry = self.entry
         fields: dict[str, Any] = mode_fields(entry.mode)
         if entry.sr_bits:

@@ -59,7 +59,7 @@ def as_input(converter: Converter, x: Operands) -> Operands:
 
 
 def inputs_for(converter: Converter) -> Operands:
-    """Return what is enumerated: all float16 and all bfloat16 numbers, and the inputs at which the code changes."""
+    """Return the inputs that are enumerated: all float16 and all bfloat16 numbers, and the inputs at which the code changes."""
     kind = type_of(converter)
     own = directed(converter)[0]
     if kind in ("float16", "bfloat16"):

@@ -1,4 +1,4 @@
-"""Inputs that show faults: those at which the code changes, their neighbours, and what every format has at its ends.
+"""Inputs that show faults: those at which the code changes, their neighbours, and the special values of every format.
 
 A conversion is a step function of the bit pattern on each side of zero: it is described by the patterns at which the code
 changes. They are found by bisection on the converter itself, so that rules without a formula have them as well.

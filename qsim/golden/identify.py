@@ -67,7 +67,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Say which converters give all answers, which faults do, what is nearest, and what to ask next."""
+    """Say which converters give all answers, which faults do, the nearest ones, and the next inputs to ask."""
 
     total: int
     kind: str
@@ -94,7 +94,7 @@ def identify(fn: Callable[..., Any], format: str | Format, *, sr_bits: int = 0, 
     """Return which converter the function `fn` is: fn(x), or fn(x, rbits) where `sr_bits` says how many bits a word has.
 
     It is asked for inputs at which the codes of the format change, and returns codes as integers or values as floats; x
-    is an array of `dtype`. Raise `InputError` for what is neither.
+    is an array of `dtype`. Raise `InputError` for anything else.
     """
     fmt = get_format(format)
     x, words = questions(fmt, sr_bits, dtype)
@@ -192,7 +192,7 @@ def _fit(converter: Converter, x: Operands, words: Words | None, codes: Codes) -
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """Hold a rounding on which faults are tried, and what it does otherwise than it should; "" for the plain one."""
+    """Hold a rounding on which faults are tried, and the fault it already has; "" for the plain one."""
 
     format: Format
     options: Mapping[str, Any]
@@ -299,7 +299,7 @@ def _tops(fmt: Grid) -> list[float]:
 
 
 def _signed_zeros(minus: int, x: Operands, codes: Codes) -> Codes:
-    """Return codes with the sign of the input at zeros, if no zero has one: what a device had before it lost them."""
+    """Return codes with the sign of the input at zeros, if no zero has one: the codes of a device before it lost them."""
     return codes if (codes == minus).any() else np.where((codes == 0) & x.negative, minus, codes)
 
 

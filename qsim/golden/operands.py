@@ -1,4 +1,4 @@
-"""What goes into a converter: numbers of one type, with their bits."""
+"""Operands of a converter: numbers of one type, with their bits."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Vectors:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Hold what a device made of inputs."""
+    """Hold a device's answers to inputs."""
 
     x: Operands
     words: Bits | None
@@ -95,7 +95,7 @@ def write(vectors: Vectors, path: str | Path, **how: Any) -> Path:
 
 
 def manifest_of(vectors: Vectors, content: bytes, name: str, **how: Any) -> dict[str, Any]:
-    """Return what a manifest says: the model, its version and parameters, the field map, the number of lines, the SHA-256."""
+    """Return the manifest: the model, its version and parameters, the field map, the number of lines, the SHA-256."""
     import qsim
 
     entry = vectors.converter.entry
@@ -165,7 +165,7 @@ def read(
     """Return a device's answers: pairs of input and code, with words where the fields have them.
 
     Given the vectors that were asked (`against`), a file of codes alone is their answers in order, and one with inputs
-    must have the same. Raise `InputError` with file and line for what is short or long, has x or z digits or another
+    must have the same. Raise `InputError` with file and line for words that are short or long, have x or z digits or another
     width, mixed line ends, no line, or bytes that are no text.
     """
     path = Path(path)
@@ -282,7 +282,7 @@ def _lines(path: Path, fields: Sequence[tuple[str, int]]) -> tuple[dict[str, Bit
 
 
 def _check_text(path: Path, content: bytes) -> None:
-    """Refuse what is no ASCII text, has line ends of two kinds, or is empty."""
+    """Refuse a text that is not ASCII, has line ends of two kinds, or is empty."""
     if not content.strip():
         raise InputError(f"{path}: is empty; an answer a line")
     junk = re.search(rb"[^\t\n\r\x20-\x7e]", content)
@@ -448,7 +448,7 @@ def _objects(path: Path, text: str, fields: Sequence[tuple[str, int]]) -> tuple[
 
 
 def read_unknown(path: str | Path, kind: str, sr_bits: int, kinds: Mapping[int, str]) -> Answers:
-    """Return answers of which nobody says what they are: the widths are those of the first line, or of the arrays.
+    """Return answers without a description: the widths are those of the first line, or of the arrays.
 
     `kind` is the type of the inputs, by default the one of `kinds` with as many digits; `sr_bits` the bits of a word.
     """

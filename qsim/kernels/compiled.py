@@ -1,6 +1,6 @@
 """How kernels are compiled, kept, and called: machine code in a file for each loop, loaded without Numba.
 
-Numba compiles, and is imported for that alone: it takes most of the time of a first call. What it makes is an object file,
+Numba compiles, and is imported for that alone: it takes most of the time of a first call. Its result is an object file,
 which LLVM loads in a process that finds it there. The path of these files carries a hash of all of `qsim/kernels`: a cache
 that served the old core after an edit would be wrong in the one way nobody looks for.
 
@@ -51,7 +51,7 @@ tell: Callable[[Callable[[], object]], object] = waiting.append
 
 
 def tell_numba(what: Callable[[], object]) -> None:
-    """Let `what` tell Numba something: now if it is there, or when it is."""
+    """Call `what`, which registers something with Numba: now if Numba is imported, else when it is."""
     tell(what)
 
 
@@ -60,7 +60,7 @@ parts: dict[str, bool] = {"build": False}
 
 
 def portable(function: F) -> F:
-    """Mark what every reader reads. Compiled, it becomes part of the loop that calls it: a call would keep that from vectors.
+    """Mark a function of the portable core. Compiled, it is inlined in the loop that calls it, which a call would keep from vectors.
 
     Nobody else calls it, so that it needs no entry for Python or C, which take a third of the time of a first compilation.
     """
@@ -113,7 +113,7 @@ Intrinsic = Literal["float_of", "pattern_of", "prefetch", "room32", "room_like",
 
 
 def __getattr__(name: str) -> Any:
-    """Return what kernels call by the name of this module, `compiled.prefetch`: Numba asks for it when it compiles them."""
+    """Return functions that kernels call by this module's name, as `compiled.prefetch`: Numba asks for them."""
     if name in get_args(Intrinsic):
         from qsim.kernels import lowering
 
@@ -172,7 +172,7 @@ def say_once(why: str) -> None:
 
 @functools.cache
 def compiler() -> str:
-    """Return what machine code depends on besides its source: the compilers, their settings, and the processor."""
+    """Return the facts that machine code depends on besides its source: the compilers, their settings, and the processor."""
     spec = importlib.util.find_spec("numba")  # its version takes longer to find out
     made = Path(spec.origin).stat().st_mtime_ns if spec is not None and spec.origin is not None else 0
     settings = sorted(
@@ -186,7 +186,7 @@ UNHEEDED = ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER")
 
 
 def digest_of(file: Path, rest: bytes) -> bytes:
-    """Return the digest of what a file of this name holds: no file is taken for another kernel's, or another version's."""
+    """Return the digest of the contents of a file of this name: no file is taken for another kernel's, or another version's."""
     return hashlib.sha256(f"{file.parent.name}/{file.name}".encode() + b"\0" + rest).digest()
 
 
@@ -258,7 +258,7 @@ def refuse(*_: object) -> int:
 class Kernel:
     """Hold a loop in machine code, by the types of the arrays that it is called with.
 
-    Its arguments are those of the Python function that it was made of, whose annotations say what they are. `variant` is what
+    Its arguments are those of the Python function that it was made of, whose annotations name their types. `variant` is what
     the function has from around it. No fastmath, no GIL; a quotient by zero is IEEE's.
     """
 
@@ -279,7 +279,7 @@ class Kernel:
     def __call__(self, *arguments: Any) -> None:
         """Run the loop; raise `TypeError` for an array that is not in C order or has other dimensions than at first.
 
-        The machine code looks itself whether the arrays are what it was made for: that is faster than to ask here.
+        The machine code checks itself whether the arrays fit it: that is faster than to ask here.
         """
         if self.latest(NOWHERE, NOWHERE, *arguments):
             native = self.find(arguments)

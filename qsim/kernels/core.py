@@ -28,12 +28,12 @@ h half of a word's range and w the random word's top N bits:
     SRC   w + q, - 1 if odd        f rounds to at least 2^N - R iff f >= 2^N - R - 1/2, and > if that is odd
     SRE   0 or the largest word    by the top bit of w
 
-A carry out of the fraction field runs into the exponent field, which is what a carry should do. Below the grid's smallest
+A carry out of the fraction field runs into the exponent field, as a carry should. Below the grid's smallest
 value only that and zero are left to choose from. A deterministic mode then compares patterns; a random word is added to
 the fraction as above, as many of its bits as a word has. Bits that are dropped so count for odd SRC, SRE and Threshold:
 `sticky` says that x goes up as well where f + r is the largest word, and something was lost.
 
-What comes out is a pattern or a code, as the parameters say. Codes of a sign count the values of a format, and n, less
+The result is a pattern or a code, as the parameters say. Codes of a sign count the values of a format, and n, less
 where its binade begins along the grid, is that count. The ends of the range are patterns, or codes, likewise.
 """
 
@@ -70,7 +70,7 @@ __all__ = [
 
 
 class Parameters(NamedTuple):
-    """Hold what the core must know of carrier, format and result; every field is a word of the carrier's width.
+    """Hold the parameters of carrier, format and result; every field is a word of the carrier's width.
 
     "Position" counts bits upwards from the lowest bit of the carrier's subnormals, which is position 1. A result is a
     pattern of the carrier, or a code.
@@ -112,7 +112,7 @@ class Parameters(NamedTuple):
 
 
 class Addends(NamedTuple):
-    """Hold what a deterministic mode adds: by sign of the input, and by parity of the lower code."""
+    """Hold the addends of a deterministic mode: by sign of the input, and by parity of the lower code."""
 
     even_pos: Any
     odd_pos: Any
@@ -135,7 +135,7 @@ class Stochastic(NamedTuple):
 
 @portable
 def addend(bits: Any, source: Any) -> Any:
-    """Return what the random word `bits`, its N bits at the top, adds, and whether it is sticky; see `Stochastic`."""
+    """Return the addend of the random word `bits`, its N bits at the top, and whether it is sticky; see `Stochastic`."""
     word = type(bits)
     kept = word(bits & source.mask)
     spread = (source.all_or_none if kept > word(0) else word(0)) if source.all_or_none > word(0) else kept
@@ -147,7 +147,7 @@ def addend(bits: Any, source: Any) -> Any:
 
 @portable
 def eps_addend(eps: Any, negative: Any) -> Any:
-    """Return what Threshold(eps / 2^W), with W the word's width, adds, and whether it is sticky.
+    """Return the addend of Threshold(eps / 2^W), with W the word's width, and whether it is sticky.
 
     The fraction is that of the way from the lesser neighbour: it exceeds eps iff f + ~eps carries, or a bit below was lost. For
     a negative number it is 1 - nu, and that does not exceed eps iff the word of nu reaches 2^W - eps, lost bits or not.
@@ -200,7 +200,7 @@ def of_sign(mask: Any, pos: Any, neg: Any) -> Any:
 
 @portable
 def binade(a: Any, p: Any) -> Any:
-    """Return the position of the magnitude `a`, or `lowest` where that is less: what is below `floor` of it is discarded."""
+    """Return the position of the magnitude `a`, or `lowest` where that is less: the bits below `floor` of it are discarded."""
     word = type(a)
     return min(max(word(a >> p.fraction_bits), word(1)), p.lowest)
 
@@ -223,7 +223,7 @@ def along(a: Any, even: Any, odd: Any, p: Any) -> Any:
 
 @portable
 def deterministic(a: Any, even: Any, odd: Any, small: Any, p: Any) -> Any:
-    """Return what the magnitude `a` rounds to, as `along` does; patterns up to `small`, that of `last_to_zero`, go to zero."""
+    """Round the magnitude `a` as `along` does; patterns up to `small`, that of `last_to_zero`, go to zero."""
     word = type(a)
     return along(max(a, p.quantum) if exceeds(a, small, p) else word(0), even, odd, p)
 
@@ -246,7 +246,7 @@ def counting(a: Any, even: Any, odd: Any, _: Any, p: Any) -> Any:
 
 @portable
 def stochastic(a: Any, r: Any, sticky: Any, p: Any) -> Any:
-    """Return what the magnitude `a` rounds to by the addend `r` of a random word, as `along` does.
+    """Round the magnitude `a` by the addend `r` of a random word, as `along` does.
 
     Up to `tiny` the fraction is the significand, its top bit that of a word, shifted down by k. From k = W on all is lost.
     """
@@ -291,7 +291,7 @@ def ranged(y: Any, u: Any, p: Any) -> Any:
 
 @portable
 def unless_nan(z: Any, u: Any, p: Any) -> Any:
-    """Return `z`, or what becomes of a NaN, whatever its sign."""
+    """Return `z`, or the result of a NaN, whatever its sign."""
     word = type(u)
     return p.nan_pos if word(u & word(p.sign - word(1))) > p.inf else z
 
@@ -312,19 +312,19 @@ def sign_always(y: Any, u: Any, p: Any) -> Any:
 
 @portable
 def clamped(y: Any, u: Any, p: Any) -> Any:
-    """Return what `ranged` does where all beyond an end of the range, infinities too, becomes that end, and there is no -0."""
+    """Return the result of `ranged` where all beyond an end, infinities too, becomes that end, and there is no -0."""
     return sign_unless_zero(min(y, p.bottom if u >= p.sign else p.top), u, p)
 
 
 @portable
 def bounded(y: Any, u: Any, p: Any) -> Any:
-    """Return what `ranged` does where all beyond becomes an end likewise, the ends are mirror images, and there is -0."""
+    """Return the result of `ranged` where all beyond becomes an end likewise, the ends are mirror images, and there is -0."""
     return sign_always(min(y, p.top), u, p)
 
 
 @portable
 def counted(y: Any, u: Any, p: Any) -> Any:
-    """Return what `clamped` does for codes in two's complement, of which -0 is 0 as it stands."""
+    """Return the result of `clamped` for codes in two's complement, of which -0 is 0 as it stands."""
     word = type(u)
     mask = negative(u, p)
     z = word(word(word(min(y, of_sign(mask, p.top, p.bottom)) ^ mask) - mask) & p.flip)
@@ -333,13 +333,13 @@ def counted(y: Any, u: Any, p: Any) -> Any:
 
 @portable
 def mirrored(y: Any, u: Any, p: Any) -> Any:
-    """Return what `ranged` does where overflows and infinities have one result, and its mirror image, and there is no -0."""
+    """Return the result of `ranged` where overflows and infinities have one result and its mirror image, without -0."""
     return sign_unless_zero(p.over_pos if exceeds(y, p.top, p) else y, u, p)
 
 
 @portable
 def reflected(y: Any, u: Any, p: Any) -> Any:
-    """Return what `ranged` does where overflows and infinities are mirror images likewise, and there is -0."""
+    """Return the result of `ranged` where overflows and infinities are mirror images likewise, and there is -0."""
     return sign_always(p.over_pos if exceeds(y, p.top, p) else y, u, p)
 
 
@@ -378,7 +378,7 @@ def philox4x32_10(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
     """Return the four 32-bit words of one Philox4x32-10 block, in uint64 lanes, as all arguments are.
 
     (c0, c1, c2, c3) is the counter, (k0, k1) the key. In 64-bit lanes the widening multiply needs no shuffles, and reads the
-    lower halves alone: what is in the upper ones need not be cleared before, and is not in the result either.
+    lower halves alone: the upper ones need not be cleared before, and do not enter the result.
     Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011; Random123 philox.h.
     """
     for _ in range(10):

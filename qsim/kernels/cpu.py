@@ -2,8 +2,8 @@
 
 Shapes that vectorize: indices run over `range(x.size)` of a slice, words are filled into a small buffer first and
 used in a second loop. Nothing here knows a format: all about one rounding is an array of words, `Parameters` and then
-`Addends` or `Stochastic`, so that one compiled loop serves every format. Loops differ in what a compiler must know to make
-them short: patterns or codes come out, and which `Shortcut` holds.
+`Addends` or `Stochastic`, so that one compiled loop serves every format. Loops differ in facts that a compiler must know to
+make them short: patterns or codes come out, and which `Shortcut` holds.
 """
 
 from __future__ import annotations
@@ -61,20 +61,20 @@ def ask_ahead(x: Any, begin: Any, count: Any) -> None:
 
 
 def carrier_fields(dtype: Any) -> dict[str, int]:
-    """Return what the type of the words says of `Parameters`."""
+    """Return the facts about `Parameters` that follow from the type of the words."""
     carrier = CARRIERS[np.dtype(f"f{np.dtype(dtype).itemsize}")]
     sign = 1 << (carrier.width - 1)
     return {"fraction_bits": carrier.fraction_bits, "last": carrier.width - 1, "sign": sign, "inf": carrier.infinity}
 
 
 def value_fields(dtype: Any) -> dict[str, int]:
-    """Return what is known besides if patterns come out."""
+    """Return the further facts known if the results are patterns."""
     carrier = carrier_fields(dtype)
     return carrier | {"keep": carrier["last"], "count": 0, "skip": 0, "flip": 0, "minus": carrier["sign"]}
 
 
 def code_fields(dtype: Any) -> dict[str, int]:
-    """Return what is known besides if codes come out."""
+    """Return the further facts known if the results are codes."""
     carrier = carrier_fields(dtype)
     return carrier | {"keep": 0, "count": 2 * carrier["sign"] - 1}
 
@@ -91,7 +91,7 @@ ONE, TWO, THREE, FOUR = uint64(1), uint64(2), uint64(3), uint64(4)
 
 
 def words_of(p: Parameters, *more: Any) -> Any:
-    """Return `Parameters`, and what comes after them, as the array of words that a loop takes."""
+    """Return `Parameters`, and further words, as the array of words that a loop takes."""
     return np.array([*p, *(word for fields in more for word in fields)])
 
 
@@ -244,7 +244,7 @@ Kind = Literal["plain", "corrected", "one bit"]
 
 
 def known_of(kind: Kind) -> Callable[[Any], dict[str, int]]:
-    """Return what a kind of `Stochastic` says of its fields, as `fields_of` wants it."""
+    """Return the facts about the fields of a kind of `Stochastic`, for `fields_of`."""
     return {
         "plain": lambda _: {"last": 0, "flip": 0, "all_or_none": 0},
         "corrected": lambda _: {"all_or_none": 0},
@@ -258,7 +258,7 @@ def known_of(kind: Kind) -> Callable[[Any], dict[str, int]]:
 
 
 def kind_of(source: Stochastic) -> Kind:
-    """Return what is known of `source`."""
+    """Return the facts known about `source`."""
     if source.all_or_none:
         return "one bit"
     return "corrected" if source.last or source.flip else "plain"
@@ -438,7 +438,7 @@ def by_threshold(p: Parameters, *, codes: bool = False) -> Kernel:
 
 @kernel()
 def flush_all(x: Array, y: Array, limit: U64, words: Array) -> None:
-    """Copy `x` to `y` with zeros in place of what is of smaller magnitude than the pattern `limit`."""
+    """Copy `x` to `y` with zeros in place of elements of smaller magnitude than the pattern `limit`."""
     p = parameters_of(words)
     least = words.dtype.type(limit)
     for i in range(x.size):

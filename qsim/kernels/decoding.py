@@ -27,7 +27,7 @@ BLOCK = 1024
 
 
 class Decoding(NamedTuple):
-    """Hold what the codes of a float format are beside its patterns; every field is a word of the carrier's width."""
+    """Hold the relation of a float format's codes to its patterns; every field is a word of the carrier's width."""
 
     # the carrier
     fraction_bits: Any

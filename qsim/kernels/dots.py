@@ -102,7 +102,7 @@ def _by_short_sums(places: int, parity: bool) -> Kernel:
 
 
 def by_short_sums(places: int, *, parity: bool) -> Kernel:
-    """Return the loop(a, b, c, base, words) that does what `by_addends` says for sums in the range: it adds and cuts.
+    """Return the loop(a, b, c, base, words) of `by_addends` for sums in the range: it adds and cuts.
 
     It adds `base`, and 1 to odd ones with `parity`, and cuts `places` bits; of `words` it takes the type. With h half of the
     last place that is kept: h - 1 and `parity` is to nearest even, h away, 0 toward zero. A sum below normal numbers must be
@@ -117,7 +117,7 @@ def by_short_sums(places: int, *, parity: bool) -> Kernel:
 def by_short_words(
     a: Array, b: Array, c: Array, seed: U64, stream: U64, offset: U64, first: U64, half: U64, bits: U64, places: U64
 ) -> None:
-    """Do what `by_key` says for StochasticA of `bits` random bits, where sums are exact in float64, as `by_short_sums` does."""
+    """Compute as `by_key` for StochasticA of `bits` random bits, where sums are exact in float64, as `by_short_sums` does."""
     compiled.wide_vectors()
     share = uint64(half)
     shift = uint64(uint64(places) & uint64(63))
@@ -248,7 +248,7 @@ def _by_key(how: Shortcut, kind: Kind) -> Kernel:
 
 
 def by_key(p: Parameters, source: Stochastic) -> Kernel:
-    """Return the loop that does what `by_addends` says by random words.
+    """Return the loop of `by_addends` with random words.
 
     It takes (a, b, c, seed, stream, offset, first, half, sticky, words). Output i takes in step k, counted from `first`, the
     word of element offset + i + k 2^40 of (seed, stream); where `half` is 1 two steps share one. `sticky` is that of `odd_sum`.

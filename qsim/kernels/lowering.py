@@ -1,4 +1,4 @@
-"""What Numba is told of kernels, and what it makes of them: the one module of kernels that imports it."""
+"""Compilation of kernels by Numba: the one module of kernels that imports it."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def array_at(context: Any, builder: Any, kind: Any, data: Any, shape: list[Any])
 
 
 def room(element: Any) -> tuple[Any, Any]:
-    """Return the type, and what makes it, of a scratch array on a kernel's stack, of `ROOM` bytes."""
+    """Return the type and the constructor of a scratch array on a kernel's stack, of `ROOM` bytes."""
     kind = types.Array(element, 1, "C")
     count = ROOM * 8 // element.bitwidth
 
@@ -154,7 +154,7 @@ def given_array(kind: Any, number: int) -> Any:
     """Return a function for kernels that returns the array that is the Python object at an address.
 
     It raises where this is no array in C order of such elements, whose type has that number, or of other dimensions; that it is
-    an array is taken for granted. What it reads is where NumPy's headers have had it since their first version: in
+    an array is taken for granted. The fields it reads are where NumPy's headers have had it since their first version: in
     `PyArrayObject` data, dimensions, lengths, type and flags, and in `PyArray_Descr` order of bytes and number.
     """
 
@@ -283,7 +283,7 @@ def parts_of(target: Any) -> Iterator[Any]:
 
 
 def library(kernel: compiled.Kernel, arguments: tuple[Any, ...]) -> tuple[str, Any]:
-    """Compile a kernel for such arguments; return the name of its entry, and what Numba holds of it."""
+    """Compile a kernel for such arguments; return the name of its entry, and Numba's result."""
     function, kinds = entry(kernel, arguments)
     typing, target = cpu_target.typing_context, cpu_target.target_context
     typing.refresh()

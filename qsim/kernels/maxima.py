@@ -1,4 +1,4 @@
-"""The largest magnitudes of rows: what the scales of blocks are derived from."""
+"""The largest magnitudes of rows, from which the scales of blocks are derived."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def moments(x: Array, groups: I64, mean: Array, scale: Array, eps: F64) -> None:
 
 @kernel()
 def forward(x: Array, y: Array, mean: Array, scale: Array, gain: Array, shift: Array, relu: I64) -> None:
-    """Write gain (x - mean) scale + shift into y (pixels, C), or what of it is positive.
+    """Write gain (x - mean) scale + shift into y (pixels, C), or its positive part.
 
     As many channels go together as there is room for on the stack.
     """

@@ -81,7 +81,7 @@ CARRIERS = {
 
 
 class Ends(NamedTuple):
-    """Hold what becomes of numbers that are not values of the format."""
+    """Hold the results of numbers that are not values of the format."""
 
     over_pos: Any
     over_neg: Any
@@ -94,9 +94,9 @@ class Ends(NamedTuple):
 
 
 def ends(fmt: Format, saturation: Saturation, mode: Mode, *, nan: Nans = "canonical") -> Ends:
-    """Return what becomes of overflows, infinities, NaN and zeros under a saturation rule, as floats.
+    """Return the results of overflows, infinities, NaN and zeros under a saturation rule, as floats.
 
-    Where there is no zero, "zero" is what lies between it and the smallest value of either sign. Of 0 itself it is right only
+    Where there is no zero, "zero" is any number between it and the smallest value of either sign. Of 0 itself it is right only
     where `needs_stand_in` says nothing else; of negative numbers only where their sign counts.
     """
     clamped, unbounded = (fmt.max, fmt.min), (math.inf, -math.inf)
@@ -137,7 +137,7 @@ def ends(fmt: Format, saturation: Saturation, mode: Mode, *, nan: Nans = "canoni
 
 
 def zero_of(fmt: Format) -> float:
-    """Return what +0 becomes in a format without zero."""
+    """Return the result of +0 in a format without zero."""
     return {"min": fmt.min, "max": fmt.max, "nan": math.nan}[fmt.zero_to]
 
 
@@ -148,9 +148,9 @@ def needs_stand_in(fmt: Format) -> bool:
 
 
 def stand_in(patterns: NDArray[Any], fmt: Format, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return patterns of `dtype` for which a loop does what the format makes of the given ones.
+    """Return patterns of `dtype` that a loop rounds as the format rounds the given ones.
 
-    Magnitudes, where the sign of a negative number is dropped; and in place of +0 what it becomes, where the format has neither
+    Magnitudes, where the sign of a negative number is dropped; and in place of +0 its result, where the format has neither
     a zero nor makes its smallest value of it.
     """
     carrier = CARRIERS[dtype]
@@ -181,7 +181,7 @@ def parameters(
     nan: Nans = "canonical",
     codes: bool = False,
 ) -> Parameters:
-    """Return what the core must know to round a `dtype` array to `fmt`, or to its `codes`.
+    """Return the core's parameters for rounding a `dtype` array to `fmt`, or to its `codes`.
 
     Of `mode` it is which overflows stay inside. Under `wrap` the result is the rounded number itself, however large. Raise
     `InputError` if the carrier cannot hold the values of the format.
@@ -256,7 +256,7 @@ def route(how: Shortcut, *, codes: bool) -> Literal["counting", "deterministic"]
 
 @functools.lru_cache(maxsize=64)
 def addends(mode: Mode, dtype: np.dtype[Any]) -> Addends:
-    """Return what a deterministic mode adds to a fraction, words of the carrier `dtype`."""
+    """Return the addends of a deterministic mode, words of the carrier `dtype`."""
     carrier = CARRIERS[dtype]
     never, half, always = 0, 1 << (carrier.width - 1), (1 << carrier.width) - 1
     ties_up, ties_down = half, half - 1

@@ -1,8 +1,8 @@
-"""Patches of images: what a convolution multiplies, laid out as the rows of a matrix, and added up again.
+"""Patches of images: the operands of a convolution, laid out as the rows of a matrix, and added up again.
 
 An image (H, W, C), channels innermost, becomes a row a pixel of the result: the kh kw C numbers that its kernel covers, zeros
 where that reaches over the edge. Row y Wo + x holds image[y stride - pad + i, x stride - pad + j, c] in column
-(i kw + j) C + c. A line i of it lies in one piece in the image too, but for what is cut off at the left and the right.
+(i kw + j) C + c. A line i of it lies in one piece in the image too, but for the parts cut off at the left and the right.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["add_patches", "layout", "take_patches"]
 def layout(
     shape: tuple[int, ...], kernel: tuple[int, int], stride: int, pad: int, size: tuple[int, int]
 ) -> NDArray[np.int64]:
-    """Return what kernels must know, and only read: (n, H, W, C), (kh, kw), stride, pad, patches of an image, (Ho, Wo)."""
+    """Return the geometry for kernels: (n, H, W, C), (kh, kw), stride, pad, patches of an image, (Ho, Wo)."""
     return np.array([*shape, *kernel, stride, pad, *size], np.int64)
 
 

@@ -1,13 +1,13 @@
 """Rounding to a list of values in place of a grid: find the interval, and divide.
 
-Only the discarded fraction is had in another way than in `core`; what is added to it is the same. With x between the
+Only the discarded fraction is had in another way than in `core`; the addends are the same. With x between the
 neighbours lo < hi, all in units of the last place of lo and hi, and d the distance from the inner neighbour (lo for x >= 0,
 hi for x < 0), of which the part below the unit fills one word and the rest is dropped:
 
     d = integer . fraction word            hi - lo = D < 2^63
     f = floor(d 2^64 / D)                  long division by two digits of 32 bits
 
-The remainder, and what was dropped, say whether f is exact. Everything is in 64-bit words; float32 is widened before.
+The remainder, and the dropped bits, say whether f is exact. Everything is in 64-bit words; float32 is widened before.
 
 A deterministic mode need not divide each time. In the order of the numbers its result is a step function of the pattern;
 `steps` finds where each step begins, by bisection with this kernel, and an array is then a search among them. Where a format
@@ -46,7 +46,7 @@ ROOM = 62
 
 
 class Line(NamedTuple):
-    """Hold a line of values, with what `core.Parameters` has of ends and special values."""
+    """Hold a line of values, with the ends and special values of `core.Parameters`."""
 
     fraction_bits: Any
     last: Any
@@ -94,7 +94,7 @@ def significand(a: Any, p: Any) -> Any:
 
 @portable
 def discarded(m: Any, s: Any, p: Any) -> Any:
-    """Return the fraction (m mod 2^s) / 2^s, its first bits filling a word; what falls below the word is dropped.
+    """Return the fraction (m mod 2^s) / 2^s, its first bits filling a word; bits below the word are dropped.
 
     For s <= W - 1, with W the width, that is m << (W - s), in two shifts since s may be 0; above, m >> (s - W).
     """
@@ -269,7 +269,7 @@ def round_by_steps(x: NDArray[Any], y: NDArray[Any], runs: Steps) -> None:
 
 @kernel()
 def round_by_words(x: Array, random: Array, y: Array, words: Array, points: Array, intervals: Array) -> None:
-    """Round `x` into `y` stochastically by a `packed` line and `Stochastic`, which says what bits of `random[i]` i takes."""
+    """Round `x` into `y` stochastically by a `packed` line and `Stochastic`, which selects the bits of `random[i]`."""
     p, source = line_of(words, points, intervals), stochastic_of(words)
     for i in range(x.size):
         r, sticky = addend(random[i], source)
@@ -287,7 +287,7 @@ def round_by_eps(x: Array, eps: Array, y: Array, words: Array, points: Array, in
 
 @functools.lru_cache(maxsize=1024)
 def line(fmt: Format, saturation: Saturation, mode: Mode = Mode.RNE, *, nan: Nans = "canonical") -> Line:
-    """Return what the kernel must know to round float64 to `fmt`, any format of few values; `mode` as in `parameters`.
+    """Return the kernel's parameters for rounding float64 to `fmt`, any format of few values; `mode` as in `parameters`.
 
     Raise `InputError` if two neighbours differ too much in magnitude for the integers of the kernel.
     """

@@ -1,7 +1,7 @@
 """Parts of one array on several threads: plain Python threads, since a compiled loop gives up the interpreter's lock.
 
 They wait for work without spinning, so that they take no core from a BLAS, which Numba's own pool does; any thread of the
-program may call, and a forked child begins with none. What is computed does not depend on how many there are.
+program may call, and a forked child begins with none. Results do not depend on how many there are.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def get_threads() -> int:
 def set_threads(count: int | None) -> None:
     """Let `count` threads share a large array; `None`: as many as the environment says, or as there are cores.
 
-    Raise `InputError` for what is no positive number.
+    Raise `InputError` for anything else than a positive number.
     """
     global pool, wanted
     number = None if count is None else integer("the number of threads", count)

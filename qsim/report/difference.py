@@ -1,4 +1,4 @@
-"""What changed between two results of one study: verdicts, evidence, what was in force, and the numbers of the cells."""
+"""Differences between two results of one study: verdicts, evidence, options in force, and the numbers of the cells."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Change", "Column", "Difference", "difference"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Hold what was said of one thing in either result, `None` where nothing."""
+    """Hold one entry of either result, `None` where it is missing."""
 
     name: str
     before: str | None
@@ -38,7 +38,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """Hold what changed from one result to another."""
+    """Hold the differences between one result and another."""
 
     verdicts: tuple[Change, ...]
     evidence: tuple[Change, ...]
@@ -56,7 +56,7 @@ class Difference:
         return dataclasses.asdict(self)
 
     def text(self, before: str, after: str) -> str:
-        """Return it for reading; `before` and `after` are what the two are called."""
+        """Return it for reading; `before` and `after` are the names of the two."""
         return "\n".join(self._lines(before, after))
 
     def _lines(self, before: str, after: str) -> Iterator[str]:
@@ -77,7 +77,7 @@ class Difference:
 
 
 def difference(before: Result, after: Result) -> Difference:
-    """Return what changed from `before` to `after`; raise `InputError` for results of two studies."""
+    """Return the differences between `before` and `after`; raise `InputError` for results of two studies."""
     if before.study != after.study:
         raise InputError(
             f"the results are of two studies, {before.study} and {after.study}; give two of one study to compare"
@@ -108,7 +108,7 @@ def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[Chang
 
 
 def _by_parameters(cells: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Return the records by what tells them apart: their parameters, which have no dot in their names."""
+    """Return the records by their parameters, which have no dot in their names."""
     return {", ".join(f"{k}={v}" for k, v in cell.items() if "." not in k and v != ""): cell for cell in cells}
 
 
@@ -122,7 +122,7 @@ def _columns(pairs: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]]) 
 
 
 def _relative(a: Any, b: Any) -> float:
-    """Return |a - b| over the larger magnitude; 1 for what is no number or is missing on one side."""
+    """Return |a - b| over the larger magnitude; 1 for entries that are no numbers or are missing on one side."""
     if a == b:
         return 0.0
     if isinstance(a, int | float) and isinstance(b, int | float) and math.isfinite(a) and math.isfinite(b):

@@ -1,7 +1,7 @@
 """Figures as SVG text: same data, same bytes, on every machine.
 
 One role a colour, one role a mark, in all figures of a report: a colour is a group of `Series` (a format), a ring or
-another mark is what was measured, a line is theory. Every mark has a `<title>`, which a browser shows beside the pointer.
+another mark is a measurement, a line is theory. Every mark has a `<title>`, which a browser shows beside the pointer.
 Colours are names (`c0`, `ink`); the page gives them values for light, dark and paper, a file of its own carries them.
 """
 
@@ -62,7 +62,7 @@ class Styles:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Hold what is shown of one direction: limits, scale, ticks and what the ticks say."""
+    """Hold one axis: limits, scale, ticks and their labels."""
 
     low: float
     high: float
@@ -98,7 +98,7 @@ def dashes(figure: Figure) -> dict[str, str]:
 
 
 def role_of(series: Series) -> str:
-    """Return what the marks or the line of `series` are called in a legend."""
+    """Return the legend's name of the marks or the line of `series`."""
     return series.role or series.kind
 
 
@@ -324,7 +324,7 @@ class _Drawing:
             yield f"<g><title>{_escape(self.tells(series, i))}</title>{''.join(parts)}</g>"
 
     def interval(self, at: float, low: float, value: float, high: float, quantity: Axis, colour: str) -> str:
-        """Return the line of an interval, with an arrow at an end that lies beyond what is shown."""
+        """Return the line of an interval, with an arrow at an end beyond the limits."""
         ends = []
         for end, inside, sign in ((low, max(low, quantity.low), -1), (high, min(high, quantity.high), 1)):
             place = self.place(at, max(inside, quantity.low))
@@ -352,7 +352,7 @@ class _Drawing:
         return "".join(parts)
 
     def tells(self, series: Series, i: int) -> str:
-        """Return what the pointer is told of a point."""
+        """Return the tooltip of a point."""
         panel = self.panel
         at = (
             panel.categories[round(series.x[i])].replace("\n", " ")
@@ -403,7 +403,7 @@ def _drawable(panel: Panel, series: Series) -> list[tuple[int, tuple[float, floa
 
 
 def _key(panel: Panel, looks: Styles, dashed: dict[str, str], width: float) -> list[list[tuple[str, str]]]:
-    """Return the lines of a panel's legend: what its marks and lines are, and the colours that no label beside them names."""
+    """Return the lines of a panel's legend: its marks and lines, and the colours that no label beside them names."""
     entries: dict[tuple[str, str], None] = {}
     for series in panel.series:
         if _drawable(panel, series) and not series.small:
@@ -455,7 +455,7 @@ def _xs(panel: Panel) -> list[float]:
 
 
 def _ys(panel: Panel) -> list[float]:
-    """Return what the axis of the values must reach: points and bars, on a log scale at most `REACH` times below a point."""
+    """Return the range of the axis of values: points and bars, on a log scale at most `REACH` times below a point."""
     log = panel.yscale != "linear"
     found: list[float] = []
     for series in panel.series:

@@ -36,12 +36,12 @@ def index(rows: Sequence[Any]) -> str:
 
 
 def term_id(name: str) -> str:
-    """Return the id of the place that says what a term means: its letters and digits, others as their numbers."""
+    """Return the id of a term's definition: its letters and digits, others as their numbers."""
     return "term-" + "".join(c if c.isascii() and c.isalnum() else f"-{ord(c):x}-" for c in name)
 
 
 def _linker(terms: Sequence[tuple[str, str]]) -> Callable[[str], Any]:
-    """Return a function that escapes words and makes each term that stands in them a link to what it means."""
+    """Return a function that escapes words and makes each term that stands in them a link to its definition."""
     import markupsafe
 
     says = dict(terms)
@@ -100,7 +100,7 @@ def _template(name: str) -> Any:
 
 
 def _body(table: Table) -> list[list[dict[str, Any]]]:
-    """Return the rows of `table`: what each cell says, whether its column is numeric, and the number to sort by."""
+    """Return the rows of `table`: the text of each cell, whether its column is numeric, and the number to sort by."""
     columns = list(zip(*table.rows, strict=True))
     shown = [text.column(values) for values in columns]
     numeric = [text.numeric(values) for values in columns]

@@ -1,4 +1,4 @@
-"""One page over several reports: what each asks, what became of its claims, and where it is."""
+"""One page over several reports: the question, the verdicts, and the place of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHORT = 60
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Hold what the page says of one report."""
+    """Hold the entry of one report."""
 
     link: str
     result: Result
@@ -33,7 +33,7 @@ class Row:
 
 
 def _differs(result: Result, others: Sequence[Result]) -> Iterator[tuple[str, str]]:
-    """Yield what was in force for `result` and not for one of `others`, as label and value."""
+    """Yield the options of `result` that one of `others` has not, as label and value."""
     for label, value in (("run", result.run), *result.setup, *result.made):
         if any((label, value) not in (("run", other.run), *other.setup, *other.made) for other in others):
             yield label, value if len(value) <= SHORT else value[: SHORT - 1] + "…"

@@ -83,7 +83,7 @@ LETTERS = 122
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Hold what one row shows of a format."""
+    """Hold the data of one format's row."""
 
     name: str
     bits: int
@@ -183,7 +183,7 @@ def _power(exponent: int) -> str:
 
 
 def _note(row: Row, scale: Scale, window: tuple[float, float] | None) -> list[str]:
-    """Return, in lines, what a row's ticks do not say: how many there are, which special values, what is left out."""
+    """Return, in lines, the facts that a row's ticks do not show: how many there are, which special values, and omissions."""
     some, every = len(shown(row, scale, window)), len(row.values)
     counts = f"{number(every)} finite values" if some == every else f"{number(some)} of {number(every)} finite values"
     parts = [f"{row.bits} bit{'s' * (row.bits > 1)}", counts + " shown" * (some < every)]
@@ -201,7 +201,7 @@ def _note(row: Row, scale: Scale, window: tuple[float, float] | None) -> list[st
 
 
 def _ends(row: Row, scale: Scale, low: float, high: float) -> tuple[str, str]:
-    """Return what stands beside the two ends of a row's ticks: the extreme values.
+    """Return the labels of the two ends of a row's ticks: the extreme values.
 
     It is "" for 0, which is marked as such, and for a value beyond the axis.
     """
@@ -213,7 +213,7 @@ def _ends(row: Row, scale: Scale, low: float, high: float) -> tuple[str, str]:
 
 
 def _ticks(low: float, high: float, scale: Scale) -> dict[float, str]:
-    """Return the axis's ticks and what they say: powers of two on a log axis that spans some, else round decimals."""
+    """Return the axis's ticks and labels: powers of two on a log axis that spans some, else round decimals."""
     from matplotlib.ticker import MaxNLocator
 
     if scale == "log":
@@ -240,7 +240,7 @@ def _draw_row(
 ) -> set[str]:
     """Draw the ticks of `row` on the height `base`, in inches; return the kinds of tick there are.
 
-    `sides` is what `_ends` returned. The ids of the groups in an SVG start with `name`.
+    `sides` is the result of `_ends`. The ids of the groups in an SVG start with `name`.
     """
     low, high = window
     values = shown(row, scale, window)
@@ -288,7 +288,7 @@ def _starts_binade(row: Row, value: float) -> bool:
 
 
 def _handles(kinds: set[str]) -> list[Any]:
-    """Return the legend: what the colours and lengths of the ticks mean, of those that there are."""
+    """Return the legend: the meanings of the colours and lengths of the ticks in use."""
     from matplotlib.lines import Line2D
 
     entries = [(name, colour, 9 * share) for name, (colour, share) in LOOKS.items() if name in kinds]

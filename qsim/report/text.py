@@ -52,7 +52,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Say what comes where: each figure and each table once, at the first claim that rests on it."""
+    """Return the order of a page: each figure and each table once, at the first claim that rests on it."""
 
     main: Table | None
     """The table beside the answer."""
@@ -208,7 +208,7 @@ def check(result: Result) -> None:
 
 
 def summary(result: Result) -> RenderableType:
-    """Return what a terminal shows after a run: question, answer, one line a claim, then the planted faults.
+    """Return the summary for a terminal: question, answer, one line a claim, then the planted faults.
 
     A `rich` console drops the colours where it does not write to a terminal.
     """

@@ -48,7 +48,7 @@ LONGEST = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """Say what became of a cell: a record as JSON, or an error in a line with its traceback."""
+    """Hold the outcome of a cell: a record as JSON, or an error in a line with its traceback."""
 
     index: int
     record: str = ""
@@ -58,11 +58,11 @@ class Done:
 
 
 class Executor(Protocol):
-    """What computes cells."""
+    """Compute cells."""
 
     @property
     def name(self) -> str:
-        """What it is called in a report of the run."""
+        """The name in a report of the run."""
         ...
 
     @property
@@ -71,13 +71,13 @@ class Executor(Protocol):
         ...
 
     def run(self, compute: Compute, tasks: Sequence[Task]) -> Generator[Done, None, None]:
-        """Yield what becomes of each task, as they end; leave no process behind, also when closed early."""
+        """Yield the outcome of each task, as they end; leave no process behind, also when closed early."""
         ...
 
 
 @gradual_underflow
 def attempt(compute: Compute, index: int, cell: Any) -> Done:
-    """Compute a cell, and catch what it raises; what it prints goes to standard error, where no reader of JSON is."""
+    """Compute a cell, and catch its exceptions; its prints go to standard error, where no reader of JSON is."""
     started = time.perf_counter()
     try:
         with contextlib.redirect_stdout(sys.stderr):
@@ -122,7 +122,7 @@ Pooled = Callable[[Compute, Sequence[Task], int, list[tuple[Task, Done]]], Gener
 
 
 def patiently(pooled: Pooled, compute: Compute, tasks: Sequence[Task], width: int) -> Generator[Done, None, None]:
-    """Yield what becomes of each task: one whose process died is tried twice more, alone, and lost if it dies again."""
+    """Yield the outcome of each task: one whose process died is tried twice more, alone, and lost if it dies again."""
     suspects: list[tuple[Task, Done]] = []
     yield from pooled(compute, tasks, width, suspects)
     for suspect in suspects:
@@ -152,7 +152,7 @@ class Here:
     workers: int = 1
 
     def run(self, compute: Compute, tasks: Sequence[Task]) -> Generator[Done, None, None]:
-        """Yield what becomes of each task, in order."""
+        """Yield the outcome of each task, in order."""
         keep_freed_memory()
         find_libraries()
         for index, cell in tasks:
@@ -172,11 +172,11 @@ class Processes:
 
     @property
     def name(self) -> str:
-        """What it is called in a report of the run."""
+        """The name in a report of the run."""
         return f"{self.workers} processes"
 
     def run(self, compute: Compute, tasks: Sequence[Task]) -> Generator[Done, None, None]:
-        """Yield what becomes of each task, as they end.
+        """Yield the outcome of each task, as they end.
 
         When a process dies, those that were under way are computed again, each alone (`patiently`).
         """
@@ -201,7 +201,7 @@ class Processes:
     def _pooled(
         self, compute: Compute, tasks: Sequence[Task], width: int, suspects: list[tuple[Task, Done]]
     ) -> Generator[Done, None, None]:
-        """Yield what becomes of tasks, `width` of them at a time; add to `suspects` those under way when a process died."""
+        """Yield the outcomes of tasks, `width` of them at a time; add to `suspects` those under way when a process died."""
         wanted = source_of(compute.__module__).digest
         waiting = collections.deque(tasks)
         under_way: dict[Future[Done | None], Task] = {}
@@ -240,7 +240,7 @@ class Processes:
 
 
 def broken(index: int, error: BrokenProcessPool) -> Done:
-    """Return what loky says of a process that ended: how, or that it could not read what it was sent."""
+    """Return loky's reason why a process ended, an unreadable message among them."""
     if error.__cause__ is not None:
         trace = str(error.__cause__).strip('\n"') + "\n"
         line = f"a process could not read the cell that it was sent: {trace.splitlines()[-1]}"
@@ -338,7 +338,7 @@ class Dask:
         return found
 
     def run(self, compute: Compute, tasks: Sequence[Task]) -> Generator[Done, None, None]:
-        """Yield what becomes of each task, as they end.
+        """Yield the outcome of each task, as they end.
 
         The scheduler gives the tasks of a dead worker to another one; those that it gives up, since several workers died with
         them, are computed again, each alone (`patiently`). Raise `InputError` where a worker has another
@@ -350,7 +350,7 @@ class Dask:
     def _pooled(
         self, compute: Compute, tasks: Sequence[Task], width: int, suspects: list[tuple[Task, Done]]
     ) -> Generator[Done, None, None]:
-        """Yield what becomes of tasks, `width` of them at a time; add to `suspects` those that the scheduler gives up."""
+        """Yield the outcomes of tasks, `width` of them at a time; add to `suspects` those that the scheduler gives up."""
         from distributed import CancelledError, KilledWorker, as_completed
 
         wanted = source_of(compute.__module__).digest
@@ -396,5 +396,5 @@ class Dask:
 
 
 def memory_there(dask_worker: Any) -> float:
-    """Return how many bytes a worker may use: its limit, or what its machine has."""
+    """Return how many bytes a worker may use: its limit, or the memory of its machine."""
     return min(memory().total, dask_worker.memory_manager.memory_limit or math.inf)

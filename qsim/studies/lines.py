@@ -27,7 +27,7 @@ SCALAR = re.compile(r"[^,\]}#\n]+")
 def lines_of(text: str) -> dict[Keys, int]:
     """Return the line, from 1 on, of every table, key and entry of the valid TOML document `text`.
 
-    Keys are those that lead to the value in what `tomllib.loads` returns: ("arm", 0, "formats", 2).
+    Keys are those that lead to the value in the result of `tomllib.loads`: ("arm", 0, "formats", 2).
     """
     reader = _Reader(text)
     reader.document()
@@ -131,7 +131,7 @@ class _Reader:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Hold a place in a study file, to be named by what is wrong there: the file, the line, the table."""
+    """Hold a place in a study file, for error messages: the file, the line, the table."""
 
     path: Path
     lines: Mapping[Keys, int] = field(repr=False)
@@ -139,7 +139,7 @@ class Place:
     label: str = ""
 
     def at(self, *keys: str | int, label: str = "") -> Place:
-        """Return the place of a table or key below this one; `label` is what a reader calls it."""
+        """Return the place of a table or key below this one; `label` is its name for a reader."""
         return Place(self.path, self.lines, (*self.keys, *keys), label or self.label)
 
     def refuse(self, message: str, *keys: str | int) -> InputError:

@@ -1,4 +1,4 @@
-"""What a run ran on: memory, processor, versions; and the file that says it all, `provenance.json`."""
+"""The environment of a run: memory, processor, versions; and the file that says it all, `provenance.json`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Memory", "memory", "provenance"]
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Hold the bytes of memory that this process might use: all there are, and what is free of them."""
+    """Hold the bytes of memory that this process might use: in all, and free."""
 
     total: float
     free: float
@@ -44,7 +44,7 @@ def memory() -> Memory:
 def provenance(study: Study, finished: Finished, command: str, seconds: float) -> dict[str, Any]:
     """Return where a result came from: the command, the machine, versions, seeds, data, and where the time went.
 
-    `seconds` is what the command took so far. The share outside the cells is 1 - (seconds in cells) / (workers x seconds).
+    `seconds` is the time since the command began. The share outside the cells is 1 - (seconds in cells) / (workers x seconds).
     """
     spent = finished.seconds / (finished.workers * seconds)
     return {

@@ -1,4 +1,4 @@
-"""What a study found, as plain data: claims with verdicts, tables, figures as numbers, cells.
+"""The result of a study, as plain data: claims with verdicts, tables, figures as numbers, cells.
 
 A `Result` is everything a report shows. It holds no dates, no paths and no drawing, so that the
 same result renders to the same bytes anywhere.
@@ -133,7 +133,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """State one claim, the margin it was given before the run, and what became of it."""
+    """State one claim, the margin given before the run, and its verdict."""
 
     id: str
     """What it is called in `study.toml`; a planted fault has the fault's name behind it."""
@@ -175,7 +175,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Hold what one run of a study found; `to_json` and `from_json` are inverse."""
+    """Hold the result of one run of a study; `to_json` and `from_json` are inverse."""
 
     study: str
     """The name of the study."""

@@ -30,7 +30,7 @@ Record = dict[str, Any]
 
 
 class Cell(Protocol):
-    """What a cell says of itself: a frozen dataclass, whose fields are all that its record depends on in the study."""
+    """The description of a cell: a frozen dataclass, whose fields are all that its record depends on in the study."""
 
     @property
     def label(self) -> str:
@@ -49,7 +49,7 @@ class Cell(Protocol):
 
 
 class Plan(Protocol):
-    """What a kind of study makes of a file."""
+    """The plan that a kind of study makes of a file."""
 
     @property
     def cells(self) -> Sequence[Cell]:
@@ -58,32 +58,32 @@ class Plan(Protocol):
 
 
 class Kind(Protocol):
-    """What the module of a kind of study offers."""
+    """The functions of the module of a kind of study."""
 
     def plan(self, study: Study, size: Size) -> Plan:
-        """Plan the cells; raise `InputError` naming what is wrong in the file."""
+        """Plan the cells; raise `InputError` naming the fault in the file."""
         ...
 
     def compute(self, cell: Any) -> Record:
-        """Return the record of a cell, plain and flat: a pure function of its fields and of what it reads."""
+        """Return the record of a cell, plain and flat: a pure function of its fields and of the data it reads."""
         ...
 
     def reads(self, cell: Any) -> Mapping[str, str]:
-        """Return all that a cell reads beside its fields and its source: what it is, and its SHA-256."""
+        """Return all that a cell reads beside its fields and its source: its name, and its SHA-256."""
         ...
 
     def claims(self, plan: Any, records: Sequence[Record]) -> Sequence[Claim]:
-        """Return what becomes of the claims by these records, perhaps not yet all."""
+        """Judge the claims by these records, perhaps not yet all."""
         ...
 
     def result(self, study: Study, size: Size, plan: Any, records: Sequence[Record]) -> Result:
-        """Return what the study found."""
+        """Return the result of the study."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Tell what became of one cell."""
+    """Report the outcome of one cell."""
 
     label: str
     key: str
@@ -98,7 +98,7 @@ class Watch:
     """Be told how a run goes on; this one says nothing."""
 
     def start(self, cells: int, cost: float, claims: Callable[[], Sequence[Claim]]) -> None:
-        """Hear how many cells there are and their cost together; `claims()` says what the finished ones decide so far."""
+        """Hear how many cells there are and their cost together; `claims()` judges the claims by the finished ones."""
 
     def step(self, step: Step) -> None:
         """Hear of a cell."""
@@ -109,7 +109,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """Hold what a run found and how it went."""
+    """Hold the result of a run and its course."""
 
     result: Result
     #: By name below the folder of the report: the tracebacks of cells that failed.
@@ -166,7 +166,7 @@ def run(
     store: Store | None = None,
     watch: Watch | None = None,
 ) -> Finished:
-    """Run `study`, taking from `store` the cells that it keeps, and return what it found.
+    """Run `study`, taking from `store` the cells that it keeps, and return the result.
 
     `executor` computes the others, in this process by default, the longest first. A cell that raises is left out and
     named in the result; then no claim is held, since a cell that is missing might have refuted it.
@@ -239,7 +239,7 @@ def run(
 
 
 def _made(source: Source, data: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return what a result is made of, for its foot: no machine and no date, so that the same things make the same bytes."""
+    """Return the sources of a result, for its foot: no machine and no date, so that the same things make the same bytes."""
     modules = hashlib.sha256(repr(sorted(source.modules.items())).encode()).hexdigest()
     sets = {name: digest for name, digest in data.items() if not name.startswith("format ")}
     formats = hashlib.sha256(repr(sorted(data.items() - sets.items())).encode()).hexdigest()
@@ -252,7 +252,7 @@ def _made(source: Source, data: Mapping[str, str]) -> tuple[tuple[str, str], ...
 
 
 def _unless_edited(done: Done, kind: Kind, cell: Any, read: Mapping[str, str]) -> Done:
-    """Return a cell that is done, as failed if what it reads is no longer what its record would be kept for."""
+    """Return a cell that is done, as failed if the data it reads have changed meanwhile."""
     try:
         now = kind.reads(cell)
     except InputError as error:

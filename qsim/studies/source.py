@@ -1,4 +1,4 @@
-"""What a cell is made by: the source of its module and of every module that this imports, and the libraries below.
+"""The code that makes a cell: the source of its module and of every module that this imports, and the libraries below.
 
 A module is followed to the modules it names, not to the packages around them, so that an edit of a page or a claim leaves
 the cells of a study as they are.
@@ -22,7 +22,7 @@ __all__ = ["Source", "source_of"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Hold what makes the numbers of a cell: modules with the SHA-256 of each, libraries with the version of each."""
+    """Hold the code that makes the numbers of a cell: modules with the SHA-256 of each, libraries with the version of each."""
 
     modules: Mapping[str, str]
     libraries: Mapping[str, str]

@@ -107,7 +107,7 @@ class Store:
 
     @contextlib.contextmanager
     def _in_a_sentence(self) -> Iterator[None]:
-        """Turn what SQLite says into what a user can do."""
+        """Turn errors of SQLite into advice for the user."""
         try:
             yield
         except sqlite3.Error as error:

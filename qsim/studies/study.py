@@ -1,4 +1,4 @@
-"""A study file: what is asked, of which grid, with which margins; found by name or by path."""
+"""A study file: the question, the grid and the margins; found by name or by path."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A module holds one family: `directions` (ties and other modes), `fractions` (of the interval), `words`, `grids` (carries and
 subnormals), `ranges`, `specials` (zeros, NaNs, negative numbers), `formats` (detours, other layouts, patterns); `rules` has
-what they share. Sources: the peers' and the vendors' models, and textbooks on rounding units: a tie broken otherwise, a
+their common parts. Sources: the peers' and the vendors' models, and textbooks on rounding units: a tie broken otherwise, a
 sticky bit or a carry lost, subnormals shifted by one place too few, the range checked first, NaN taken for a number, a random
 word used backwards.
 """

@@ -39,12 +39,12 @@ def reads(cell: Cell) -> Mapping[str, str]:
 
 
 def claims(plan: Plan, records: Sequence[dict[str, Any]]) -> list[Claim]:
-    """Return what becomes of the claims by these records."""
+    """Judge the claims by these records."""
     return decide(plan, records, point(plan.model))[0]
 
 
 def result(study: Study, size: Literal["full", "quick"], plan: Plan, records: Sequence[dict[str, Any]]) -> Result:
-    """Return what the study found."""
+    """Return the result of the study."""
     at = point(plan.model)
     decided, judged, family = decide(plan, records, at)
     return pages.result(study, size, plan, at, records, decided, judged, family)
@@ -57,6 +57,6 @@ def _named(data: DataSpec) -> str:
 
 @functools.cache
 def _format(fmt: Format) -> str:
-    """Return the SHA-256 of what defines a format, and not of where it was written down."""
+    """Return the SHA-256 of a format's definition, wherever it was written down."""
     facts = [(field.name, getattr(fmt, field.name)) for field in dataclasses.fields(fmt) if field.compare]
     return hashlib.sha256(repr(facts).encode()).hexdigest()

@@ -120,7 +120,7 @@ def _bits(records: Sequence[Record], plan: Plan, held: set[str]) -> Iterable[str
 
 
 def _price(records: Sequence[Record], at: Point, held: set[str], family: Family) -> Iterable[str]:
-    """Say what a whole network pays, in the papers' q^2 and sigma^2, where the noise of a batch of one was measured."""
+    """State the price for a whole network, in the papers' q^2 and sigma^2, where the noise of a batch of one was measured."""
     found = [
         (family.interval(estimate(g[0], f"{ALL}.variance")).scaled(1 / g[0]["whole.gradient_squared"]), g[0]["format"])
         for _, g in families(records, ("bwd_grad",), mode="SR", scale="frozen")

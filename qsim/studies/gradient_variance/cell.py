@@ -96,7 +96,7 @@ class Cell:
 
     @property
     def memory(self) -> int:
-        """Return the bytes that a process needs for the cell, at most: the libraries, a chunk of draws, what is kept of each.
+        """Return the bytes that a process needs for the cell, at most: libraries, a chunk of draws, the numbers kept.
 
         A chunk has its tensors forward, backward, rounded and as gradients, some eight times its size (`CHUNK_BYTES`, or that
         of one draw where this is larger).
@@ -116,7 +116,7 @@ class Cell:
         """Return a 64-bit seed made of all fields, so that no two cells share random words.
 
         But for `weight_draws`: a study has one choice, and two studies that differ in it alone have the same words. And but for
-        `network`, which only says again what the model is.
+        `network`, which only names the model again.
         """
         fields = dataclasses.asdict(self)
         del fields["weight_draws"], fields["network"]
@@ -210,7 +210,7 @@ def compute(cell: Cell) -> dict[str, Any]:
 
 
 def _not_finite(cell: Cell) -> str:
-    """Say that the gradient of a draw is infinite or NaN, why, and what would be right."""
+    """Say that the gradient of a draw is infinite or NaN, why, and the remedy."""
     says = f"the gradient has infinities or NaN under {cell.format} at {cell.points}"
     if not get_format(cell.format).has_inf:
         return says

@@ -1,4 +1,4 @@
-"""The claims of the study: which numbers each rests on, and what becomes of it.
+"""The claims of the study: the numbers that each rests on, and its verdict.
 
 Every claim is a list of `Check`s, each one number with its error and its margin. The false-alarm rate is split over all
 checks of the report, planted faults included, before any is judged.
@@ -46,7 +46,7 @@ class Check:
     write: Callable[[Interval], str] = str
 
     def judge(self, interval: Interval) -> Outcome:
-        """Return what becomes of the claim at this number."""
+        """Return the verdict of the claim at this number."""
         if self.equal is None:
             return judge(interval, self.low, self.high)
         if not interval.low <= self.equal <= interval.high:
@@ -246,7 +246,7 @@ def bit_noise(records: Sequence[Record], at: Point, margin: Mapping[str, Any]) -
 def networks_ratio(records: Sequence[Record], _: Point, margin: Mapping[str, Any]) -> Iterator[Check]:
     """Check the noise at k-1 bits over that at k bits in each network.
 
-    The noise of the whole set is that of A-T1 there, times what was measured over A-T1 on the batches that were drawn: in a
+    The noise of the whole set is that of A-T1 there, times the measured ratio to A-T1 on the batches that were drawn: in a
     trained network a few samples make most of the noise, and other batches would hold others.
     """
     for label, fewer, more in pairs(records, margin):
@@ -519,7 +519,7 @@ def _claim(
 
 
 def _severity(judged: Judged) -> float:
-    """Order checks of one outcome: how far the number is from what it should be, or how near to its margin."""
+    """Order checks of one outcome: how far the number is from its prediction, or how near to its margin."""
     check, interval = judged.check, judged.interval
     if check.equal is not None:
         return abs(interval.value - check.equal) + (interval.half_width if judged.outcome is not Outcome.REFUTED else 0)

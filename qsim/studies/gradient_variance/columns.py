@@ -1,4 +1,4 @@
-"""What the columns of cells.csv are: parameters of a cell, estimates with their standard errors, counts."""
+"""The columns of cells.csv: parameters of a cell, estimates with their standard errors, counts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ OTHERS: Mapping[str, str] = {
 
 
 def columns(names: Iterable[str]) -> Table:
-    """Return the table of the columns `names`, each with what it is."""
+    """Return the table of the columns `names`, each with its meaning."""
     rows: list[tuple[Cell, ...]] = []
     for name in names:
         part, _, what = name.rpartition(".")

@@ -104,7 +104,7 @@ def _theorem(points: str) -> str:
 
 
 def _called(points: str) -> str:
-    """Return the name of a point set with what is rounded there: "bwd_grad, last layer (backward errors)"."""
+    """Return the name of a point set with the tensors rounded there: "bwd_grad, last layer (backward errors)"."""
     names = points.removeprefix(LAST)
     words = " and ".join(WORDS[name] for name in names.split("+"))
     if names == BACKWARD:
@@ -383,7 +383,7 @@ def _absmax(records: Sequence[Record], family: Family) -> Figure:
 
 
 def locate_labels(records: Sequence[Record], at: Point) -> dict[str, Record]:
-    """Return what each label of a check speaks of: a record with its layer, a family of records, or a pair."""
+    """Return the subject of each label of a check: a record with its layer, a family of records, or a pair."""
     found: dict[str, Record] = {}
     for r in records:
         found.setdefault(label_of(r), {**r, "b": r["batch"]})

@@ -1,4 +1,4 @@
-"""What the study shows: answer, setup, method and the meaning of words, with the figures and the tables."""
+"""The pages of the study: answer, setup, method and the meaning of words, with the figures and the tables."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ TABLES = {"weight-exact": "shared"}
 
 
 def _placed(claim: Claim, figures: set[str], tables: set[str], judged: Mapping[str, Sequence[Judged]]) -> Claim:
-    """Return `claim` beside the figure and the table that this report has for it, and with what it would take to decide it."""
+    """Return `claim` with the figure and the table of this report, and the number of draws that would decide it."""
     figure, table = FIGURES.get(claim.id, claim.figure), TABLES.get(claim.id, claim.table)
     key = next((key for key in judged if key.replace(", ", "--").replace(" ", "-") == claim.id), "")
     return dataclasses.replace(
@@ -151,7 +151,7 @@ def _placed(claim: Claim, figures: set[str], tables: set[str], judged: Mapping[s
 
 
 def _wanting(judged: Sequence[Judged]) -> str:
-    """Return how many times the draws would decide what is open, or nothing where no number of them can be told.
+    """Return how many times the draws would decide the open claims, or nothing where no number of them can be told.
 
     The half of an interval falls with the root of the draws, and must fit between the estimate and the nearest margin.
     """
@@ -232,7 +232,7 @@ def _setup(plan: Plan, at: Point, records: Sequence[Record]) -> tuple[tuple[str,
 
 
 def model_words(model: ModelSpec) -> str:
-    """Return what the model is, in words."""
+    """Describe the model in words."""
     if model.kind == "mlp":
         return f"MLP {'-'.join(map(str, model.widths))}, ReLU, softmax cross-entropy"
     if model.kind == "wideresnet":
@@ -241,7 +241,7 @@ def model_words(model: ModelSpec) -> str:
 
 
 def _silent(records: Sequence[Record]) -> Iterable[tuple[str, str]]:
-    """Yield what is said of formats to which a rounding changes nothing."""
+    """Yield the sentences on formats to which a rounding changes nothing."""
     names = dict.fromkeys(short_name(r["format"]) for r in records if not noisy(r))
     if names:
         yield (

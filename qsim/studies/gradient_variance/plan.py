@@ -91,7 +91,7 @@ LEAST = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Hold what will be run: the cells, and the margins that their claims were given."""
+    """Hold the run: the cells, and the margins that their claims were given."""
 
     model: ModelSpec
     rate: float
@@ -197,7 +197,7 @@ def plan(study: Study, run: Literal["full", "quick"]) -> Plan:
 
 
 def _called(heading: str, table: Mapping[str, Any]) -> str:
-    """Return what a reader calls a table of several."""
+    """Return the name of one of several tables for a reader."""
     name = table.get("name", "?")
     return f"{heading} {name if isinstance(name, str) and name.isprintable() and len(name) <= LONGEST else shown(name)}"
 
@@ -402,7 +402,7 @@ def _within(place: Place, key: str, number: int, low: int, high: int) -> None:
 
 
 def _margins(place: Place, margin: dict[str, Any]) -> dict[str, Any]:
-    """Return the margins of a claim if their lists are what they should be: ends of an interval, formats, pairs."""
+    """Return the margins of a claim if their lists are well formed: ends of an interval, formats, pairs."""
     for key in ("half_width", "share", "bias"):
         if not 0 < margin.get(key, 1) < float("inf"):
             raise place.refuse(f"{key} = {margin[key]} must be positive", key)
@@ -463,7 +463,7 @@ def _format(place: Place, name: Any, *keys: str | int) -> str:
 
 
 def _on_a_grid(place: Place, name: str, *keys: str | int) -> None:
-    """Refuse a format for which theory has no variance: what is a table of values."""
+    """Refuse a format for which theory has no variance: a table of values."""
     fmt = get_format(name)
     if not isinstance(fmt, Grid) or fmt.gap:
         raise place.refuse(

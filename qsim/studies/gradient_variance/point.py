@@ -70,7 +70,7 @@ class ModelSpec:
     parameters: int = 0
 
     def identity(self) -> dict[str, Any]:
-        """Return what random words depend on: not where files lie, nor what follows from the rest, nor what studies had not."""
+        """Return the fields that random words depend on: no paths, no derived fields, no fields that older studies lacked."""
         kept = ("widths", "train_steps", "train_batch", "learning_rate", "seed")
         new = {"kind": "mlp", "depth": 0, "widen": 0, "sha256": ""}
         found = {name: getattr(self, name) for name in kept}
@@ -83,7 +83,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # one a model, told apart by being another
 class Point:
-    """Hold the parameters and, over the whole data set and unrounded, what each layer reads and which errors it gets."""
+    """Hold the parameters and, over the whole data set and unrounded, the inputs and errors of each layer."""
 
     data: Dataset
     #: Standardized samples, (samples, ...).
@@ -138,8 +138,8 @@ class Point:
 
         Frozen is the scale of the whole set's abs-max: for integers the step abs-max / max, for floats of up to 8 bits the
         smallest power of two that maps the abs-max into the range; wider floats have range enough and are left raw.
-        Full range is the other convention of integers of k bits, the step abs-max / 2^(k-1): what lies more than half a step
-        above the largest value, if anything does, is clamped.
+        Full range is the other convention of integers of k bits, the step abs-max / 2^(k-1): numbers that lie more than half
+        a step above the largest value, if anything does, is clamped.
         Underflow is the smallest power of two that leaves all at most 1/4 of the smallest step of E4M3.
         """
         fields = {"mode": mode} if isinstance(mode, Mode) else mode_fields(mode)
@@ -235,7 +235,7 @@ def model_of(spec: ModelSpec) -> Any:
 
 
 def _said(error: BaseException) -> str:
-    """Return what an error of the user's code says, in a line."""
+    """Return the message of an error of the user's code, in a line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
@@ -276,7 +276,7 @@ def weights_of(params: Any, site_layers: tuple[str, ...]) -> dict[str, tuple[str
 def probe(spec: ModelSpec) -> tuple[int, int, tuple[str, ...], tuple[str, ...]]:
     """Return how many numbers pass the quantization points for each sample, how many parameters there are, layers and weights.
 
-    Of a model that is no MLP the loss is taken of two samples. Raise `InputError` naming what the model raises there.
+    Of a model that is no MLP the loss is taken of two samples. Raise `InputError` naming the model's exception there.
     """
     data = data_of(spec.data)
     model = model_of(spec)
@@ -338,7 +338,7 @@ def point(spec: ModelSpec) -> Point:
 
 
 def _tensors(data: Dataset, x: Floats, model: MLP, params: Any) -> Point:
-    """Run the network once over all samples, written out, and keep what passes each layer."""
+    """Run the network once over all samples, written out, and keep the inputs of each layer."""
     inputs: dict[str, Floats] = {}
     hidden = x
     for name in model.layers:

@@ -118,7 +118,7 @@ def _without_idle(table: Table) -> Table:
 
 
 def _margin(judged: Judged) -> float:
-    """Return how much room is left between an interval and what would refute it; less comes first."""
+    """Return how much room is left between an interval and the nearest refuting one; less comes first."""
     check, i = judged.check, judged.interval
     if check.equal is not None:
         return -max(abs(i.low - check.equal), abs(i.high - check.equal))
@@ -129,7 +129,7 @@ HEADS = {ALL: "all five", BACKWARD: "all three bwd"}
 
 
 def _main_table(records: Sequence[Record], at: Point, plan: Plan, family: Family) -> Table:
-    """Return what a reader comes for: format by point, the noise at one batch size, the bias, and the price of a bit."""
+    """Return the main table: format by point, the noise at one batch size, the bias, and the price of a bit."""
     norm = gradient_norm(at) ** 2
     frozen = [r for r in series(records, scale="frozen") if r["arm"] != "few bits"]
     sets = list_point_sets(frozen)
