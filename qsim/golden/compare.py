@@ -10,7 +10,7 @@ __all__ = ["same_bits"]
 
 
 def same_bits(value: Any, code: int, bits: int) -> bool:
-    """Return whether `value`, a text of 0 and 1 or an object printed as one (cocotb's `LogicArray`), is the code of `bits` bits.
+    """Return whether `value`, a text of 0 and 1 or an object printed so (cocotb's `LogicArray`), is the code of `bits` bits.
 
     Raise `InputError` for a value with another digit, x and z too, or of another width.
     """

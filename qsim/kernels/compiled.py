@@ -60,7 +60,7 @@ parts: dict[str, bool] = {"build": False}
 
 
 def portable(function: F) -> F:
-    """Mark a function of the portable core. Compiled, it is inlined in the loop that calls it, which a call would keep from vectors.
+    """Mark a function of the portable core. It is inlined in the loop that calls it: a call would keep that from vectors.
 
     Nobody else calls it, so that it needs no entry for Python or C, which take a third of the time of a first compilation.
     """
