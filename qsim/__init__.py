@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from qsim.autograd import numerics, value_and_grad
     from qsim.blocks import compare_recipes
     from qsim.dot.fparray import fparray
-    from qsim.formats import Format, catalogue, get_format
+    from qsim.formats import Format, catalogue, finfo, get_format
     from qsim.kernels.threads import get_threads, set_threads
     from qsim.packing import pack, unpack
     from qsim.rounding import Key, Mode, Quantizer, Saturation
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 HOME = {
-    "Format": "formats", "catalogue": "formats", "get_format": "formats",
+    "Format": "formats", "catalogue": "formats", "finfo": "formats", "get_format": "formats",
     "InputError": "errors",
     "Key": "rounding", "Mode": "rounding", "Quantizer": "rounding", "Saturation": "rounding",
     "compare_recipes": "blocks",
@@ -43,9 +43,15 @@ HOME = {
 
 __all__ = [
     "Format", "InputError", "Key", "Mode", "Quantizer", "Saturation", "catalogue", "compare_recipes", "decode",
-    "derive_scale", "encode", "fparray", "get_format", "get_threads", "numerics", "pack", "quantize", "set_threads",
+    "derive_scale", "encode", "finfo", "fparray", "get_format", "get_threads", "numerics", "pack", "quantize", "set_threads",
     "unpack", "value_and_grad",
 ]  # fmt: skip
+
+PACKAGES = (
+    "autograd", "blocks", "data", "dot", "explain", "formats", "golden", "measure", "models", "nn", "optim", "reference",
+    "report", "rounding", "studies", "testing", "theory", "verdicts",
+)  # fmt: skip
+"""The modules for users, which are imported at first use too."""
 
 
 def __getattr__(name: str) -> Any:
@@ -65,4 +71,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *HOME])
+    return sorted([*__all__, *PACKAGES, "__version__"])

@@ -39,6 +39,7 @@ from qsim.rounding import (
     Quantizer,
     Saturation,
     Scale,
+    as_key,
     check_eps,
     mode_fields,
     number,
@@ -107,19 +108,47 @@ def quantize(
     axis: int | tuple[int, ...] | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """Return the values that the elements of `x` round to, with the shape and dtype of `x`.
+    """Return the values that the elements of `x` round to.
 
-    `x` is float16, bfloat16 (of ml_dtypes), float32 or float64 (anything else is converted to float64 if it is Python
-    numbers, and refused if it is an array of another type), of any shape, order and stride; its type must hold the values of
-    the format. `fmt` names a format, `mode` a rounding ("RNE" by default), or `fmt` is a `Quantizer` and says all that is
-    below. A stochastic mode takes its words from `key`, or from `rbits`: one word R of N = `sr_bits` bits an element,
-    broadcast to the shape of `x`. Threshold takes `eps`, a number or an array that broadcasts. With a scale s, a name, a
-    number or an array that broadcasts, the result is s round(fl(x / s)), rounded once to the type of `x`. Arrays of scales are
-    of any type of NumPy or ml_dtypes that holds numbers, such as float8_e8m0fnu. Where s is 0, as for a block too small for
-    the format of its scale, x counts as a zero of its sign, but NaN stays NaN. `scale`, `per`, `order`, `ftz_in`, `ftz_out`
-    and `nan` are those of `Quantizer`. `out` takes the result; it may be `x`. `fmt` may also name a block format or a recipe of
-    `qsim.blocks`: then `scale_rule` names the rule of its scales, and the blocks lie along `axis`.
-    Raise `InputError` for a spelling, a dtype, a word or an `out` that does not fit.
+    Args:
+        x: Numbers of any shape, order and stride: an array of float16, bfloat16, float32 or float64; of a float of ml_dtypes of
+            8 bits or fewer (computed in float32); of integers or booleans (in float64, refused where that is not exact); or a
+            number or nested lists of numbers (float64).
+        fmt: The format: a name ("float8_e4m3fn", "e4m3", "int4", "Q3.4"; `qsim formats` lists them), a dtype of NumPy,
+            ml_dtypes or torch, a `Format`, "FORMAT:MODE", or a `Quantizer`, which then says all but key, rbits and out. Also a
+            block format or a recipe of `qsim.blocks`.
+        mode: To nearest: "RNE" (ties to the even code; the default), "RNA" (ties away from zero), "RNZ" (to zero), "RNP" (up),
+            "RNN" (down). Directed: "RTZ" (toward zero), "RUP", "RDN", "RAZ" (away from zero), "RTO" (to the odd code).
+            Stochastic: "SR" (unbiased, with as many random bits as the input has), "SRA", "SRB", "SRC" (IEEE P3109, with N =
+            `sr_bits` of them), "SRE" (either neighbour with probability 1/2). "Threshold": up iff the fraction exceeds `eps`.
+        key: Random words by counter: a `Key`, whose word for element i depends on (seed, stream, i + offset) alone; an integer,
+            the seed of one; or a `np.random.Generator`, which draws the seed.
+        sr_bits: N, the random bits of SRA, SRB and SRC, 0 to 64.
+        rbits: The random words themselves, integers R of `sr_bits` bits, which broadcast to the shape of `x`; in place of `key`.
+        eps: The threshold, 0 <= eps < 1, a number or an array that broadcasts.
+        saturation: The result of a number beyond the range. "SatFinite": the largest value, of infinities too.
+            "SatPropagate": the largest value, infinities stay. "SatNone": infinity, where the format has it. "OvfNaN": NaN. "InfNaN": the
+            largest value, but NaN of infinities. Integers: "saturate" or "wrap". By default SatNone for formats with infinity,
+            SatFinite for floats without, "saturate" for integers; `qsim show FORMAT` prints it.
+        scale: s in s round(fl(x / s)), which is rounded once to the type of `x`: "none", "absmax", "absmax_nearest", "pow2",
+            "absmean" (see `Quantizer`), a number, or an array that broadcasts, of any type of NumPy or ml_dtypes that holds
+            numbers. Where s is 0, x counts as a zero of its sign, and NaN stays NaN.
+        per: The elements that share a derived scale: "tensor", "sample" and "channel" (axis 0), "token" (all axes but the
+            last), or the number of an axis, or several: each index of it has a scale of its own.
+        order: The order of operations of the scale: "divide", "reciprocal", "exact" or "input", see `Quantizer`.
+        ftz_in: Take subnormal inputs for zeros.
+        ftz_out: Flush tiny results to zero: "after" (or True), "before" or "result", see `Quantizer`.
+        nan: The NaN of results: "canonical", "signed" or "signed_overflow"; by default the format's.
+        scale_rule: Of a block format, the rule of its scales: "floor", "ceil", "rceil", "even", "midmax", "nearest" or "up".
+        axis: Of a block format, the axis or axes along which blocks lie, the last by default; else another word for `per`.
+        out: An array that takes the result; it may be `x`.
+
+    Returns:
+        The values, with the shape and dtype of `x` (float64 for integers and Python numbers), which must hold the values of
+        the format; a scalar for a scalar.
+
+    Raises:
+        InputError: for a spelling, a dtype, a word or an `out` that does not fit.
     """
     if not SUBNORMAL - SMALLER:
         return with_gradual_underflow(quantize, locals())
@@ -136,7 +165,7 @@ def quantize(
     _round(array, values, how, plan, key, rbits, fresh=out is None)
     if out is not None:
         return out
-    return values if array is x else _as(values, np.asarray(x).dtype)
+    return values if array is x else _returned(values, x, how.q.format)
 
 
 def encode(
@@ -159,10 +188,13 @@ def encode(
     axis: int | tuple[int, ...] | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """Return the codes that the elements of `x` (divided by the scale) round to, in the smallest unsigned type.
+    """Return the codes that the elements of `x`, divided by the scale, round to.
 
-    Arguments and errors are those of `quantize`, but that any input type will do for any format. `out` takes the codes. Of a
-    block format the result is a `qsim.blocks.Encoded`: codes and scales.
+    Args and errors are those of `quantize`, but that any input type will do for any format, and `out` takes the codes.
+
+    Returns:
+        The codes in the smallest unsigned type that holds them, with the shape of `x`; of a block format a
+        `qsim.blocks.Encoded`, codes and scales as one value.
     """
     if not SUBNORMAL - SMALLER:
         return with_gradual_underflow(encode, locals())
@@ -177,7 +209,9 @@ def encode(
     plan, dtype = plan_of(how, array.dtype, codes=True), code_dtype(how.q.format)
     codes = np.empty(array.shape, dtype) if out is None else _plain(out, array, dtype)
     _round(array, codes, how, plan, key, rbits, fresh=out is None, codes=True)
-    return codes if out is None else out
+    if out is not None:
+        return out
+    return codes if array is x or not isinstance(x, int | float | np.generic) else codes[()]
 
 
 def round_piece(
@@ -207,13 +241,25 @@ def round_piece(
 def decode(
     codes: ArrayLike, fmt: str | Format, dtype: Any = np.float32, *, out: NDArray[Any] | None = None
 ) -> NDArray[Any]:
-    """Return the values of `codes` as `dtype` (float32 by default), float64 where `dtype` cannot hold the format.
+    """Return the values of codes.
 
-    `out` takes the values. Raise `InputError` for other integers: codes are integers in 0 .. 2^bits - 1, and some formats
-    leave some of them unused; and for an `out` that does not fit.
+    Args:
+        codes: Integers in 0 .. 2^bits - 1, of any shape.
+        fmt: The format, as in `quantize`.
+        dtype: float16, bfloat16, float32 (the default) or float64, which takes the place of a type that cannot hold the format;
+            or a float type of ml_dtypes of 8 bits or fewer that holds it.
+        out: An array that takes the values.
+
+    Returns:
+        The values, with the shape of `codes`, NaN and infinities as such; a scalar for a scalar.
+
+    Raises:
+        InputError: for an integer that is no code (some formats leave some of them unused), and for an `out` that does not fit.
     """
     if not SUBNORMAL - SMALLER:
         return with_gradual_underflow(decode, locals())
+    if dtype is not np.float32 and (narrow := _narrow(dtype)) is not None:
+        return _decode_narrow(codes, get_format(fmt), narrow, out)
     try:
         way = (way_of if isinstance(fmt, str) and ".toml" in fmt else known_way)(fmt, dtype)
     except TypeError:  # what has no hash; and a file may change
@@ -227,7 +273,29 @@ def decode(
         raise InputError(f"codes of {fmt.name} are 0 .. {(1 << fmt.bits) - 1}, not {array.min()} .. {array.max()}")
     values = np.empty(array.shape, wanted) if out is None else _plain(out, array, wanted)
     decode_array(array.copy() if out is not None and _may_share(array, values) else array, values, way)
-    return values if out is None else out
+    if out is not None:
+        return out
+    return values if array is codes or not isinstance(codes, int | np.generic) else values[()]
+
+
+def _narrow(dtype: Any) -> np.dtype[Any] | None:
+    """Return the float type of ml_dtypes of 8 bits or fewer that `dtype` names; `None` for another type."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        return None
+    return found if _is_narrow(found) else None
+
+
+def _decode_narrow(codes: ArrayLike, fmt: Format, dtype: np.dtype[Any], out: NDArray[Any] | None) -> NDArray[Any]:
+    """Return the values of codes in a type of 8 bits or fewer."""
+    if not _holds(dtype, fmt):
+        raise InputError(f"{dtype} does not hold the values of {fmt}; decode to float32")
+    values = decode(codes, fmt).astype(dtype)
+    if out is None:
+        return values
+    _plain(out, values, dtype)[...] = values
+    return out
 
 
 def quantize_draws(
@@ -380,7 +448,18 @@ def _blocks() -> Any:
 
 
 def _by_blocks(name: str, arguments: dict[str, Any]) -> Any:
-    """Return the answer of `qsim.blocks` to a call of `quantize` or `encode` with these arguments."""
+    """Return the answer of `qsim.blocks` to a call of `quantize` or `encode` with these arguments.
+
+    Of a format without blocks `axis` is another word for `per`.
+    """
+    axis, fmt = arguments["axis"], arguments["fmt"]
+    blocks = not isinstance(fmt, Quantizer | Format) and isinstance(fmt, Hashable) and _names_blocks(fmt)
+    if axis is not None and arguments["scale_rule"] is None and not blocks:
+        if arguments["per"] != "tensor":
+            raise InputError(
+                f"axis = {axis!r} and per = {arguments['per']!r} both say which elements share a scale; drop one"
+            )
+        return globals()[name](**{**arguments, "per": axis, "axis": None})
     for option, usual in {"eps": None, "scale": "none", "per": "tensor", "order": "divide", "ftz_in": False}.items():
         if isinstance(arguments[option], np.ndarray) or arguments[option] != usual:
             raise InputError(f"{option} does not go with a block format, whose recipe says it; drop {option}")
@@ -495,28 +574,61 @@ def as_array(x: ArrayLike, name: str) -> NDArray[Any]:
 
 
 def _floats(x: ArrayLike) -> NDArray[Any]:
+    """Return `x` as an array of a type that can be rounded: integers as float64, floats of ml_dtypes as float32, exactly."""
     array = as_array(x, "x")
-    if not isinstance(x, np.ndarray | np.generic) and array.dtype.kind in "iu":
-        floats = array.astype(np.float64)
-        for whole, number in zip(array.flat, floats.flat, strict=True):
-            if int(whole) != int(number):
-                raise InputError(f"{whole} does not fit a float64 exactly; give floats")
-        array = floats
+    if array.dtype.kind in "iub":
+        return _whole_numbers(array)
     native = _native(array.dtype)
     if native is None:
-        size = array.dtype.itemsize
-        bits = f", or .view(np.float{8 * size}) if these are bits" if array.dtype.kind in "iu" and size > 1 else ""
         raise InputError(
-            f"arrays of float16, bfloat16, float32 and float64 can be rounded, not {array.dtype}; convert the input first{bits}"
+            f"arrays of real numbers of up to 64 bits can be rounded, not {array.dtype}; convert the input first"
         )
     return array.astype(native, copy=False)
+
+
+def _whole_numbers(array: NDArray[Any]) -> NDArray[Any]:
+    """Return integers as float64; refuse one that float64 does not hold."""
+    floats = array.astype(np.float64)
+    if array.dtype.itemsize == 8:
+        large = np.abs(floats) >= 2.0**53
+        for whole, number in zip(array[large].tolist(), floats[large].tolist(), strict=True):
+            if whole != int(number):
+                raise InputError(f"{whole} does not fit a float64 exactly; give floats")
+    return floats
+
+
+@functools.cache
+def _holds(dtype: np.dtype[Any], fmt: Format) -> bool:
+    """Return whether a float type of ml_dtypes of 8 bits or fewer holds all results of a format."""
+    if fmt.bits > 8:
+        return False
+    values = fmt.values().astype(np.float32)
+    with np.errstate(all="ignore"):
+        return np.array_equal(values.astype(dtype).astype(np.float32), values, equal_nan=True)
+
+
+def _returned(values: NDArray[Any], x: ArrayLike, fmt: Format) -> Any:
+    """Return the values in the type of `x`, those of a scalar as a scalar."""
+    dtype = np.asarray(x).dtype
+    if _is_narrow(dtype):
+        if not _holds(dtype, fmt):
+            raise InputError(f"{dtype} does not hold the values of {fmt}; convert x to float32 first, or encode it")
+        values = values.astype(dtype)
+    return _as(values, dtype)[()] if isinstance(x, int | float | np.generic) else _as(values, dtype)
 
 
 @functools.cache
 def _native(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     """Return the type of an array in the machine's byte order, `None` if it cannot be rounded."""
     native = dtype.newbyteorder("=") if dtype.kind == "f" else dtype
-    return native if native.name in INPUTS else None
+    if native.name in INPUTS:
+        return native
+    return np.dtype(np.float32) if _is_narrow(dtype) else None
+
+
+def _is_narrow(dtype: np.dtype[Any]) -> bool:
+    """Return whether a type is a float of 8 bits or fewer, of ml_dtypes: NumPy calls E5M2 a float, the others raw bytes."""
+    return dtype.itemsize == 1 and dtype.kind in "fV" and is_real(dtype)
 
 
 def _as(y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -578,8 +690,8 @@ def _round(
     A scale that was `derived` from more than the array is not derived anew.
     """
     q, n = how.q, how.n
-    if key is not None and not isinstance(key, Key):
-        raise InputError(f"key must be a qsim.Key, such as qsim.Key(seed=0), not {key!r}")
+    if key is not None and type(key) is not Key:
+        key = as_key(key)
     if not q.mode.stochastic:
         if rbits is not None or n is not None:
             raise InputError(f"{q.mode} takes no random bits; drop rbits and sr_bits, or name a stochastic mode")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import importlib
 import math
 import numbers
 from collections.abc import Mapping
@@ -121,7 +122,10 @@ SPELLINGS: Mapping[str, Mode] = {
     **{mode.name: mode for mode in Mode},
     **{mode.value: mode for mode in Mode},
     "RTN": Mode.RNE,  # "round to nearest" of the training papers; printed as RNE
+    "nearest": Mode.RNE,
 }
+FOLDED: Mapping[str, Mode] = {name.lower(): mode for name, mode in SPELLINGS.items()}
+"""The same without regard to upper and lower case: "stochastic" is SR."""
 
 
 class Saturation(enum.Enum):
@@ -164,6 +168,8 @@ def parse_mode(mode: str | Mode, fmt: Format | None = None) -> Mode:
         parsed = DIALECTS[mode]
     elif isinstance(mode, str) and mode in TWO_MEANINGS:
         raise InputError(f"{mode!r} is no name of a rounding mode here: it is {TWO_MEANINGS[mode]}")
+    elif isinstance(mode, str) and mode.lower() in FOLDED:
+        parsed = FOLDED[mode.lower()]
     else:
         raise InputError(f"no rounding mode is called {mode!r}; did you mean {nearest(str(mode), SPELLINGS)}?")
     return Mode.RNA if parsed is Mode.RNE and fmt is not None and fmt.ties == "away" else parsed
@@ -389,8 +395,16 @@ class Quantizer:
         nan: Nans | None = None,
     ) -> None:
         # A plain dataclass __init__ could not take names for formats and modes and hold what they name.
-        fmt = get_format(format)
-        parsed, nan = parse_mode(mode, fmt), parse_nan(nan, fmt)
+        named, spelled = split_spelling(format) if isinstance(format, str) else (format, "")
+        if spelled and mode is not Mode.RNE:
+            raise InputError(f"the mode is {spelled} in the spelling of the format, and {mode}; drop one")
+        mode, fmt = spelled or mode, get_format(named)
+        fields = mode_fields(mode) if isinstance(mode, str) else {}
+        for name, given in (("sr_bits", sr_bits), ("eps", eps)):
+            if given is not None and name in fields and fields[name] != given:
+                raise InputError(f"{name} = {shown(given)} contradicts the {fields[name]} of {mode}; drop one")
+        sr_bits, eps = fields.get("sr_bits", sr_bits), fields.get("eps", eps)
+        parsed, nan = parse_mode(fields.get("mode", mode), fmt), parse_nan(nan, fmt)
         sr_bits = None if sr_bits is None else integer("sr_bits", sr_bits)
         if sr_bits is not None and (parsed not in LIMITED or not 0 <= sr_bits <= 64):
             raise InputError(
@@ -464,6 +478,21 @@ class Quantizer:
         words += [f"{self.nan.replace('_', ' ')} NaN"] if self.nan != "canonical" else []
         return ", ".join(words)
 
+    @gradual_underflow
+    def __repr__(self) -> str:
+        argument = self.sr_bits if self.sr_bits is not None else self.eps
+        words = [repr(f"{self.format}:{self.mode}" + (f"({argument})" if argument is not None else ""))]
+        usual = Quantizer(self.format, self.mode, sr_bits=self.sr_bits, eps=self.eps)
+        for name in ("scale", "per", "order", "saturation", "ftz_in", "ftz_out", "nan"):
+            value = getattr(self, name)
+            if value != getattr(usual, name):
+                words.append(f"{name}={(value.value if isinstance(value, Saturation) else value)!r}")
+        return f"Quantizer({', '.join(words)})"
+
+    def __call__(self, x: Any, *, key: Any = None, rbits: Any = None, out: Any = None) -> Any:
+        """Return `qsim.quantize(x, self)` with these random words, into `out`."""
+        return importlib.import_module("qsim.arrays").quantize(x, self, key=key, rbits=rbits, out=out)  # stands above
+
     def describe(self) -> dict[str, Any]:
         """Return the fields as plain data, for a report; those that most roundings leave alone only where they are set."""
         fields = {
@@ -472,6 +501,19 @@ class Quantizer:
         }  # fmt: skip
         usual = {"eps": None, "per": "tensor", "order": "divide", "ftz_in": False, "ftz_out": False, "nan": "canonical"}
         return fields | {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
+
+
+def as_key(key: Any) -> Key:
+    """Return a `Key`: `key` itself, that of a seed, or one whose seed is drawn from a `np.random.Generator`."""
+    if isinstance(key, Key):
+        return key
+    if hasattr(key, "bit_generator"):
+        return Key(int(key.integers(0, 1 << 64, dtype="uint64")))
+    if isinstance(key, bool) or not hasattr(key, "__index__"):
+        raise InputError(
+            f"key must be a qsim.Key, such as qsim.Key(seed=0), a seed or a np.random.Generator, not {shown(key)}"
+        )
+    return Key(key)
 
 
 def number(value: Any) -> float:

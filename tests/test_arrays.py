@@ -52,8 +52,7 @@ SEED, STREAM = 0x0123456789ABCDEF, 0xFEDCBA9876543210
 
 
 LAYOUTS_OF_NUMBERS = {
-    "0-d": lambda x: x[7].reshape(()),
-    "scalar": lambda x: x[7],
+    "0-d": lambda x: x[7:8].reshape(()),
     "empty": lambda x: x[:0],
     "empty 3-d": lambda x: x[:0].reshape(2, 0, 3),
     "1-d": lambda x: x,

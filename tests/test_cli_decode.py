@@ -144,12 +144,6 @@ def test_refusals(line: str, sentence: str, capsys: pytest.CaptureFixture[str]) 
     assert not [path for path in Path().iterdir() if path.name.startswith(("y", "."))]
 
 
-def test_bits_in_an_array_are_named() -> None:
-    """An array of words of 32 bits is refused with the view that takes them for floats."""
-    with pytest.raises(qsim.InputError, match=r"\.view\(np.float32\) if these are bits"):
-        qsim.quantize(np.array([0x3E99999A], np.uint32), "e4m3")
-
-
 @pytest.mark.parametrize(
     "options", ["", "--scale absmax --per channel --scales s.npy", "--pack", "--pack=big --scale 0.5 --scales s.npy"]
 )

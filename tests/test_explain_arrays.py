@@ -24,7 +24,6 @@ from qsim.explain.faults import faults
 from qsim.explain.lines import lines_of, make_lines
 from qsim.explain.oracle import expect, place
 from qsim.explain.search import Judged, diagnose
-from qsim.formats import get_format
 from qsim.rounding import Mode, saturations
 
 LINES = 1 << 16
@@ -232,19 +231,9 @@ def test_module_can_be_called() -> None:
         (lambda: causes([1.0, 2.0], [1, 2], "e4m3", "SRA", sr_bits=4, rbits=[1, 16]), "rbits[1] = 16 is no word of sr_bits"),
         (lambda: causes([1.0], [1], "e4m3", "SRA", sr_bits=4, rbits=[1.0]), "rbits holds float64 of shape (1,); it is a word"),
         (lambda: causes([1.0], [1], "e4m3", rbits=[1]), "RNE takes no random word"),
-        (lambda: qsim.quantize(np.array([7], np.uint32), "e4m3"), "or .view(np.float32) if these are bits"),
-        (lambda: qsim.encode(np.array([7], np.int64), "e4m3"), "or .view(np.float64) if these are bits"),
     ],
 )  # fmt: skip
 def test_refused(call: Callable[[], Any], message: str) -> None:
     """What is no number, no answer or no word is refused in one sentence, with the way out."""
     with pytest.raises(InputError, match=re.escape(message)):
         call()
-
-
-def test_byte_has_no_float() -> None:
-    """No float has 8 bits for NumPy, so that nothing is said of a view."""
-    with pytest.raises(InputError) as caught:
-        qsim.quantize(np.array([7], np.uint8), "e4m3")
-    assert "view" not in str(caught.value)
-    assert get_format("e4m3").bits == 8

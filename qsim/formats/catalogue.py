@@ -329,6 +329,7 @@ FLOAT = re.compile(
     r"(?P<suffix>fnuz|fn|f|)(?P<unsigned>u?)", re.ASCII,
 )  # fmt: skip
 FILE = re.compile(r"(?P<path>.+?\.toml)(?:#(?P<entry>.*))?", re.DOTALL)
+WITH_BITS = re.compile(r"fp(?P<bits>\d{1,2})_(?P<rest>e\d+m\d+\w*)", re.ASCII)
 FIXED = re.compile(r"(?P<unsigned>u?)q(?P<int>\d{1,3})\.(?P<frac>\d{1,3})", re.ASCII)
 
 
@@ -338,7 +339,7 @@ def get_format(name: str | Format) -> Format:
     eXmY[bB][fn|fnuz|f][u] is sign + X exponent bits + Y mantissa bits, the exponent bias B if it is not the usual one, with
     LLVM's suffix letters: none for IEEE-like specials, `fn` (no infinity, all-ones NaN), `fnuz` (and unsigned zero), `f`
     (finite only), and `u` for no sign. Qm.n is sign + m integer + n fraction bits, UQm.n the same without a sign.
-    FORMAT@VARIANT is a format as somebody converts to it, an entry of `variants()`.
+    "fp8_e4m3" is e4m3, as some write it. FORMAT@VARIANT is a format as somebody converts to it, an entry of `variants()`.
     `FILE.toml#NAME` is an entry of a file of your own, and `FILE.toml` its only entry; NAME may have a VARIANT of that file.
     Of all names but those in a file, upper and lower case are one where only one format is meant: E4M3 is e4m3.
     Raise `InputError` for any other spelling, with the nearest ones that exist.
@@ -355,6 +356,9 @@ def get_format(name: str | Format) -> Format:
     if "@" in name:
         return _named_variant(name)
     known = _folded().get(name.lower()) if name.isascii() else None
+    if not known and (match := WITH_BITS.fullmatch(name.lower())):
+        known = _folded().get(match["rest"])
+        known = known if known and known.bits == int(match["bits"]) else None
     return known or _spelled(name)
 
 

@@ -309,6 +309,9 @@ class Grid(Format):
     gap_at: int = 0
     gap: int = 0
 
+    def __repr__(self) -> str:
+        return f"Grid({self.name!r})"
+
     @property
     def even(self) -> bool:
         """Whether the spacing is the same everywhere: integers and fixed point, whose codes are two's complement."""
