@@ -124,11 +124,11 @@ def quantize(
         key: Random words by counter: a `Key`, whose word for element i depends on (seed, stream, i + offset) alone; an integer,
             the seed of one; or a `np.random.Generator`, which draws the seed.
         sr_bits: N, the random bits of SRA, SRB and SRC, 0 to 64.
-        rbits: The random words themselves, integers R of `sr_bits` bits, which broadcast to the shape of `x`; in place of `key`.
+        rbits: The random words themselves, integers R of `sr_bits` bits, which broadcast to the shape of `x`; not with `key`.
         eps: The threshold, 0 <= eps < 1, a number or an array that broadcasts.
         saturation: The result of a number beyond the range. "SatFinite": the largest value, of infinities too.
-            "SatPropagate": the largest value, infinities stay. "SatNone": infinity, where the format has it. "OvfNaN": NaN. "InfNaN": the
-            largest value, but NaN of infinities. Integers: "saturate" or "wrap". By default SatNone for formats with infinity,
+            "SatPropagate": the largest value, infinities stay. "SatNone": infinity, where the format has it. "OvfNaN": NaN.
+            "InfNaN": the largest value, but NaN of infinities. Integers: "saturate" or "wrap". By default SatNone for formats with infinity,
             SatFinite for floats without, "saturate" for integers; `qsim show FORMAT` prints it.
         scale: s in s round(fl(x / s)), which is rounded once to the type of `x`: "none", "absmax", "absmax_nearest", "pow2",
             "absmean" (see `Quantizer`), a number, or an array that broadcasts, of any type of NumPy or ml_dtypes that holds
