@@ -128,8 +128,8 @@ def quantize(
         eps: The threshold, 0 <= eps < 1, a number or an array that broadcasts.
         saturation: The result of a number beyond the range. "SatFinite": the largest value, of infinities too.
             "SatPropagate": the largest value, infinities stay. "SatNone": infinity, where the format has it. "OvfNaN": NaN.
-            "InfNaN": the largest value, but NaN of infinities. Integers: "saturate" or "wrap". By default SatNone for formats with infinity,
-            SatFinite for floats without, "saturate" for integers; `qsim show FORMAT` prints it.
+            "InfNaN": the largest value, but NaN of infinities. Integers: "saturate" or "wrap". By default SatNone for formats
+            with infinity, SatFinite for floats without, "saturate" for integers; `qsim show FORMAT` prints it.
         scale: s in s round(fl(x / s)), which is rounded once to the type of `x`: "none", "absmax", "absmax_nearest", "pow2",
             "absmean" (see `Quantizer`), a number, or an array that broadcasts, of any type of NumPy or ml_dtypes that holds
             numbers. Where s is 0, x counts as a zero of its sign, and NaN stays NaN.
@@ -159,7 +159,7 @@ def quantize(
     except _ByBlocks:
         answer: NDArray[Any] = _by_blocks("quantize", locals())
         return answer
-    array = x if type(x) is np.ndarray and x.dtype in CARRIERS else _floats(x)
+    array = x if type(x) is np.ndarray and x.dtype in CARRIERS else as_floats(x)
     plan = plan_of(how, array.dtype)
     values = np.empty(array.shape, array.dtype) if out is None else _plain(out, array, array.dtype)
     _round(array, values, how, plan, key, rbits, fresh=out is None)
@@ -205,7 +205,7 @@ def encode(
     except _ByBlocks:
         answer: NDArray[Any] = _by_blocks("encode", locals())
         return answer
-    array = x if type(x) is np.ndarray and x.dtype in CARRIERS else _floats(x)
+    array = x if type(x) is np.ndarray and x.dtype in CARRIERS else as_floats(x)
     plan, dtype = plan_of(how, array.dtype, codes=True), code_dtype(how.q.format)
     codes = np.empty(array.shape, dtype) if out is None else _plain(out, array, dtype)
     _round(array, codes, how, plan, key, rbits, fresh=out is None, codes=True)
@@ -573,7 +573,7 @@ def as_array(x: ArrayLike, name: str) -> NDArray[Any]:
     return array
 
 
-def _floats(x: ArrayLike) -> NDArray[Any]:
+def as_floats(x: ArrayLike) -> NDArray[Any]:
     """Return `x` as an array of a type that can be rounded: integers as float64, floats of ml_dtypes as float32, exactly."""
     array = as_array(x, "x")
     if array.dtype.kind in "iub":

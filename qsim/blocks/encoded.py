@@ -20,7 +20,7 @@ from qsim.packing import pack, unpack
 from qsim.scales import largest_number
 from qsim.underflow import gradual_underflow
 
-__all__ = ["Encoded", "spread"]
+__all__ = ["Encoded", "recipe_called", "spread"]
 
 
 def spread(
@@ -148,13 +148,14 @@ class Encoded:
             fmt, axes, recipe = get_block_format(about["format"]), tuple(about["axes"]), about["recipe"]
             return cls(
                 fmt, parts["codes"], parts["scales"], float(parts["tensor_scale"]), axes,
-                None if recipe is None else _recipe_called(recipe, fmt),
+                None if recipe is None else recipe_called(recipe, fmt),
             )  # fmt: skip
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise InputError(f"{path}: is no file of block-scaled codes ({error})") from None
 
 
-def _recipe_called(name: str, fmt: BlockFormat) -> Recipe:
+def recipe_called(name: str, fmt: BlockFormat) -> Recipe:
+    """Return the recipe of a name that `Encoded.save` wrote: a named one, or a scale rule of the format."""
     own, _, rule = name.partition("/")
     try:
         return get_recipe(name)

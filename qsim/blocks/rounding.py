@@ -18,8 +18,7 @@ from qsim.errors import InputError
 from qsim.kernels.maxima import largest_of_rows
 from qsim.kernels.threads import in_parts
 from qsim.rounder import code_dtype
-from qsim.rounding import Key, Mode, parse_mode
-from qsim.scales import INPUTS
+from qsim.rounding import Key, Mode, as_key, parse_mode
 from qsim.underflow import gradual_underflow
 
 __all__ = ["block_maxima", "encode", "quantize", "scales_by"]
@@ -92,18 +91,6 @@ def with_zeros(y: NDArray[Any], v: NDArray[Any], recipe: Recipe, *, codes: bool)
     return np.where(is_zero, zeros, y).astype(y.dtype)
 
 
-def _floats(x: ArrayLike) -> NDArray[Any]:
-    """Return `x` as a native array of float16, bfloat16, float32 or float64; Python's numbers are float64."""
-    array = arrays.as_array(x, "x")
-    if not isinstance(x, np.ndarray | np.generic) and array.dtype.kind in "iu":
-        array = array.astype(np.float64)
-    if array.dtype.kind == "f":
-        array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if array.dtype.name not in INPUTS:
-        raise InputError(f"arrays of {', '.join(INPUTS)} can be rounded, not {array.dtype}; convert the input first")
-    return array
-
-
 class Rounding:
     """Hold the parts that round one array by one recipe."""
 
@@ -118,12 +105,14 @@ class Rounding:
     ) -> None:
         self.recipe = get_recipe(fmt, scale_rule)
         self.format = self.recipe.format
-        self.x = _floats(x)
+        self.x = arrays.as_floats(x)
         self.axes = parse_axes(axis, self.x.ndim, self.format)
         self.work = np.dtype(np.float64 if self.x.dtype.itemsize == 8 else np.float32)
         if self.work.itemsize == 8 and self.recipe.status != "defined":
             raise InputError(f"{self.recipe} computes in float32; convert the float64 input, or give a scale rule")
         stated = self.recipe.mode if mode is None else mode
+        if options.get("key") is not None:
+            options["key"] = as_key(options["key"])
         self.options = options
         self.element: Any = self.format.element
         self.mode = stated
@@ -205,7 +194,7 @@ class Rounding:
             v = self._scaled(known, begin, end, blocks)
             words: dict[str, Any] = {}
             if key is not None:
-                words["key"] = key if not isinstance(key, Key) else Key(key.seed, key.stream, key.offset + begin * row)
+                words["key"] = Key(key.seed, key.stream, key.offset + begin * row)
             if rbits is not None:
                 words["rbits"] = rbits[begin:end]
             round_ = arrays.encode if codes else arrays.quantize

@@ -26,10 +26,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     parser.description = (
         "Decode the codes of a file: with --pack unpack them first, and with --scales multiply their values by the scales, so "
-        "that the result is that of `qsim quantize` without --codes. Files are named as for `qsim quantize`."
+        "that the result is that of `qsim quantize` without --codes. Files are named as for `qsim quantize`; a model file, "
+        ".safetensors, holds its formats and scales."
     )
     parser.add_argument("input", metavar="IN", help="the codes, integers: .npy, .txt, .csv, .hex, .mem, or -")
-    parser.add_argument("-f", "--format", metavar="FORMAT", required=True, help=HELP)
+    parser.add_argument("-f", "--format", metavar="FORMAT", help=f"{HELP}; a model file says it itself")
     parser.add_argument(
         "-o", "--output", metavar="OUT", required=True, help="the result: .npy, .txt, .csv, .hex, .mem or -"
     )
@@ -49,6 +50,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the values of the codes of a file, and print a summary: to stderr if the result goes to stdout."""
+    if args.input.endswith(".safetensors"):
+        from qsim.cli import tensors
+
+        return tensors.decode(args)
+    if args.format is None:
+        raise InputError(f"{args.input}: the codes of an array do not say their format; give -f FORMAT")
     fmt = get_format(args.format)
     check_output(args.output)
     if (args.pack is None) != (args.count is None):

@@ -17,7 +17,7 @@ import textwrap
 import tokenize
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -446,12 +446,12 @@ def _short(token: str) -> str:
 # --- Writing ---------------------------------------------------------------------------------------------------------
 
 
-def check_output(path: str) -> None:
+def check_output(path: str, suffixes: Sequence[str] = (".npy", *SEPARATORS)) -> None:
     """Refuse a `path` that could not be written, before there is anything to write."""
     if path == "-":
         return
     target = Path(path)
-    if target.suffix.lower() not in (".npy", *SEPARATORS):
+    if target.suffix.lower() not in suffixes:
         raise InputError(f"{path}: {NAMES}; - is text on {STDOUT}")
     if target.exists() and not target.is_file():
         raise InputError(f"{path} is there and is no file; name another with -o")

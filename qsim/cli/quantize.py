@@ -92,7 +92,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Round the numbers of a file, and count what saturated, underflowed or was NaN. Files are .npy (float16, "
         "float32 or float64), or text: .txt, .csv, or - for standard input and output, a row a line, in decimals or "
         "hexadecimal floats such as 0x1.8p-3; or .hex and .mem, whose words are bit patterns as $readmemh reads them. OUT is "
-        "written whole or not at all; it may be IN."
+        "written whole or not at all; it may be IN. Of a model file, .safetensors, each tensor of floats is rounded, to "
+        "block formats too, and OUT is a model file: values in their own types, or with --codes codes, packed where they have "
+        "fewer than 8 bits, and NAME_scale."
     )
     parser.add_argument("input", metavar="IN", help="the numbers: .npy, .txt, .csv, or - for text on standard input")
     parser.add_argument("-f", "--format", metavar="FORMAT", required=True, help=f"{HELP}; FORMAT:MODE says both")
@@ -122,6 +124,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         "significant bit on",
     )  # fmt: skip
     parser.add_argument("--scales", metavar="FILE", help="write the scales s too: decode(codes) * s is the result")
+    parser.add_argument("--tensors", metavar="PATTERN", action="append", help="of a model file: round these alone, as in "
+                        "'*.weight'; may be given several times (default: all floats)")  # fmt: skip
+    parser.add_argument("--report", action="store_true", default=None, help="of a model file: a line for each tensor")
+    parser.add_argument("--scale-rule", metavar="RULE", help="of a block format: floor, ceil, rceil, even, midmax, ...")
+    parser.add_argument(
+        "--axis", metavar="AXIS", type=axes, help="of a block format: along which blocks lie (default -1)"
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as a JSON object")
     parser.set_defaults(run=run)
 
@@ -131,6 +140,11 @@ def run(args: argparse.Namespace) -> int:
     name, spelled = (args.format, args.rounding) if args.rounding else split_spelling(args.format)
     given = {name: getattr(args, name) for _, name, _, _ in OPTIONS if getattr(args, name) is not None}
     given["mode"] = spelled or "RNE"
+    if args.input.endswith(".safetensors"):
+        return run_model(args, name, given)
+    for option in ("tensors", "report", "scale_rule", "axis"):
+        if getattr(args, option) is not None:
+            raise InputError(f"--{option.replace('_', '-')} is for model files, .safetensors; drop it")
     q, n = quantizer(name, given)
     key = checked_key(args, q.mode, n)
     if args.pack and not args.codes:
@@ -152,6 +166,18 @@ def run(args: argparse.Namespace) -> int:
             f"{args.input}: there is not enough memory for it; a .npy is read in pieces, so make one of a text, or raise the "
             "limit (ulimit -v)"
         ) from None
+
+
+def run_model(args: argparse.Namespace, name: str, given: Mapping[str, Any]) -> int:
+    """Round a model file."""
+    from qsim.cli import tensors
+
+    fields = mode_fields(given["mode"])
+    n = fields.get("sr_bits", given.get("sr_bits"))
+    try:
+        return tensors.run(args, name, given, n, checked_key(args, fields["mode"], n))
+    except MemoryError:
+        raise InputError(f"{args.input}: there is not enough memory for its largest tensor") from None
 
 
 def convert(args: argparse.Namespace, q: Quantizer, n: int | None, key: Key | None, given: Mapping[str, Any]) -> int:

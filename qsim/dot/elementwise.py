@@ -22,7 +22,7 @@ from qsim.dot import reference
 from qsim.dot.accumulator import STEP_BITS, WORD_BITS, random_bits
 from qsim.errors import InputError
 from qsim.formats import Format, Grid
-from qsim.rounding import Key, Mode, Quantizer
+from qsim.rounding import Key, Mode, Quantizer, as_key
 
 __all__ = ["Flags", "add", "div", "fma", "mul", "sqrt", "sub"]
 
@@ -225,7 +225,7 @@ def _operate(name: str, given: tuple[ArrayLike, ...], fmt: str | Quantizer, key:
     if q.mode.stochastic:
         if key is None:
             raise InputError(f"{q} takes random words: give key = qsim.Key(seed)")
-        words = random_words(key, operands[0].size).reshape(operands[0].shape)
+        words = random_words(as_key(key), operands[0].size).reshape(operands[0].shape)
     if rounds_odd(q, ROOM[name]) and all(map(is_short, operands)):
         odd = _odd(name, operands, q.mode)
         result = round_odd(odd, q, words)

@@ -23,7 +23,7 @@ from qsim.kernels import cpu, dots
 from qsim.kernels.core import Parameters
 from qsim.kernels.parameters import CARRIERS, addends, parameters, stochastic
 from qsim.kernels.threads import MANY, get_threads, in_chunks
-from qsim.rounding import Key, Mode, Quantizer
+from qsim.rounding import Key, Mode, Quantizer, as_key
 from qsim.underflow import gradual_underflow
 
 __all__ = ["Product", "dots_of", "matmul"]
@@ -91,6 +91,7 @@ def matmul(
         raise InputError("merge is about operands with scales; give scales")
     if rule.stochastic and key is None:
         raise InputError(f"{rule} takes random words: give key = qsim.Key(seed)")
+    key = None if key is None else as_key(key)
     dtype = result_dtype(
         (rule.output or (rule.outer if rule.group or rule.start == "last" else None) or rule.format).format
     )
@@ -143,6 +144,7 @@ def dots_of(
     formats = _formats(inputs, x, y)
     if acc.stochastic and key is None:
         raise InputError(f"{acc} takes random words: give key = qsim.Key(seed)")
+    key = None if key is None else as_key(key)
     spread = None
     if scales is not None:
         spread = (_spread(scales[0], x.shape, -1, "scales[0]"), _spread(scales[1], y.shape, -1, "scales[1]"))
