@@ -160,7 +160,7 @@ def quantize(
         answer: NDArray[Any] = _by_blocks("quantize", locals())
         return answer
     array = x if type(x) is np.ndarray and x.dtype in CARRIERS else as_floats(x)
-    plan = plan_of(how, array.dtype)
+    plan = plan_of(how, array.dtype, bits=key.bits if type(key) is Key else 32)
     values = np.empty(array.shape, array.dtype) if out is None else _plain(out, array, array.dtype)
     _round(array, values, how, plan, key, rbits, fresh=out is None)
     if out is not None:
@@ -206,7 +206,8 @@ def encode(
         answer: NDArray[Any] = _by_blocks("encode", locals())
         return answer
     array = x if type(x) is np.ndarray and x.dtype in CARRIERS else as_floats(x)
-    plan, dtype = plan_of(how, array.dtype, codes=True), code_dtype(how.q.format)
+    bits = key.bits if type(key) is Key else 32
+    plan, dtype = plan_of(how, array.dtype, codes=True, bits=bits), code_dtype(how.q.format)
     codes = np.empty(array.shape, dtype) if out is None else _plain(out, array, dtype)
     _round(array, codes, how, plan, key, rbits, fresh=out is None, codes=True)
     if out is not None:
@@ -231,9 +232,9 @@ def round_piece(
     random bits if one was stated, `rbits` the words of the piece.
     """
     how = How(q, q.sr_bits if n is None else n, q.eps, None)
-    plan = plan_of(how, x.dtype, codes=codes)
+    plan = plan_of(how, x.dtype, codes=codes, bits=32 if key is None else key.bits)
     out = np.empty(x.shape, code_dtype(q.format) if codes else x.dtype)
-    place = None if key is None else Key(key.seed, key.stream, key.offset + begin)
+    place = None if key is None else key.after(begin)
     _round(x, out, how, plan, place, rbits, fresh=True, codes=codes, derived=s)
     return out
 

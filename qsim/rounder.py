@@ -66,9 +66,9 @@ class How:
     eps: ArrayLike | None
     #: A frozen scale that is an array.
     scale: ArrayLike | None
-    #: What was made so far: plans by the type of the input and whether codes are wanted, frozen scales by the type.
+    #: What was made so far: plans by the type of the input, whether codes are wanted and the bits of a word; frozen scales.
     scales: dict[np.dtype[Any], NDArray[Any]] = field(default_factory=dict, compare=False)
-    plans: dict[tuple[np.dtype[Any], bool], Plan] = field(default_factory=dict, compare=False)
+    plans: dict[tuple[np.dtype[Any], bool, int], Plan] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,20 +147,30 @@ def _codes(fmt: Format) -> tuple[NDArray[np.float64], NDArray[Any]]:
 # --- By which loop -----------------------------------------------------------------------------------------
 
 
-def plan_of(how: How, dtype: np.dtype[Any], *, codes: bool = False, back: bool = True) -> Plan:
+def plan_of(
+    how: How, dtype: np.dtype[Any], *, codes: bool = False, back: bool = True, bits: int = 32
+) -> Plan:  # fmt: skip
     """Return how an array of `dtype` is rounded; raise `InputError` for a format that no array can be rounded to.
 
-    `back`: values go back into an array of that type, which must hold them.
+    `back`: values go back into an array of that type, which must hold them. `bits`: those of a random word that is drawn.
     """
-    known = how.plans.get((dtype, codes))
-    return known or how.plans.setdefault((dtype, codes), _plan(how, dtype, codes=codes, back=back and not codes))
+    known = how.plans.get((dtype, codes, bits))
+    return known or how.plans.setdefault(
+        (dtype, codes, bits), _plan(how, dtype, bits, codes=codes, back=back and not codes)
+    )
 
 
-def _plan(how: How, dtype: np.dtype[Any], *, codes: bool, back: bool) -> Plan:
+def _plan(how: How, dtype: np.dtype[Any], bits: int, *, codes: bool, back: bool) -> Plan:
     q, fmt = how.q, how.q.format
     if back and not can_hold(number_format(dtype), fmt):
         raise InputError(f"{dtype} cannot hold the values of {fmt}; convert the input to float64, or encode")
     width = 8 * max(dtype.itemsize, 4)
+    if bits < FLOAT32.width and q.mode.stochastic:
+        if q.mode is Mode.SR:
+            raise InputError(
+                f"SR takes {width} random bits of {dtype} input, and the key has words of {bits}; SRA({bits}) takes them"
+            )
+        width = bits
     n = random_bits(q, how.n, width) if q.mode.stochastic else 0
     line = _line_of(q)
     exact = q.order == "exact" and (q.scale != "none" or how.scale is not None)  # quotients come as float64
@@ -213,6 +223,8 @@ def _grid_loops(q: Quantizer, carrier: Carrier, n: int, width: int, codes: bool,
     if q.mode.stochastic:
         source = stochastic(q.mode, n, carrier.dtype)
         loop, words = cpu.by_words(p, source, codes=codes), cpu.words_of(p, source)
+        if width < FLOAT32.width:
+            return loop, words, cpu.by_key(p, source, codes=codes, bits=width)
         if width != carrier.width:
             return loop, words
         return loop, words, cpu.by_key(p, source, codes=codes), cpu.by_keys(p, source, codes=codes)
@@ -463,25 +475,28 @@ def check_words(key: Key, count: int) -> None:
         )
 
 
-def random_words(key: Key, count: int) -> NDArray[np.uint32]:
-    """Return the `count` 32-bit Philox words that a float32 array with this `key` takes, shape (count,), uint32."""
+def random_words(key: Key, count: int) -> NDArray[Any]:
+    """Return the `count` Philox words that a float32 array with this `key` takes, of uint32, or uint16 or uint8 as it says."""
     check_words(key, count)
-    return _drawn(key, 0, count, 32)
+    return _drawn(key, 0, count, key.bits)
 
 
-def _drawn(key: Key, begin: int, count: int, width: int) -> NDArray[np.uint32]:
-    """Return the 32-bit words of the elements from `begin` on, which take `width` bits each."""
+def _drawn(key: Key, begin: int, count: int, width: int) -> NDArray[Any]:
+    """Return the words of the elements from `begin` on, which take `width` bits each: of 64 bits two words of 32."""
     block, before = _place(key.offset + begin, width)
-    each = width // 32
-    words = np.empty(-(-each * (before + count) // 4) * 4, np.uint32)
+    words = np.empty(-(-width * (before + count) // 128) * 4, np.uint32)
     cpu.fill(words, block, key.seed, key.stream)
-    return words[each * before : each * (before + count)].copy()
+    each = max(width // 32, 1)
+    cut = words if width >= FLOAT32.width else words.astype("<u4", copy=False).view(f"<u{width // 8}")
+    return cut[each * before : each * (before + count)].copy()
 
 
 def _wide_words(key: Key, begin: int, count: int, width: int) -> NDArray[np.uint64]:
     """Return the random words of those elements, at the top of 64-bit words."""
     words = _drawn(key, begin, count, width).astype(np.uint64)
-    return words << np.uint64(32) if width == 32 else words[0::2] << np.uint64(32) | words[1::2]
+    if width == FLOAT64.width:
+        return words[0::2] << np.uint64(32) | words[1::2]
+    return words << np.uint64(FLOAT64.width - width)
 
 
 def _eps_words(eps: NDArray[Any]) -> NDArray[np.uint64]:

@@ -249,12 +249,17 @@ class Key:
     counter = (block lo, block hi, stream lo, stream hi), cuRAND's layout: element i takes word i % 4 of block i // 4;
     an element of a float64 array takes words 2 (i % 2) (high) and 2 (i % 2) + 1 (low) of block i // 2.
     So a slice x[4:] continues with offset=4, on any number of threads, on a CPU or a GPU.
+
+    With `bits` = 16 or 8 an element, of any type, takes so many bits of those words, the lowest first: element i of 16 bits is
+    half i % 2 of the 32-bit word i // 2, as `words.view(np.uint16)[i]` on a little-endian machine. Half and a quarter of the
+    blocks are enough then; SRA, SRB and SRC take up to so many random bits, and SR, which takes all, has none of these.
     Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
     """
 
     seed: int
     stream: int = 0
     offset: int = 0
+    bits: int = 32
 
     def __post_init__(self) -> None:
         for name in ("seed", "stream", "offset"):
@@ -262,6 +267,23 @@ class Key:
             if not 0 <= number < 1 << 64:
                 raise InputError(f"{name} of a Key must be an integer of 64 bits (0 <= {name} < 2^64), not {number}")
             object.__setattr__(self, name, number)
+        if self.bits != 32:
+            bits = integer("bits of a Key", self.bits)
+            if bits not in WORD_BITS:
+                raise InputError(f"bits of a Key, those of a random word, are 8, 16 or 32, not {bits}")
+            object.__setattr__(self, "bits", bits)
+
+    def __repr__(self) -> str:
+        bits = "" if self.bits == 32 else f", bits={self.bits}"
+        return f"Key(seed={self.seed}, stream={self.stream}, offset={self.offset}{bits})"
+
+    def after(self, count: int) -> Key:
+        """Return the key of the elements after the first `count`."""
+        return Key(self.seed, self.stream, self.offset + count, self.bits)
+
+
+WORD_BITS = (8, 16, 32)
+"""The bits of a random word."""
 
 
 SITE_BITS, OFFSET_BITS = 27, 47
@@ -503,9 +525,14 @@ class Quantizer:
         return fields | {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
 
 
-def as_key(key: Any) -> Key:
-    """Return a `Key`: `key` itself, that of a seed, or one whose seed is drawn from a `np.random.Generator`."""
+def as_key(key: Any, *, whole: bool = False) -> Key:
+    """Return a `Key`: `key` itself, that of a seed, or one whose seed is drawn from a `np.random.Generator`.
+
+    With `whole` refuse one with words of fewer than 32 bits.
+    """
     if isinstance(key, Key):
+        if whole and key.bits != 32:
+            raise InputError(f"random words of sums have 32 bits, and those of the key {key.bits}; leave bits out")
         return key
     if hasattr(key, "bit_generator"):
         return Key(int(key.integers(0, 1 << 64, dtype="uint64")))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from alike import same
-from definition import by_reference, codes_by_reference, width, words
+from definition import block, by_reference, codes_by_reference, width, words
 from enumeration import exactly
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +27,7 @@ from strategies import (
     some_numbers,
 )
 
+import qsim
 from qsim.arrays import Counts, encode, quantize, quantize_draws, random_words
 from qsim.errors import InputError
 from qsim.formats import get_format
@@ -77,6 +78,84 @@ def test_rounding_takes_the_words_of_the_promise(key: Key, kind: np.dtype) -> No
         expected = by_reference(x, "e4m3", "SRA", n, top)
         assert same(quantize(x, "e4m3", "SRA", sr_bits=n, key=key), expected)
         assert same(quantize(x, "e4m3", "SRA", sr_bits=n, rbits=np.array(top, np.uint64)), expected)
+
+
+# --- Words of 16 and 8 bits ------------------------------------------------------------------------------------------
+
+CUT = [(16, 0), (16, 1), (16, 9), (16, 16), (8, 0), (8, 3), (8, 8)]
+"""Bits of a word, and how many of them count."""
+
+
+def cut_words(key: Key, count: int) -> list[int]:
+    """Return the words of a key with `bits`, as the promise states them: the 32-bit words cut, the lowest bits first."""
+    each = 32 // key.bits
+    at = range(key.offset, key.offset + count)
+    whole = [block(i // each // 4, key.seed, key.stream)[i // each % 4] for i in at]
+    return [word >> key.bits * (i % each) & ((1 << key.bits) - 1) for i, word in zip(at, whole, strict=True)]
+
+
+@every_kind
+@pytest.mark.parametrize(("bits", "n"), CUT)
+@pytest.mark.parametrize("key", KEYS, ids=str)
+def test_cut_words_by_the_promise(key: Key, bits: int, n: int, kind: np.dtype) -> None:
+    """Element i of any type takes the top N bits of part i of the stream's words, whatever the seed, stream and offset."""
+    key = Key(key.seed, key.stream, key.offset, bits)
+    x = numbers(9, kind)
+    drawn = cut_words(key, 9)
+    assert random_words(key, 9).tolist() == drawn
+    top = [word >> (bits - n) for word in drawn]
+    for mode in ("SRA", "SRB", "SRC"):
+        assert same(quantize(x, "e4m3", mode, sr_bits=n, key=key), by_reference(x, "e4m3", mode, n, top))
+    codes = encode(x, "nf4", "SRA", sr_bits=n, key=key)
+    assert codes.tolist() == codes_by_reference(x, "nf4", "SRA", sr_bits=n, rbits=top).tolist()
+    top = [word >> (bits - 1) for word in drawn]
+    assert same(quantize(x, "e4m3", "SRE", key=key), by_reference(x, "e4m3", "SRE", 1, top))
+
+
+@every_kind
+@pytest.mark.parametrize("bits", [16, 8])
+def test_a_slice_continues_with_cut_words(bits: int, kind: np.dtype) -> None:
+    """x[k:] with offset k rounds as the whole of x does there, strided too, and in as many threads as there are."""
+    for offset in (*range(18), 257):
+        for size in (*SIZES, 1 << 19):
+            if size > 3001 and (offset != 5 or kind != FLOAT32):
+                continue
+            x = numbers(size + offset, kind)
+            key = Key(SEED, STREAM, bits=bits)
+            whole = quantize(x, "e4m3", "SRA", sr_bits=8, key=key)
+            rest = quantize(x[offset:], "e4m3", "SRA", sr_bits=8, key=key.after(offset))
+            assert same(rest, whole[offset:])
+            strided = quantize(np.repeat(x, 2)[::2], "e4m3", "SRA", sr_bits=8, key=key)
+            assert same(strided, whole)
+
+
+def test_scales_and_blocks_take_cut_words() -> None:
+    """Element i takes its word with a scale, by pieces, and in blocks, as without."""
+    x = numbers(96, FLOAT32).reshape(3, 32)
+    key = Key(SEED, STREAM, 11, 16)
+    given = {"sr_bits": 16, "rbits": random_words(key, 96).reshape(3, 32)}
+    for options in ({"scale": "absmax"}, {"scale": "pow2", "per": "channel"}, {"scale": 0.3, "order": "reciprocal"}):
+        by_key = quantize(x, "e4m3", "SRA", sr_bits=16, key=key, **options)
+        assert same(by_key, quantize(x, "e4m3", "SRA", **given, **options))
+    assert same(quantize(x, "mxfp4_e2m1", "SRA", sr_bits=16, key=key), quantize(x, "mxfp4_e2m1", "SRA", **given))
+
+
+def test_cut_words_are_refused_where_they_do_not_do() -> None:
+    """SR takes all bits the input has; a count beyond the word's, other widths, and sums are refused."""
+    x, key = numbers(3, FLOAT32), Key(0, bits=16)
+    with pytest.raises(
+        InputError, match=r"SR takes 32 random bits of float32 input, and the key has words of 16; SRA\(16\)"
+    ):
+        quantize(x, "e4m3", "SR", key=key)
+    with pytest.raises(InputError, match="sr_bits = 17: SRA of 16-bit words takes 0 to 16 random bits"):
+        encode(x, "e4m3", "SRA", sr_bits=17, key=key)
+    for bits in (0, 12, 64):
+        with pytest.raises(InputError, match="bits of a Key, those of a random word, are 8, 16 or 32"):
+            Key(0, bits=bits)
+    with pytest.raises(InputError, match="random words of sums have 32 bits, and those of the key 16; leave bits out"):
+        qsim.dot.add(x, x, "e4m3:SR", key=key)
+    assert repr(key) == "Key(seed=0, stream=0, offset=0, bits=16)"
+    assert key.after(3) == Key(0, 0, 3, 16)
 
 
 WIDENED = ["nf4", "posit8", "cfloat8_1_4_3_half", "e10m5", "int32", "e8m0", "e4m3"]

@@ -18,7 +18,7 @@ from qsim.errors import InputError
 from qsim.kernels.maxima import largest_of_rows
 from qsim.kernels.threads import in_parts
 from qsim.rounder import code_dtype
-from qsim.rounding import Key, Mode, as_key, parse_mode
+from qsim.rounding import Mode, as_key, parse_mode
 from qsim.underflow import gradual_underflow
 
 __all__ = ["block_maxima", "encode", "quantize", "scales_by"]
@@ -194,7 +194,7 @@ class Rounding:
             v = self._scaled(known, begin, end, blocks)
             words: dict[str, Any] = {}
             if key is not None:
-                words["key"] = Key(key.seed, key.stream, key.offset + begin * row)
+                words["key"] = key.after(begin * row)
             if rbits is not None:
                 words["rbits"] = rbits[begin:end]
             round_ = arrays.encode if codes else arrays.quantize

@@ -225,7 +225,7 @@ def _operate(name: str, given: tuple[ArrayLike, ...], fmt: str | Quantizer, key:
     if q.mode.stochastic:
         if key is None:
             raise InputError(f"{q} takes random words: give key = qsim.Key(seed)")
-        words = random_words(as_key(key), operands[0].size).reshape(operands[0].shape)
+        words = random_words(as_key(key, whole=True), operands[0].size).reshape(operands[0].shape)
     if rounds_odd(q, ROOM[name]) and all(map(is_short, operands)):
         odd = _odd(name, operands, q.mode)
         result = round_odd(odd, q, words)

@@ -91,7 +91,7 @@ def matmul(
         raise InputError("merge is about operands with scales; give scales")
     if rule.stochastic and key is None:
         raise InputError(f"{rule} takes random words: give key = qsim.Key(seed)")
-    key = None if key is None else as_key(key)
+    key = None if key is None else as_key(key, whole=True)
     dtype = result_dtype(
         (rule.output or (rule.outer if rule.group or rule.start == "last" else None) or rule.format).format
     )
@@ -144,7 +144,7 @@ def dots_of(
     formats = _formats(inputs, x, y)
     if acc.stochastic and key is None:
         raise InputError(f"{acc} takes random words: give key = qsim.Key(seed)")
-    key = None if key is None else as_key(key)
+    key = None if key is None else as_key(key, whole=True)
     spread = None
     if scales is not None:
         spread = (_spread(scales[0], x.shape, -1, "scales[0]"), _spread(scales[1], y.shape, -1, "scales[1]"))

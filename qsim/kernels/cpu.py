@@ -88,6 +88,7 @@ COUNTED = 1 << 16
 """Elements counted in words of their own width before these are added up."""
 
 ONE, TWO, THREE, FOUR = uint64(1), uint64(2), uint64(3), uint64(4)
+EIGHT, SIXTEEN, TWENTY_FOUR, UPPER, TOP = uint32(8), uint32(16), uint32(24), uint32(0xFFFF0000), uint32(0xFF000000)
 
 
 def words_of(p: Parameters, *more: Any) -> Any:
@@ -303,9 +304,14 @@ def _by_words(codes: bool, how: Shortcut, kind: Kind) -> Kernel:
 
 
 @functools.cache
-def drawing_rounder(codes: bool, how: Shortcut, kind: Kind, wide: bool) -> Callable[..., None]:
-    """Return the function for loops that rounds a row by the words it draws, `wide` ones of two words of the generator."""
+def drawing_rounder(codes: bool, how: Shortcut, kind: Kind, bits: int) -> Callable[..., None]:
+    """Return the function for loops that rounds a row by words of so many `bits` that it draws.
+
+    Words of 64 bits are two of the generator's, the first on top; those of 16 and 8 are its words cut, the lowest bits first.
+    """
     round_all = stochastic_rounder(codes, how, kind)
+    if bits < 32:
+        return cutting_rounder(round_all, bits)
 
     @portable
     def round_row32(x: Any, y: Any, seed: Any, stream: Any, first: Any, before: Any, words: Any) -> None:
@@ -336,14 +342,59 @@ def drawing_rounder(codes: bool, how: Shortcut, kind: Kind, wide: bool) -> Calla
             done += n
             block, skip = uint64(block + uint64(filled // 2)), 0
 
-    return round_row64 if wide else round_row32
+    return round_row64 if bits == 64 else round_row32
+
+
+@portable
+def cut16(buffer: Any, lifted: Any, words: Any) -> None:
+    """Write the halves of the words of `buffer`, the lower one first, to the top of the words `lifted`."""
+    word = words.dtype.type
+    up = word(word(8 * words.itemsize) - word(HALF))
+    for j in range(uint64(buffer.size)):
+        w, i = buffer[j], uint64(TWO * uint64(j))
+        lifted[i] = word(word(w << SIXTEEN) << up)
+        lifted[i + ONE] = word(word(w & UPPER) << up)
+
+
+@portable
+def cut8(buffer: Any, lifted: Any, words: Any) -> None:
+    """Write the bytes of the words of `buffer`, the lowest one first, to the top of the words `lifted`."""
+    word = words.dtype.type
+    up = word(word(8 * words.itemsize) - word(HALF))
+    for j in range(uint64(buffer.size)):
+        w, i = buffer[j], uint64(FOUR * uint64(j))
+        lifted[i] = word(word(w << TWENTY_FOUR) << up)
+        lifted[i + ONE] = word(word(uint32(w << SIXTEEN) & TOP) << up)
+        lifted[i + TWO] = word(word(uint32(w << EIGHT) & TOP) << up)
+        lifted[i + THREE] = word(word(w & TOP) << up)
+
+
+def cutting_rounder(round_all: Callable[..., None], bits: int) -> Callable[..., None]:
+    """Return the function for loops that rounds a row by words of 16 or 8 `bits`."""
+    each, block_of, cut = 32 // bits, 128 // bits, cut16 if bits == 16 else cut8
+
+    @portable
+    def round_row_cut(x: Any, y: Any, seed: Any, stream: Any, first: Any, before: Any, words: Any) -> None:
+        buffer, lifted = compiled.room32(), compiled.room_like(words)
+        done, skip, block = 0, before, first
+        while done < x.size:
+            filled = min(BUFFER, block_of * ((skip + x.size - done + block_of - 1) // block_of))
+            ask_ahead(x, done, filled)
+            fill_words(buffer[: filled // each], block, seed, stream)
+            cut(buffer[: filled // each], lifted, words)
+            n = min(filled - skip, x.size - done)
+            round_all(x[done : done + n], lifted[skip : skip + n], y[done : done + n], words)
+            done += n
+            block, skip = uint64(block + uint64(filled // block_of)), 0
+
+    return round_row_cut
 
 
 @functools.cache
-def _by_key(codes: bool, how: Shortcut, kind: Kind, wide: bool) -> Kernel:
-    round_row = drawing_rounder(codes, how, kind, wide)
+def _by_key(codes: bool, how: Shortcut, kind: Kind, bits: int) -> Kernel:
+    round_row = drawing_rounder(codes, how, kind, bits)
 
-    @kernel(codes, how, kind)
+    @kernel(codes, how, kind, *(() if bits >= 32 else (bits,)))
     def round_by_key(x: Array, y: Array, seed: U64, stream: U64, first: U64, before: I64, words: Array) -> None:
         round_row(x, y, seed, stream, first, before, words)
 
@@ -351,8 +402,8 @@ def _by_key(codes: bool, how: Shortcut, kind: Kind, wide: bool) -> Kernel:
 
 
 @functools.cache
-def _by_keys(codes: bool, how: Shortcut, kind: Kind, wide: bool) -> Kernel:
-    round_row = drawing_rounder(codes, how, kind, wide)
+def _by_keys(codes: bool, how: Shortcut, kind: Kind, bits: int) -> Kernel:
+    round_row = drawing_rounder(codes, how, kind, bits)
 
     @kernel(codes, how, kind)
     def round_by_keys(x: Array, y: Array, seed: U64, streams: Array, first: U64, before: I64, words: Array) -> None:
@@ -375,13 +426,13 @@ def round_by_words(x: Any, r: Any, y: Any, source: Stochastic, p: Parameters, *,
     by_words(p, source, codes=codes)(x, r, y, 0, words_of(p, source))
 
 
-def by_key(p: Parameters, source: Stochastic, *, codes: bool = False) -> Kernel:
+def by_key(p: Parameters, source: Stochastic, *, codes: bool = False, bits: int = 0) -> Kernel:
     """Return the loop(x, y, seed, stream, first, before, words) that rounds `x` into `y` by the words of a stream.
 
     They begin in block `first`, after those of the elements `before` there. An element takes one, or of float64 two, the high
-    one first.
+    one first; or, with `bits` = 16 or 8, so many bits of one.
     """
-    return _by_key(codes, shortcut(p), kind_of(source), p.last >= 32)
+    return _by_key(codes, shortcut(p), kind_of(source), bits or int(p.last) + 1)
 
 
 def by_keys(p: Parameters, source: Stochastic, *, codes: bool = False) -> Kernel:
@@ -389,7 +440,7 @@ def by_keys(p: Parameters, source: Stochastic, *, codes: bool = False) -> Kernel
 
     Where `x` has a single row, every row of `y` is a rounding of it.
     """
-    return _by_keys(codes, shortcut(p), kind_of(source), p.last >= 32)
+    return _by_keys(codes, shortcut(p), kind_of(source), int(p.last) + 1)
 
 
 @functools.cache
