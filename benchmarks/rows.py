@@ -349,8 +349,8 @@ LIMITS: dict[str, str] = {
     "threshold": "The whole fraction is compared, as with random words, and bits lost below the word are asked for, for "
     "which LLVM widens to 64 bits: {cache-threshold} in a cache. Tried: five other ways to ask, none faster.",
     "s??-*": "Half or a quarter of Philox is saved, which takes {cache-words} of {cache-sr} an element in a cache with words "
-    "of 32 bits; the rounding stays, and to cut the words takes a pass of its own. Were both free, twice the speed would be out "
-    "of reach. Tried: to cut each word as its element is rounded, by its index, which is no faster than words of 32 bits.",
+    "of 32 bits; the rounding stays, and to cut the words takes a pass of its own. Were both free, twice the speed would be "
+    "out of reach. Tried: to cut each word as its element is rounded, by its index, which is no faster than words of 32 bits.",
     "s??": "As SR. SRC and SRE ask besides whether bits were lost below the word, for which LLVM widens to 64 bits: "
     "{cache-src} in a cache. Tried: five other ways to ask, none faster.",
     "rbits": "Words are read twice, to check them before anything is written and to use them: 16 bytes an element against "

@@ -59,20 +59,33 @@ from qsim.scales import (
 )
 from qsim.underflow import SMALLER, SUBNORMAL, with_gradual_underflow
 
-__all__ = ["Counts", "decode", "encode", "inside_draws", "quantize", "quantize_draws", "random_words", "round_piece"]
+__all__ = [
+    "Counts",
+    "count_elements",
+    "decode",
+    "encode",
+    "inside_draws",
+    "quantize",
+    "quantize_draws",
+    "random_words",
+    "round_piece",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Count the elements of roundings, and those that broke a hypothesis of unbiasedness."""
+    """Count the elements of roundings, and those that broke a hypothesis of unbiasedness.
+
+    The engine, the optimizers and `qsim quantize` count alike; with a scale s the number that is rounded is fl(x / s).
+    """
 
     elements: int = 0
-    #: Finite, of larger magnitude than the format's largest value.
+    #: Finite, and beyond the range: above the largest value, or below the smallest one and 0.
     saturated: int = 0
-    #: Not zero, and rounded to zero.
+    #: Finite and not zero, and the result is zero: flushed inputs and quotients too.
     underflowed: int = 0
     nan: int = 0
-    #: Already on the grid, hence unchanged.
+    #: A value of the format, hence unchanged by every rounding.
     on_grid: int = 0
 
     def __add__(self, other: Counts) -> Counts:
@@ -86,6 +99,27 @@ class Counts:
 
     def __mul__(self, times: int) -> Counts:
         return Counts(*(getattr(self, name) * times for name in self.__slots__))
+
+
+def count_elements(
+    x: NDArray[Any], u: NDArray[Any], result: NDArray[Any], q: Quantizer, some: NDArray[np.bool_] | None = None
+) -> Counts:
+    """Return the counts of a rounding of `x`.
+
+    `u` is the number that is rounded, x or x / s, and `result` its rounding. `some` are the elements other than zero, where `x`
+    does not tell.
+    """
+    fmt, finite = q.format, np.isfinite(x)
+    some = x != 0 if some is None else some
+    u = np.abs(u) if fmt.negative_to == "magnitude" else u
+    underflowed = finite & some & (result == 0)
+    counts = (
+        finite & ((u > fmt.max) | (u < min(fmt.min, 0.0))),
+        underflowed,
+        np.isnan(x),
+        finite & (u == result) & ~underflowed,
+    )
+    return Counts(x.size, *(int(np.count_nonzero(each)) for each in counts))
 
 
 def quantize(
@@ -336,9 +370,20 @@ def quantize_draws(
         scaled, s = _quotient(x, q, scale, plan.n)
         rows = _rows(scaled).astype(plan.carrier.dtype, copy=False)
         y = np.empty((draws, rows.shape[1]), plan.carrier.dtype)
-        counts = Counts(y.size, *round_and_count(rows, y, how, plan, seed, np.asarray(streams, np.uint64), offset))
+        words = np.asarray(streams, np.uint64)
+        counts = Counts(y.size, *round_and_count(rows, y, how, plan, seed, words, offset))
+        some = np.count_nonzero(y)
         values = y.reshape((draws, *x.shape[1:]))
-        return values.astype(x.dtype, copy=False) if s is None else remove_scale(values, s, q, x.dtype), counts
+        result = values.astype(x.dtype, copy=False) if s is None else remove_scale(values, s, q, x.dtype)
+        if np.count_nonzero(x) != np.count_nonzero(scaled) or some != np.count_nonzero(result):
+            y = np.empty((draws, rows.shape[1]), plan.carrier.dtype)  # its scale was put back in place
+            round_and_count(rows, y, how, plan, seed, words, offset)
+            kept = np.where(result == 0, 0, y.reshape(result.shape))
+            counts = Counts()  # some are zero by flushing, or by their scale, which the loop does not see
+            for k in range(draws):
+                row = min(k, len(x) - 1)
+                counts += count_elements(x[row], scaled[row], kept[k], q)
+        return result, counts
 
 
 def _rows(x: NDArray[Any]) -> NDArray[Any]:

@@ -329,7 +329,7 @@ def test_the_summary_says_what_was_in_force(capsys: pytest.CaptureFixture[str]) 
     assert json.loads(run(capsys, "x.npy", *options, "--json")) == {
         "input": "x.npy", "dtype": "float64", "shape": [2, 4], "elements": 8,
         **Quantizer("e4m3", "SRA", sr_bits=8, scale=2.0).describe(),
-        "random_bits": 8, "key": {"seed": 3, "stream": 0, "offset": 0}, "rbits": None, "scale_value": 2.0,
+        "random_bits": 8, "key": {"seed": 3, "stream": 0, "offset": 0, "bits": 32}, "rbits": None, "scale_value": 2.0,
         "counts": {"elements": 8, "saturated": 0, "underflowed": 1, "nan": 1, "on_grid": 2},
         "output": "y.npy", "holds": "values", "packed": None, "output_dtype": "float64", "output_shape": [2, 4],
     }  # fmt: skip

@@ -359,7 +359,7 @@ def count(
 
     `tiny` are zeros that were numbers before they were read. A large array is looked at in pieces.
     """
-    from qsim.arrays import Counts, quantize
+    from qsim.arrays import Counts, count_elements, quantize
     from qsim.scales import apply_scale
 
     scales = None if s is None else np.broadcast_to(s, x.shape)
@@ -373,17 +373,8 @@ def count(
         )  # to its own type: flushed, and nothing else
         if scales is not None:
             y = apply_scale(y, scales[place], q, 0)  # what it refuses, the rounding refused before
-        y = np.abs(y.astype(np.float64)) if q.format.negative_to == "magnitude" else y.astype(np.float64)
-        finite = np.isfinite(part)
-        some = part != 0 if tiny is None else (part != 0) | tiny[place]
-        underflowed = finite & some & (values == 0)
-        total += Counts(
-            elements=part.size,
-            saturated=int(np.count_nonzero(finite & ((y > q.format.max) | (y < q.format.min)))),
-            underflowed=int(np.count_nonzero(underflowed)),
-            nan=int(np.count_nonzero(np.isnan(part))),
-            on_grid=int(np.count_nonzero(finite & (y == values) & ~underflowed)),
-        )
+        some = None if tiny is None else (part != 0) | tiny[place]
+        total += count_elements(part, y.astype(np.float64), values, q, some)
     return total
 
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from qsim.arrays import Counts, quantize
+from qsim.arrays import Counts, count_elements, quantize
 from qsim.autograd import PARAMETER_ROLES, POINTS, Delayed, Frozen, Rounding, parameter_site
 from qsim.autograd.context import in_force
 from qsim.autograd.sites import check_name, paths
@@ -166,13 +166,11 @@ def note(site: str, x: NDArray[Any], y: NDArray[Any], q: Quantizer) -> None:
     with np.errstate(all="ignore"):
         seen = flush_input(x, q)
         scale, kept = derive_scale(seen, q), y
-        if scale is not None:  # what is rounded is the quotient, and a grid point is what rounding to nearest keeps
+        if scale is not None:  # the quotient is rounded, and rounding to nearest keeps a value of the format
             seen = apply_scale(seen, scale, q, 0)
             kept = quantize(seen, Quantizer(q.format, saturation=q.saturation, ftz_out=q.ftz_out))
-        finite = np.isfinite(seen)
-        beyond = (seen > np.float64(q.format.max)) | (seen < np.float64(q.format.min))
-        broken = (finite & beyond, finite & (seen != 0) & (y == 0), np.isnan(seen), finite & (seen == kept))
-    counts = Counts(x.size, *(int(np.count_nonzero(each)) for each in broken))
+            kept = np.where(y == 0, 0, np.where(kept == 0, np.nan, kept))  # 0 is what it became, and nothing else
+        counts = count_elements(x, seen, kept, q)
     context.counts[site] = context.counts.get(site, Counts()) + counts
 
 
