@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from qsim.formats import short_name
-from qsim.measure import Estimate, Family, Interval, floor_fit, judge, log_slope, pool, quotient
+from qsim.measure import Estimate, Family, Interval, floor_fit, log_slope, pool, quotient
+from qsim.studies.claims import Check, Judged, claim_of, judged_by
 from qsim.studies.gradient_variance.cell import ALL, estimate, predicted_noise
 from qsim.studies.gradient_variance.plan import BACKWARD, BOTH, FAULT, NETWORKS, PER_SAMPLE, Plan, compared
 from qsim.studies.gradient_variance.point import Point
@@ -29,32 +30,6 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """Hold one number that a claim rests on: held if its interval lies in [low, high].
-
-    With `equal`, the number is predicted to be `equal` exactly: refuted if the interval excludes it, held if it
-    contains it and reaches at most `reach` to each side, else not decided.
-    """
-
-    label: str
-    estimate: Estimate
-    low: float = -math.inf
-    high: float = math.inf
-    equal: float | None = None
-    reach: float = math.inf
-    #: How the number is written: a function of it, for a reader.
-    write: Callable[[Interval], str] = str
-
-    def judge(self, interval: Interval) -> Outcome:
-        """Return the verdict of the claim at this number."""
-        if self.equal is None:
-            return judge(interval, self.low, self.high)
-        if not interval.low <= self.equal <= interval.high:
-            return Outcome.REFUTED if math.isfinite(interval.value) else Outcome.NOT_DECIDED
-        return Outcome.HELD if interval.half_width <= self.reach else Outcome.NOT_DECIDED
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
     """Hold the words of a claim and the function that finds its checks."""
 
@@ -64,15 +39,6 @@ class Statement:
     checks: Callable[[Sequence[Record], Point, Mapping[str, Any]], Iterable[Check]]
     figure: str = ""
     table: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Hold a check with its simultaneous interval and outcome."""
-
-    check: Check
-    interval: Interval
-    outcome: Outcome
 
 
 # --- Reading the records -------------------------------------------------------------------------------------
@@ -476,7 +442,7 @@ def decide(plan: Plan, records: Sequence[Record], at: Point) -> tuple[list[Claim
     judged: dict[str, list[Judged]] = {}
     claims = []
     for key, (name, fault, checks) in work.items():
-        judged[key] = [Judged(c, i := family.interval(c.estimate), c.judge(i)) for c in checks]
+        judged[key] = judged_by(checks, family)
         claims.append(_claim(key, name, fault, judged[key], plan.margins[name], family))
     return claims, judged, family
 
@@ -490,37 +456,18 @@ def _claim(
     family: Family,
 ) -> Claim:
     words = STATEMENTS[name]
-    outcomes = [j.outcome for j in judged]
-    if not outcomes:
-        outcome, evidence = Outcome.NOT_TESTABLE, "no cell of this run tests it"
-    else:
-        outcome = next((o for o in (Outcome.REFUTED, Outcome.NOT_DECIDED) if o in outcomes), Outcome.HELD)
-        worst = max((j for j in judged if j.outcome is outcome), key=_severity)
-        evidence = f"{worst.check.label}: {worst.check.write(worst.interval)}"
-    counts = ", ".join(f"{outcomes.count(o)} {o}" for o in Outcome if o in outcomes)
-    counted = f" ({counts})" if counts else ""
     statement = (
         f"Planted fault, {fault}: {words.statement[0].lower()}{words.statement[1:]}" if fault else words.statement
     )
-    return Claim(
+    return claim_of(
+        judged,
+        family,
         id=key.replace(", ", "--").replace(" ", "-"),
         statement=statement,
         margin=words.margin(margin),
         theorem=words.theorem,
         expected=Outcome.REFUTED if fault else Outcome.HELD,
-        outcome=outcome,
-        covered=f"{len(judged)} {'interval' if len(judged) == 1 else 'intervals'}{counted}, "
-        f"simultaneous with all {family.size} that claims rest on, at a false-alarm rate of {family.rate:g}",
-        evidence=evidence,
         figure="" if fault else words.figure,
         table="" if fault else words.table,
         fault=bool(fault),
     )
-
-
-def _severity(judged: Judged) -> float:
-    """Order checks of one outcome: how far the number is from its prediction, or how near to its margin."""
-    check, interval = judged.check, judged.interval
-    if check.equal is not None:
-        return abs(interval.value - check.equal) + (interval.half_width if judged.outcome is not Outcome.REFUTED else 0)
-    return max(check.low - interval.low, interval.high - check.high)
