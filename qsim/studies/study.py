@@ -16,7 +16,9 @@ from qsim.studies.lines import Place, lines_of
 
 __all__ = ["KINDS", "Study", "available", "find", "load"]
 
-KINDS: dict[str, str] = {"gradient_variance": "qsim.studies.gradient_variance"}
+KINDS: dict[str, str] = {
+    "gradient_variance": "qsim.studies.gradient_variance", "recurrence": "qsim.studies.recurrence",
+}  # fmt: skip
 """The kinds of study, and the module that plans the cells of each and makes claims of their records."""
 
 
