@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from claimed import README, written
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("reports/*.md"))]
@@ -28,3 +29,11 @@ def test_pages_are_found() -> None:
     assert {"README.md", "CONTRIBUTING.md", "docs/design.md", "docs/theory.md"} <= {
         str(p.relative_to(ROOT)) for p in PAGES
     }
+
+
+def test_the_front_page_of_reports_has_their_claims() -> None:
+    """Its table is what the committed results say: `python tests/claimed.py` writes it."""
+    text = README.read_text(encoding="utf-8")
+    assert text == written(text)
+    studies = {path.parent.name for path in README.parent.glob("*/study.toml")}
+    assert all(f"[{name}]({name}/report.md)" in text for name in studies)

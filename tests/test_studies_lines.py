@@ -52,7 +52,9 @@ def test_all_kinds_of_toml_have_their_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [*sorted(folder("formats").glob("*.toml")), *folder("reports").glob("*/study.toml")], ids=lambda p: p.name
+    "path",
+    [*sorted(folder("formats").glob("*.toml")), *folder("reports").glob("*/study.toml")],
+    ids=lambda p: f"{p.parent.name}-{p.name}",
 )
 def test_the_files_of_the_project_have_their_lines(path: Path) -> None:
     """Of every key of every bundled file the line is known, and the key stands on it."""

@@ -18,6 +18,7 @@ __all__ = ["KINDS", "Study", "available", "find", "load"]
 
 KINDS: dict[str, str] = {
     "gradient_variance": "qsim.studies.gradient_variance", "recurrence": "qsim.studies.recurrence",
+    "accumulation": "qsim.studies.accumulation",
 }  # fmt: skip
 """The kinds of study, and the module that plans the cells of each and makes claims of their records."""
 
