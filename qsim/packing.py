@@ -35,13 +35,21 @@ WIDEST = 32
 
 
 def pack(codes: ArrayLike, fmt: str | Format | int, *, axis: int = -1, order: Order = "little") -> NDArray[np.uint8]:
-    """Return the bytes that hold `codes` without gaps: the shape of `codes`, with ceil(n b / 8) for n along `axis`.
+    """Return the bytes that hold codes without gaps.
 
-    `fmt` is a format, whose codes have b bits, or b itself, 1 to 32. Code i takes the bits b i ... b i + b - 1 of the
-    stream. "little": from its least significant bit to its most; bit k of the stream is bit k % 8 of byte k // 8, bit 0
-    the least significant. "big": from its most significant bit to its least; bit k is bit 7 - k % 8 of byte k // 8. The
-    bits after the last code are zero.
-    Raise `InputError` for codes that are not integers in 0 .. 2^b - 1, or an argument that makes no sense.
+    Args:
+        codes: Integers in 0 .. 2^b - 1, of any shape with an axis.
+        fmt: A format, whose codes have b bits, or b itself, 1 to 32.
+        axis: The axis along which codes are packed.
+        order: Code i takes the bits b i ... b i + b - 1 of the stream. "little": from its least significant bit to its most;
+        order: Code i takes the bits b i ... b i + b - 1 of the stream. "little": from its least significant bit to its most; bit
+            its least; bit k is bit 7 - k % 8 of byte k // 8. The bits after the last code are zero.
+
+    Returns:
+        Bytes of the shape of `codes`, with ceil(n b / 8) for n along `axis`.
+
+    Raises:
+        InputError: for codes that are not integers in 0 .. 2^b - 1, or an argument that makes no sense.
     """
     bits = _bits(fmt)
     parts = _parts(bits, order)
@@ -66,10 +74,20 @@ def pack(codes: ArrayLike, fmt: str | Format | int, *, axis: int = -1, order: Or
 def unpack(
     data: NDArray[np.uint8], fmt: str | Format | int, count: int, *, axis: int = -1, order: Order = "little"
 ) -> NDArray[Any]:
-    """Return the `count` codes along `axis` that `pack` made `data` of, in the smallest unsigned type.
+    """Return the codes that `pack` made bytes of.
 
-    `fmt` and `order` as in `pack`. The number of codes is not in the bytes: 3 codes of 2 bits and 4 take one byte each.
-    Raise `InputError` if `data` are not uint8, not the bytes of so many codes, or hold a bit after the last code.
+    Args:
+        data: Bytes, uint8.
+        fmt: The format, or the bits of a code, as in `pack`.
+        count: The number of codes along `axis`, which the bytes do not say: 3 codes of 2 bits and 4 take one byte each.
+        axis: The axis along which codes are packed.
+        order: The order of bits, as in `pack`.
+
+    Returns:
+        The codes in the smallest unsigned type that holds them.
+
+    Raises:
+        InputError: if `data` are not uint8, not the bytes of so many codes, or hold a bit after the last code.
     """
     bits = _bits(fmt)
     parts = _parts(bits, order)

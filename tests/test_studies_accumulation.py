@@ -15,7 +15,9 @@ from command import refused
 import qsim.report
 from qsim.folders import folder
 from qsim.studies import find
-from qsim.studies.accumulation import FAULT, Cell, claims, compute, plan
+from qsim.studies.accumulation import claims
+from qsim.studies.accumulation.cell import Cell, compute
+from qsim.studies.accumulation.plan import FAULT, plan
 from qsim.studies.result import Result
 
 RENDERED = Path(__file__).resolve().parent.parent / "reports" / "accumulation"
@@ -50,7 +52,7 @@ def test_pieces_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     cell = dataclasses.replace(CELL, accumulator='{"format": "bfloat16:SR"}')
     whole = compute(cell)
     assert compute(cell) == whole
-    monkeypatch.setattr("qsim.studies.accumulation.PIECE", 1 << 40)
+    monkeypatch.setattr("qsim.studies.accumulation.cell.PIECE", 1 << 40)
     assert compute(cell) == whole
 
 

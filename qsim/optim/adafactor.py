@@ -118,9 +118,24 @@ def adafactor(
     kahan: bool = False,
     seed: int = 0,
 ) -> Transform:
-    """Return Adafactor; without a `learning_rate` steps are relative to the RMS of each parameter, of size `relative_step`.
+    """Return Adafactor (Shazeer and Stern 2018), whose second moments of a matrix are those of its rows and columns.
 
-    `rounding` names `update`, `moment` (with a momentum), `moment2` or their sites; `kahan` compensates the write-back.
+    Args:
+        learning_rate: A number or a schedule; `None`: steps relative to the RMS of each parameter, of size `relative_step`.
+        momentum: Decay of the moment; 0: there is none.
+        decay: Exponent d of the second moment's decay in step t, 1 - t^-d.
+        eps: Added to the squared gradients.
+        clip_rms: The largest root mean square of an update.
+        least_rms: The root mean square of a parameter that a relative step supposes at least.
+        weight_decay: Decoupled weight decay (Loshchilov and Hutter 2019).
+        mask: Says by path and array whether a parameter decays, as `lambda path, p: p.ndim > 1`; by default all do.
+        clip: The largest global norm of the gradients; `None`: no clipping.
+        rounding: Formats by the sites `update`, `moment` (with a momentum), `moment2` or their names with a parameter before.
+        kahan: Whether the write-back is compensated, see `write_back`.
+        seed: Of the random words of stochastic roundings.
+
+    Returns:
+        A `Transform`: init(params) -> state, update(grads, state, params) -> (updates, state).
     """
     links = [scale_by_factored_rms(decay, eps, rounding=rounding, seed=seed), clip_by_rms(clip_rms)]
     links += [scale_by_parameter_rms(least_rms)] if learning_rate is None else []

@@ -68,7 +68,20 @@ def adamw(
 ) -> Transform:
     """Return AdamW: p' = Q(p - learning_rate (Adam's u + weight_decay p)).
 
-    `rounding` names `update`, `moment`, `moment2` or their sites; `kahan` compensates the write-back; `clip` is a global norm.
+    Args:
+        learning_rate: A number, or a schedule: a function of the number of the step.
+        b1: Decay of the first moment.
+        b2: Decay of the second moment; rounded to nearest in bfloat16, it freezes from 1 - 2^-9 on.
+        eps: Added to the root of the second moment.
+        weight_decay: Decoupled weight decay (Loshchilov and Hutter 2019).
+        mask: Says by path and array whether a parameter decays, as `lambda path, p: p.ndim > 1`; by default all do.
+        clip: The largest global norm of the gradients; `None`: no clipping.
+        rounding: Formats by the sites `update`, `moment`, `moment2` or their names with a parameter before.
+        kahan: Whether the write-back is compensated, see `write_back`.
+        seed: Of the random words of stochastic roundings.
+
+    Returns:
+        A `Transform`: init(params) -> state, update(grads, state, params) -> (updates, state).
     """
     adam = scale_by_adam(b1, b2, eps, rounding=rounding, seed=seed)
     return finish(

@@ -96,7 +96,19 @@ def sgd(
 ) -> Transform:
     """Return SGD: m = momentum m + g, p' = Q(p - learning_rate (m + weight_decay p)).
 
-    `rounding` names `update`, `moment` or their sites; `kahan` compensates the write-back; `clip` is a global norm.
+    Args:
+        learning_rate: A number, or a schedule: a function of the number of the step.
+        momentum: Decay of the moment; 0: there is none.
+        nesterov: Whether the step looks one gradient ahead: momentum m + g in place of m.
+        weight_decay: Decoupled weight decay (Loshchilov and Hutter 2019).
+        mask: Says by path and array whether a parameter decays, as `lambda path, p: p.ndim > 1`; by default all do.
+        clip: The largest global norm of the gradients; `None`: no clipping.
+        rounding: Formats by the sites `update`, `moment` or their names with a parameter before.
+        kahan: Whether the write-back is compensated, see `write_back`.
+        seed: Of the random words of stochastic roundings.
+
+    Returns:
+        A `Transform`: init(params) -> state, update(grads, state, params) -> (updates, state).
     """
     if nesterov and not momentum:
         raise InputError("nesterov needs a momentum above 0")

@@ -46,10 +46,18 @@ def round_gradients(rounding: Spelling, *, seed: int = 0) -> Transform:
 def write_back(rounding: Spelling, *, kahan: bool = False, seed: int = 0) -> Transform:
     """Return the last link of a chain: it writes Q(fl(p + u)) at the sites `update`, fl in the type of the parameters.
 
-    A parameter without a rounding takes fl(p + u). With `kahan` the state has a compensation c for each parameter, rounded to
-    the same format to nearest even: y = fl(u + c), p' = Q(fl(p + y)), c' = RNE(fl(y - fl(p' - p))). Begin with init after
-    replacing parameters, for c belongs to the old ones.
     Stochastic rounding is exactly unbiased about fl(p + u) while it discards no more bits than its word has.
+
+    Args:
+        rounding: Formats by the site `update` or its names with a parameter before; a parameter without one takes fl(p + u).
+        kahan: Whether the state has a compensation c for each parameter, rounded to the same format to nearest even:
+            y = fl(u + c), p' = Q(fl(p + y)), c' = RNE(fl(y - fl(p' - p))). Begin with init after replacing parameters, for c
+            belongs to the old ones.
+        seed: Of the random words of stochastic roundings.
+
+    Returns:
+        A `Transform`: init(params) -> state, update(updates, state, params) -> (updates, state).
+
     Sources: Ozkara, Yu, Park, "Stochastic Rounding for LLM Training: Theory and Practice", AISTATS 2025; for Kahan's sum
     Zamirai et al., "Revisiting BFloat16 Training", arXiv 2010.06192.
     """
