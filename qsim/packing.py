@@ -42,8 +42,8 @@ def pack(codes: ArrayLike, fmt: str | Format | int, *, axis: int = -1, order: Or
         fmt: A format, whose codes have b bits, or b itself, 1 to 32.
         axis: The axis along which codes are packed.
         order: Code i takes the bits b i ... b i + b - 1 of the stream. "little": from its least significant bit to its most;
-        order: Code i takes the bits b i ... b i + b - 1 of the stream. "little": from its least significant bit to its most; bit
-            its least; bit k is bit 7 - k % 8 of byte k // 8. The bits after the last code are zero.
+            bit k of the stream is bit k % 8 of byte k // 8, bit 0 the least significant. "big": from its most significant bit
+            to its least; bit k is bit 7 - k % 8 of byte k // 8. The bits after the last code are zero.
 
     Returns:
         Bytes of the shape of `codes`, with ceil(n b / 8) for n along `axis`.
